@@ -1,0 +1,163 @@
+"""The `reseed` command. Heavy packages are imported by the commands that need them, so that `plan` answers at once."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from reseed.records import ReseedError
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run one command; a user's mistake is one message and exit code 2, Ctrl-C is 130."""
+    options = parser().parse_args(arguments)
+    command: Callable[[argparse.Namespace], int] = options.command
+    try:
+        code = command(options)
+    except ReseedError as error:
+        print(f"reseed: {error}", file=sys.stderr)
+        code = 2
+    except KeyboardInterrupt:
+        print("reseed: stopped; what was finished is kept, the same command goes on from there", file=sys.stderr)
+        code = 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 141
+    sys.stdout.flush()
+    sys.exit(code)
+
+
+def parser() -> argparse.ArgumentParser:
+    """The commands and their options."""
+    top = argparse.ArgumentParser(prog="reseed", description="Did this change make the model better, or was it the seed?")
+    commands = top.add_subparsers(title="commands", required=True, metavar="COMMAND")
+
+    def add(name: str, command: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser:
+        made = commands.add_parser(name, help=text, description=text)
+        made.set_defaults(command=command)
+        return made
+
+    add("up", up, "start the local Prefect server, work pool and worker").add_argument("--port", type=int, default=4200)
+    add("down", down, "stop what `up` started")
+    for name, command, text in (
+        ("plan", plan, "what would run, and what the store already has; starts nothing"),
+        ("run", run, "run a recipe in this process, with progress"),
+    ):
+        made = add(name, command, text)
+        made.add_argument("recipe", help="a recipe's name or its YAML file")
+        made.add_argument("--profile", default="laptop", help="a profile's name or its YAML file (default: laptop)")
+        made.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides",
+                          help="as in training.epochs=2, or profile.store=s3://bucket for the profile's keys")  # fmt: skip
+    made = add("results", results, "variants × seeds: mean ± std, ensemble, the untrained model")
+    made.add_argument("name", help="an experiment's name, as its recipe says")
+    made.add_argument("--json", action="store_true", help="one JSON object")
+    made.add_argument("--profile", default="laptop")
+    made.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides")
+    made = add("data", data_list, "dataset versions in the store")
+    made.add_argument("what", choices=["list"])
+    made.add_argument("--profile", default="laptop")
+    made.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides")
+    return top
+
+
+def up(options: argparse.Namespace) -> int:
+    """Start the local server, pool and worker."""
+    from flows.local_server import up as start
+
+    server = start(Path.cwd(), options.port)
+    print(f"dashboard: {server.ui_url}")
+    return 0
+
+
+def down(options: argparse.Namespace) -> int:
+    """Stop them."""
+    from flows.local_server import down as stop
+
+    stop(Path.cwd())
+    return 0
+
+
+def plan(options: argparse.Namespace) -> int:
+    """Print every step and whether the store has it."""
+    from reseed.line import plan_line
+    from reseed.profile import load_profile
+    from reseed.recipe import load_recipe, split_overrides
+    from reseed.store import ArtifactStore
+
+    own, place = split_overrides(options.overrides)
+    recipe, profile = load_recipe(options.recipe, own), load_profile(options.profile, place)
+    store = ArtifactStore(profile.store)
+    steps = plan_line(recipe, profile, store).steps()
+    for step in steps:
+        state = "in the store" if store.find(step.artifact) else "would run"
+        seed = f" seed {step.seed}" if step.seed is not None else ""
+        print(f"{state:13} {step.verb:10} {step.artifact}{seed}")
+    return 0
+
+
+def run(options: argparse.Namespace) -> int:
+    """Run the experiment here, on the project's own Prefect server if it is up, else on a temporary one."""
+    from flows.local_server import environment, running
+
+    whole = environment(Path.cwd(), running(Path.cwd()))
+    os.environ.clear()  # a user's own PREFECT_* must not lead this run to another server
+    os.environ.update(whole)
+    from rich.console import Console
+
+    from flows.experiment import run_experiment
+    from flows.planning import load_plan
+    from reseed.reporting.tables import results_table, verdict
+
+    load_plan(options.recipe, options.profile, options.overrides)  # a user's mistake shows before anything starts
+    found = run_experiment(options.recipe, options.profile, options.overrides)
+    console = Console()
+    console.print(results_table(found))
+    console.print(verdict(found), markup=False)
+    return 0
+
+
+def results(options: argparse.Namespace) -> int:
+    """Print the newest result of an experiment."""
+    from reseed.evaluation.experiment import latest_results
+    from reseed.profile import load_profile
+    from reseed.recipe import split_overrides
+    from reseed.store import ArtifactStore
+
+    profile = load_profile(options.profile, split_overrides(options.overrides)[1])
+    found = latest_results(ArtifactStore(profile.store), options.name)
+    if options.json:
+        print(json.dumps(found.to_json(), indent=2, ensure_ascii=False))
+        return 0
+    from rich.console import Console
+
+    from reseed.reporting.tables import results_table, verdict
+
+    console = Console()
+    console.print(results_table(found))
+    console.print(verdict(found), markup=False)
+    return 0
+
+
+def data_list(options: argparse.Namespace) -> int:
+    """Print every dataset version."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from reseed.data.sources import DATASET
+    from reseed.profile import load_profile
+    from reseed.recipe import split_overrides
+    from reseed.store import ArtifactStore
+
+    store = ArtifactStore(load_profile(options.profile, split_overrides(options.overrides)[1]).store)
+    table = Table("dataset", "n", "n_prompts", "ratio", "median_tokens", "artifact")
+    for name in sorted({manifest.name for manifest in store.list(DATASET)}):
+        for ref, artifact in sorted(store.refs(DATASET, name).items()):
+            metrics = store.manifest(artifact).metrics
+            cells = [str(metrics.get(column, "")) for column in ("n", "n_prompts", "ratio", "median_tokens")]
+            table.add_row(f"{name}@{ref}", *cells, str(artifact))
+    Console().print(table)
+    return 0

@@ -1,0 +1,66 @@
+"""What a flow works from: the recipe, its variants, the profile, and the planned steps."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from reseed.evaluation.experiment import Evidence
+from reseed.line import Line, plan_line
+from reseed.profile import Profile, load_profile
+from reseed.recipe import Recipe, load_recipe, split_overrides
+from reseed.records import Artifact, Member
+from reseed.store import ArtifactStore
+from tasks.mistakes import quiet_mistakes
+from tasks.predict import Question
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A recipe on a profile."""
+
+    recipe: Recipe
+    profile: Profile
+    variants: Mapping[str, Recipe]
+    line: Line
+
+    @property
+    def baseline(self) -> str:
+        """The variant that the others are compared with."""
+        return self.recipe.baseline or next(iter(self.recipe.variants))
+
+
+def load_plan(recipe: str, profile: str, overrides: Sequence[str]) -> Plan:
+    """Read and check everything before anything runs. An override `profile.a=b` is the profile's, others the recipe's."""
+    quiet_mistakes()
+    own, place = split_overrides(overrides)
+    loaded, where = load_recipe(recipe, own), load_profile(profile, place)
+    variants = {name: loaded.variant(name) for name in loaded.variants}
+    return Plan(loaded, where, variants, plan_line(loaded, where, ArtifactStore(where.store)))
+
+
+def questions_of(plan: Plan, partitions: Mapping[str, Artifact], adapters: Mapping[Member, Artifact]) -> list[Question]:
+    """The untrained student first, then every member."""
+    untrained = Question(plan.variants[plan.baseline], partitions[plan.baseline], None)
+    trained = [Question(plan.variants[m.variant], partitions[m.variant], a) for m, a in adapters.items()]
+    return [untrained, *trained]
+
+
+def evidence_of(
+    plan: Plan,
+    partitions: Mapping[str, Artifact],
+    adapters: Mapping[Member, Artifact],
+    predictions: Sequence[Artifact],
+) -> Evidence:
+    """Everything that the result rests on."""
+    ordered = {plan.baseline: partitions[plan.baseline], **partitions}
+    return Evidence(
+        problem=plan.recipe.problem,
+        embedder=plan.profile.roles.embedder,
+        constants=plan.recipe.constants,
+        curated=plan.line.curated[plan.baseline].artifact,
+        partitions=ordered,
+        adapters=dict(adapters),
+        predictions=dict(zip(adapters, predictions[1:], strict=True)),
+        untrained=predictions[0],
+    )

@@ -1,0 +1,1 @@
+"""The core of reseed: it knows neither Prefect nor Ray."""

@@ -1,0 +1,178 @@
+"""Where rows come from: a file, a URL, a hub dataset, a dataset version in the store, or passages × prompts."""
+
+from __future__ import annotations
+
+import csv
+import json
+import random
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from reseed.files import digest, file_digest, read_jsonl
+from reseed.problems import Problem
+from reseed.recipe import RECIPES, GenerationSettings, nearest
+from reseed.records import Artifact, ReseedError, Row
+from reseed.store import ArtifactStore
+
+DATASET = "dataset"
+FILE_KINDS = (".csv", ".parquet", ".jsonl", ".json")
+
+
+@dataclass(frozen=True)
+class Source:
+    """What a recipe's `data.train` means on this day, resolved once: `content` is a digest or an immutable key."""
+
+    given: str
+    content: str
+    artifact: Artifact | None = None
+
+
+def resolve_source(given: str, store: ArtifactStore) -> Source:
+    """Find out what `data.train` names: `name@ref` in the store, an existing path, a URL, else a hub id."""
+    if re.fullmatch(r"[a-z0-9][a-z0-9._-]*@[A-Za-z0-9._-]+", given):
+        name, _, ref = given.partition("@")
+        found = store.ref(DATASET, name, ref)
+        if found is None:
+            there = sorted(store.refs(DATASET, name))
+            raise ReseedError(
+                f"data.train: the store {store.url} has no dataset {given}"
+                + (f"; of '{name}' it has {', '.join(there)}" if there else "; `reseed data list` shows what it has")
+            )
+        return Source(given, found.artifact.key, found.artifact)
+    if given.startswith(("http://", "https://", "s3://", "hf://")) or is_hub_id(given):
+        return Source(given, given)  # a remote source is pinned by its name: give a revision or a commit in it
+    path = Path(given).expanduser()
+    if not path.is_file():
+        raise ReseedError(f"data.train: no file '{given}'; give a path from {Path.cwd()}, name@ref, a URL or a hub id")
+    return Source(given, file_digest(path))
+
+
+def is_hub_id(given: str) -> bool:
+    """`owner/name`, with nothing of that path here and no file's ending."""
+    return bool(re.fullmatch(r"[\w.-]+/[\w.-]+", given)) and not Path(given).exists() and not given.endswith(FILE_KINDS)
+
+
+def read_source(source: Source, store: ArtifactStore, problem: Problem) -> list[Row]:
+    """The rows of a resolved source, each with its content's digest as id."""
+    if source.artifact is not None:
+        return [dict(row) for row in read_jsonl(store.fetch(source.artifact) / "rows.jsonl")]
+    return as_rows(read_table(source.given), problem, source.given)
+
+
+def as_rows(records: Sequence[Mapping[str, Any]], problem: Problem, where: str) -> list[Row]:
+    """The problem's columns of every record as text. A missing column is an error, a missing value an empty text."""
+    if not records:
+        raise ReseedError(f"{where}: holds no row")
+    missing = [column for column in problem.columns if column not in records[0]]
+    if missing:
+        seen = [str(column) for column in records[0]]
+        raise ReseedError(
+            f"{where}: column '{missing[0]}' is missing{nearest(missing[0], seen)}; "
+            f"{problem.name} needs {', '.join(problem.columns)}, and the file has {', '.join(seen)}"
+        )
+    rows = []
+    for record in records:
+        values = {column: "" if record[column] is None else str(record[column]) for column in problem.columns}
+        rows.append({"id": digest(values, 16), **values})
+    return rows
+
+
+def read_table(given: str) -> list[dict[str, Any]]:
+    """The records of a CSV, Parquet, JSON Lines or JSON file, a URL of one, or a hub dataset's train split."""
+    if is_hub_id(given):
+        return read_hub(given)
+    suffix = Path(given.split("?")[0]).suffix.lower()
+    if suffix not in FILE_KINDS:
+        raise ReseedError(f"{given}: files ending in {suffix or 'nothing'} are not read; wanted {', '.join(FILE_KINDS)}")
+    try:
+        return read_file(fetch_file(given), suffix)
+    except (UnicodeDecodeError, csv.Error, json.JSONDecodeError, ValueError) as error:
+        raise ReseedError(f"{given}: cannot be read as {suffix[1:]}: {error}") from error
+
+
+def fetch_file(given: str) -> Path:
+    """The local file itself, or a URL's content in fsspec's cache."""
+    if "://" not in given:
+        return Path(given).expanduser()
+    import fsspec
+
+    try:
+        return Path(fsspec.open_local(f"simplecache::{given}"))
+    except Exception as error:
+        raise ReseedError(
+            f"data.train: cannot fetch {given} ({type(error).__name__}: {error}); check the address and the network, "
+            "or download it and give its path with --set data.train=PATH"
+        ) from error
+
+
+def read_file(path: Path, suffix: str) -> list[dict[str, Any]]:
+    """Records of one local file."""
+    if suffix == ".parquet":
+        import pyarrow.parquet
+
+        return list(pyarrow.parquet.read_table(path).to_pylist())
+    if suffix == ".jsonl":
+        return read_jsonl(path)
+    if suffix == ".json":
+        return list(json.loads(path.read_text(encoding="utf-8")))
+    csv.field_size_limit(min(sys.maxsize, 2**31 - 1))
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file, strict=True))
+
+
+def read_hub(given: str) -> list[dict[str, Any]]:
+    """The train split of a dataset on the hub."""
+    from datasets import load_dataset
+
+    try:
+        return [dict(record) for record in load_dataset(given, split="train")]
+    except Exception as error:
+        raise ReseedError(
+            f"data.train: no file '{given}' here, and the hub did not give a dataset of that name "
+            f"({type(error).__name__}); check the name and the network, or give a path"
+        ) from error
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A passage that a generator shall rewrite as a prompt says."""
+
+    id: str
+    source: str
+    instruction: str
+
+
+def seed_texts(settings: GenerationSettings) -> tuple[list[str], list[str]]:
+    """The passages and the prompts, one a line, blank lines between them ignored."""
+    return read_lines(settings.passages, "generation.passages"), read_lines(settings.prompts, "generation.prompts")
+
+
+def read_lines(given: str, key: str) -> list[str]:
+    """The lines of a text file that say something; a shipped file is found beside the recipes."""
+    path = next((p for p in (Path(given), RECIPES / given) if p.is_file()), None)
+    if path is None:
+        raise ReseedError(f"{key}: no file '{given}' here or in {RECIPES.name}/")
+    lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+    return list(dict.fromkeys(line for line in lines if line))
+
+
+def draw_pairs(settings: GenerationSettings) -> list[Pair]:
+    """`rows` different pairs: every prompt about equally often, every passage about equally often."""
+    passages, prompts = seed_texts(settings)
+    if settings.rows > len(passages) * len(prompts):
+        raise ReseedError(
+            f"generation.rows: {settings.rows} pairs were asked for, {len(passages)} passages × {len(prompts)} prompts "
+            f"make {len(passages) * len(prompts)}"
+        )
+    generator = random.Random(settings.seed)
+    generator.shuffle(prompts)
+    generator.shuffle(passages)
+    chosen = []
+    for index in range(settings.rows):
+        turn, place = divmod(index, len(prompts))
+        chosen.append((passages[(place + turn) % len(passages)], prompts[place]))  # a prompt meets a new passage each turn
+    return [Pair(digest(pair, 16), *pair) for pair in chosen]

@@ -1,0 +1,31 @@
+"""The embedder: texts to unit vectors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from reseed.models.cache import materialise
+from reseed.models.names import ModelSpec
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from reseed.problems import Embed
+
+
+def load_embedder(spec: ModelSpec) -> Embed:
+    """A function from texts to float32 unit vectors, shape (texts, width)."""
+    import numpy as np
+    from sentence_transformers import SentenceTransformer
+
+    model = SentenceTransformer(str(materialise(spec)), device=None)
+
+    def embed(texts: Sequence[str]) -> NDArray[np.float32]:
+        distinct = list(dict.fromkeys(texts))  # equal texts get equal bits, whatever batch they would fall into
+        vectors = model.encode(distinct, normalize_embeddings=True, show_progress_bar=False, convert_to_numpy=True)
+        place = {text: index for index, text in enumerate(distinct)}
+        return np.asarray(vectors, dtype=np.float32)[[place[text] for text in texts]]
+
+    return embed

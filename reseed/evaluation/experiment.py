@@ -1,0 +1,120 @@
+"""One experiment's result out of its artifacts: held-out rows, predictions, adapters."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from pydantic import TypeAdapter
+
+from reseed.evaluation.embedding import load_embedder
+from reseed.evaluation.scoring import Answers, Scorer, Scores, Trained, score_experiment
+from reseed.files import read_jsonl
+from reseed.models.names import ModelSpec
+from reseed.problems import load_problem
+from reseed.records import Artifact, DatasetStats, LossPoint, Member, ReseedError, Results, Row, VariantResult
+from reseed.store import ArtifactStore
+
+KIND = "results"
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """The artifacts that a result rests on."""
+
+    problem: str
+    embedder: ModelSpec
+    constants: tuple[str, ...]
+    curated: Artifact
+    partitions: Mapping[str, Artifact]  # variant → its rows
+    adapters: Mapping[Member, Artifact]
+    predictions: Mapping[Member, Artifact]
+    untrained: Artifact
+
+
+def evaluate(store: ArtifactStore, evidence: Evidence, experiment: str, question: str) -> Results:
+    """Read, embed, score."""
+    problem = load_problem(evidence.problem)
+    partition = next(iter(evidence.partitions.values()))
+    test, train = part(store, partition, "test"), part(store, partition, "train")
+    for name, other in evidence.partitions.items():
+        if {row["id"] for row in part(store, other, "test")} != {row["id"] for row in test}:
+            raise ReseedError(
+                f"variant '{name}' is scored on other rows than '{next(iter(evidence.partitions))}', so they cannot be "
+                "compared; let variants share data.test and the source of its rows"
+            )
+    members = {m: (trained(store, a), answers(store, evidence.predictions[m])) for m, a in evidence.adapters.items()}
+    scorer = Scorer(problem, test, load_embedder(evidence.embedder))
+    scores = score_experiment(scorer, answers(store, evidence.untrained), members, evidence.constants, train)
+    known = DatasetStats.__dataclass_fields__
+    stats = {key: value for key, value in store.manifest(evidence.curated).metrics.items() if key in known}
+    return Results(
+        experiment=experiment,
+        question=question,
+        problem=problem.name,
+        metric=problem.metric,
+        higher_is_better=problem.higher_is_better,
+        rows=len(test),
+        untrained=scores.untrained,
+        variants=with_curves(store, scores, evidence.adapters),
+        constants=scores.constants,
+        dataset=DatasetStats(**stats),
+        train_rows=len(train),
+        gain=scores.gain,
+    )
+
+
+def part(store: ArtifactStore, partition: Artifact, name: str) -> list[Row]:
+    """One part of a partition."""
+    return read_jsonl(store.fetch(partition) / f"{name}.jsonl")
+
+
+def answers(store: ArtifactStore, predictions: Artifact) -> Answers:
+    """Row id → answer. A row answered twice is an error."""
+    rows = read_jsonl(store.fetch(predictions) / "predictions.jsonl")
+    given = {str(row["id"]): str(row["answer"]) for row in rows}
+    if len(given) != len(rows):
+        raise ReseedError(f"{predictions}: {len(rows) - len(given)} rows are answered twice; remove it and predict again")
+    return given
+
+
+def trained(store: ArtifactStore, adapter: Artifact) -> Trained:
+    """What the manifest of an adapter says."""
+    return Trained(best_step=int(store.manifest(adapter).metrics["best_step"]), artifact=adapter.path)
+
+
+def with_curves(
+    store: ArtifactStore, scores: Scores, adapters: Mapping[Member, Artifact]
+) -> tuple[VariantResult, ...]:
+    """The variants' results with every member's loss curve."""
+    curves = {
+        member: tuple(LossPoint(**point) for point in read_jsonl(store.fetch(artifact) / "curve.jsonl"))
+        for member, artifact in adapters.items()
+    }
+    return tuple(
+        replace(v, members=tuple(replace(m, curve=curves[Member(v.name, m.seed)]) for m in v.members))
+        for v in scores.variants
+    )
+
+
+def save_results(results: Results, path: Path) -> None:
+    """The whole record, curves included."""
+    path.write_bytes(TypeAdapter(Results).dump_json(results, indent=1))
+
+
+def load_results(store: ArtifactStore, artifact: Artifact) -> Results:
+    """The record of a finished experiment."""
+    return TypeAdapter(Results).validate_json((store.fetch(artifact) / "results.json").read_bytes())
+
+
+def latest_results(store: ArtifactStore, experiment: str) -> Results:
+    """The newest result of an experiment."""
+    ref = store.ref(KIND, experiment, "latest")
+    if ref is None:
+        there = sorted({manifest.name for manifest in store.list(KIND)})
+        raise ReseedError(
+            f"results '{experiment}': the store {store.url} has none; it has {', '.join(there) or 'no results yet'}. "
+            f"`reseed run {experiment}` makes them"
+        )
+    return load_results(store, ref.artifact)

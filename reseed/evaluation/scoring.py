@@ -1,0 +1,110 @@
+"""From answers to a result: each member, the blend of each variant, the untrained model, and fixed answers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import mean, stdev
+from typing import TYPE_CHECKING
+
+from reseed.problems import Problem
+from reseed.records import ConstantResult, Interval, Member, MemberResult, ReseedError, Row, VariantResult
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from reseed.problems import Embed
+
+Answers = Mapping[str, str]
+"""Row id → answer."""
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What is known of a member besides its answers."""
+
+    best_step: int
+    artifact: str
+
+
+@dataclass(frozen=True)
+class Scores:
+    """The scores of one experiment."""
+
+    untrained: float
+    variants: tuple[VariantResult, ...]
+    constants: tuple[ConstantResult, ...]
+    gain: Interval
+
+
+class Scorer:
+    """The problem's metric over the held-out rows."""
+
+    def __init__(self, problem: Problem, rows: Sequence[Row], embed: Embed) -> None:
+        self.problem, self.rows, self.embed = problem, rows, embed
+
+    def per_row(self, answers: Answers) -> NDArray[np.float64]:
+        """The metric of each held-out row, joined by id. Every row must be answered exactly once, and no other."""
+        wanted = {row["id"] for row in self.rows}
+        if wanted != set(answers):
+            raise ReseedError(
+                f"predictions: {len(wanted - set(answers))} held-out rows have no answer and {len(set(answers) - wanted)} "
+                "answers belong to no held-out row; predict again"
+            )
+        return self.problem.scores([answers[row["id"]] for row in self.rows], self.rows, self.embed)
+
+    def constant(self, text: str) -> float:
+        """The mean score of one fixed answer."""
+        return float(self.per_row({row["id"]: text for row in self.rows}).mean())
+
+
+def blend(problem: Problem, answers: Sequence[Answers]) -> dict[str, str]:
+    """The problem's blend of several members' answers, row by row."""
+    return {row_id: problem.blend([given[row_id] for given in answers]) for row_id in answers[0]}
+
+
+def score_experiment(
+    scorer: Scorer,
+    untrained: Answers,
+    members: Mapping[Member, tuple[Trained, Answers]],
+    constants: Sequence[str],
+    train_rows: Sequence[Row],
+) -> Scores:
+    """Score everything. Besides the given constants stands the training answer that does best on the held-out rows."""
+    base = scorer.per_row(untrained)
+    variants = []
+    gain: Interval | None = None
+    for name in dict.fromkeys(member.variant for member in members):
+        own = {member: value for member, value in members.items() if member.variant == name}
+        scored = tuple(
+            MemberResult(m.seed, float(scorer.per_row(answers).mean()), trained.best_step, trained.artifact)
+            for m, (trained, answers) in own.items()
+        )
+        blended = scorer.per_row(blend(scorer.problem, [answers for _, answers in own.values()]))
+        gain = gain or paired_interval(blended, base)
+        values = [member.score for member in scored]
+        spread = stdev(values) if len(values) > 1 else None
+        variants.append(VariantResult(name, scored, mean(values), spread, float(blended.mean())))
+    assert gain is not None  # a recipe has at least one variant
+    fixed = [ConstantResult(text, scorer.constant(text)) for text in constants]
+    if constants:
+        fixed.append(best_constant(scorer, train_rows))
+    return Scores(float(base.mean()), tuple(variants), tuple(fixed), gain)
+
+
+def paired_interval(better: NDArray[np.float64], base: NDArray[np.float64]) -> Interval:
+    """The mean of the rows' differences with its 95 % normal interval."""
+    import numpy as np
+
+    difference = better - base
+    spread = float(np.std(difference, ddof=1)) if len(difference) > 1 else 0.0
+    return Interval(float(difference.mean()), 1.96 * spread / float(np.sqrt(len(difference))))
+
+
+def best_constant(scorer: Scorer, train_rows: Sequence[Row], most: int = 400) -> ConstantResult:
+    """The training answer that, given to every held-out row, scores best: chosen on the held-out rows, so a high bar."""
+    texts = sorted({scorer.problem.completion(row).strip() for row in train_rows})[:most]
+    scored = [ConstantResult(text, scorer.constant(text)) for text in texts]
+    sign = 1 if scorer.problem.higher_is_better else -1
+    return max(scored, key=lambda result: sign * result.score)

@@ -1,0 +1,112 @@
+"""The engine that needs nothing but transformers: batches of similar length, padded on the left."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from reseed.models.cache import materialise
+from reseed.models.loading import load_model
+from reseed.models.names import ModelSpec
+from reseed.models.tokenizers import load_tokenizer
+from reseed.problems import Problem
+from reseed.records import Finish, Generation, Prompt, Row, Sampling
+from reseed.training.tokens import fit
+
+
+class TransformersEngine:
+    """One model in memory, with the adapters it was asked for so far."""
+
+    def __init__(self, spec: ModelSpec, batch_size: int) -> None:
+        folder = materialise(spec)
+        self.tokenizer = load_tokenizer(folder)
+        self.tokenizer.padding_side = "left"
+        self.model = load_model(folder, spec).eval()
+        self.batch_size = batch_size
+        self.adapters: dict[Path, str] = {}
+        context = self.model.config.max_position_embeddings
+        self.context = int(context)
+
+    def chat(self, text: str) -> str:
+        """A user's turn in the model's own chat format, begun by one BOS where the model has one; the text as it is
+        for a model without a chat format."""
+        if self.tokenizer.chat_template is None:
+            return text
+        turn = [{"role": "user", "content": text}]
+        return str(self.tokenizer.apply_chat_template(turn, add_generation_prompt=True, tokenize=False))
+
+    def question(self, problem: Problem, row: Row, sampling: Sampling, max_tokens: int) -> str:
+        """The student's prompt for a row, cut in the source text as in training, so that the answer has its room."""
+        short, _ = fit(problem, row, self.tokenizer, max_tokens - sampling.max_new_tokens)
+        return problem.prompt(short)
+
+    def generate(
+        self,
+        prompts: Sequence[Prompt],
+        sampling: Sampling,
+        seed: int,
+        adapter: Path | None = None,
+        templated: bool = False,
+    ) -> list[Generation]:
+        """Answers in the order of the prompts.
+
+        A prompt too long for the model's context is answered with finish `too-long` and no text, and the others go on.
+        `templated` says that a chat template already wrote BOS.
+        """
+        model = self._adapted(adapter)
+        ids = {p.id: self.tokenizer(p.text, add_special_tokens=not templated).input_ids for p in prompts}
+        fits = [p for p in prompts if len(ids[p.id]) + sampling.max_new_tokens <= self.context]
+        answers = {p.id: Generation(p.id, "", "too-long", 0) for p in prompts}
+        fits.sort(key=lambda p: (-len(ids[p.id]), p.id))
+        for start in range(0, len(fits), self.batch_size):
+            batch = fits[start : start + self.batch_size]
+            for answer in self._batch(model, batch, [ids[p.id] for p in batch], sampling, seed + start):
+                answers[answer.id] = answer
+        return [answers[p.id] for p in prompts]
+
+    def _batch(
+        self, model: Any, prompts: Sequence[Prompt], ids: Sequence[list[int]], sampling: Sampling, seed: int
+    ) -> list[Generation]:
+        import torch
+
+        torch.manual_seed(seed)
+        padded = self.tokenizer.pad({"input_ids": list(ids)}, return_tensors="pt").to(model.device)
+        drawn = {"temperature": sampling.temperature, "top_p": sampling.top_p, "top_k": 0} if sampling.temperature else {}
+        with torch.inference_mode():
+            out = model.generate(
+                **padded,
+                max_new_tokens=sampling.max_new_tokens,
+                do_sample=sampling.temperature > 0,
+                pad_token_id=self.tokenizer.pad_token_id,
+                eos_token_id=self.tokenizer.eos_token_id,
+                **drawn,
+            )
+        new = out[:, padded["input_ids"].shape[1] :].tolist()
+        return [self._answer(prompt, tokens) for prompt, tokens in zip(prompts, new, strict=True)]
+
+    def _answer(self, prompt: Prompt, tokens: list[int]) -> Generation:
+        eos = self.tokenizer.eos_token_id
+        finish: Finish = "stop" if eos in tokens else "length"
+        written = tokens[: tokens.index(eos)] if eos in tokens else tokens
+        text = self.tokenizer.decode(written, skip_special_tokens=True)
+        return Generation(prompt.id, text, finish, len(written))
+
+    def _adapted(self, adapter: Path | None) -> Any:
+        """The model with one adapter switched on, in evaluation mode: dropout left on makes predictions random."""
+        from peft import PeftModel
+
+        if adapter is None:
+            if isinstance(self.model, PeftModel):
+                self.model = self.model.unload()
+                self.adapters.clear()
+            return self.model
+        if adapter not in self.adapters:
+            name = f"adapter{len(self.adapters)}"
+            if isinstance(self.model, PeftModel):
+                self.model.load_adapter(adapter, adapter_name=name)
+            else:
+                self.model = PeftModel.from_pretrained(self.model, adapter, adapter_name=name)
+            self.adapters[adapter] = name
+        self.model.set_adapter(self.adapters[adapter])
+        return self.model.eval()

@@ -1,0 +1,160 @@
+"""The line, planned: every step of a recipe with the key of what it will write, before anything runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from reseed.data.sources import DATASET, Source, draw_pairs, resolve_source
+from reseed.files import digest
+from reseed.models.names import identity
+from reseed.problems import load_problem
+from reseed.profile import Profile
+from reseed.recipe import Recipe
+from reseed.records import Artifact, Member, ReseedError
+from reseed.steps import Step
+from reseed.store import ArtifactStore
+
+ADAPTER_SIZES = "adapter"
+
+
+@dataclass(frozen=True)
+class Line:
+    """All steps of one experiment. Variants that agree on a step share it."""
+
+    shards: tuple[Step, ...]
+    rows: dict[str, Step]  # variant → raw rows
+    curated: dict[str, Step]
+    partitions: dict[str, Step]
+    members: dict[Member, Step]
+    predictions: dict[Member | None, Step]  # None: the untrained student
+    results: Step
+
+    def steps(self) -> list[Step]:
+        """Every step once, in the order in which they run."""
+        ordered = [
+            *self.shards, *self.rows.values(), *self.curated.values(), *self.partitions.values(),
+            *self.members.values(), *self.predictions.values(), self.results,
+        ]  # fmt: skip
+        return list({step.artifact: step for step in ordered}.values())
+
+
+def plan_line(recipe: Recipe, profile: Profile, store: ArtifactStore) -> Line:
+    """Every step's key, computed from the recipe, the profile's models, and the sources' content."""
+    load_problem(recipe.problem)
+    shards: dict[Artifact, Step] = {}
+    rows, curated, partitions, members, predictions = {}, {}, {}, {}, {}
+    for name in recipe.variants:
+        variant = recipe.variant(name)
+        if variant.data.train is not None:
+            rows[name] = import_step(variant, resolve_source(variant.data.train, store))
+        else:
+            own = shard_steps(variant, profile)
+            shards.update({step.artifact: step for step in own})
+            rows[name] = generate_step(variant, own)
+        curated[name] = curate_step(variant, rows[name].artifact)
+        partitions[name] = partition_step(variant, curated[name].artifact)
+        for seed in recipe.seeds:
+            member = Member(name, seed)
+            members[member] = train_step(variant, profile, partitions[name].artifact, member)
+            predictions[member] = predict_step(variant, profile, partitions[name].artifact, members[member].artifact)
+    first = recipe.variant(recipe.baseline or next(iter(recipe.variants)))
+    test = partitions[recipe.baseline or next(iter(recipe.variants))].artifact
+    predictions[None] = predict_step(first, profile, test, None)
+    results = results_step(recipe, profile, partitions, members, predictions)
+    return Line(tuple(shards.values()), rows, curated, partitions, members, predictions, results)
+
+
+def shard_steps(recipe: Recipe, profile: Profile) -> list[Step]:
+    """One step for every `shard_rows` pairs; its key holds model, sampling, seed and the pairs' content."""
+    settings = recipe.generation
+    if settings is None:
+        raise ReseedError(f"recipe '{recipe.name}': it has no generation section, so there is nothing to generate")
+    pairs = draw_pairs(settings)
+    steps = []
+    for number, start in enumerate(range(0, len(pairs), settings.shard_rows)):
+        ids = [pair.id for pair in pairs[start : start + settings.shard_rows]]
+        spec = {
+            "problem": recipe.problem,
+            "model": identity(profile.roles.generator),
+            "sampling": settings.model_dump(include={"max_new_tokens", "temperature", "top_p"}),
+            "batch_size": profile.engines.batch_size,  # sampled text depends on which rows share a batch
+            "shard": number,
+            "pairs": digest(ids),
+        }
+        steps.append(Step("generate", 1, "shard", recipe.name, spec, seed=settings.seed))
+    return steps
+
+
+def generate_step(recipe: Recipe, shards: Sequence[Step]) -> Step:
+    """All shards' rows together."""
+    inputs = {f"shard {number}": step.artifact for number, step in enumerate(shards)}
+    return Step("generate", 1, "rows", recipe.name, {"problem": recipe.problem}, inputs)
+
+
+def import_step(recipe: Recipe, source: Source) -> Step:
+    """The rows of a source that exists. Only its content counts: a file that moved is the same source."""
+    inputs = {"source": source.artifact} if source.artifact is not None else {}
+    return Step("import", 1, "rows", recipe.name, {"problem": recipe.problem, "content": source.content}, inputs)
+
+
+def curate_step(recipe: Recipe, rows: Artifact) -> Step:
+    """The rows that are fit to train on."""
+    return Step("curate", 1, "curated", recipe.name, {"problem": recipe.problem}, {"rows": rows})
+
+
+def partition_step(recipe: Recipe, curated: Artifact) -> Step:
+    """Train, validation and test rows."""
+    spec = recipe.data.model_dump(exclude={"train", "seed"})
+    return Step("partition", 1, "partition", recipe.name, spec, {"curated": curated}, recipe.data.seed)
+
+
+def train_step(recipe: Recipe, profile: Profile, partition: Artifact, member: Member) -> Step:
+    """One member's adapter. The number of workers and their micro-batches shape the last bits, so they count."""
+    spec = {
+        "problem": recipe.problem,
+        "model": identity(profile.student(recipe.model)),
+        "training": recipe.training.model_dump(mode="json"),
+        "workers": profile.training.workers,
+        "micro_batch_size": profile.training.micro_batch_size,
+    }
+    name = f"{recipe.name}-{member.variant}"
+    return Step("train", 1, "adapter", name, spec, {"partition": partition}, member.seed)
+
+
+def predict_step(recipe: Recipe, profile: Profile, partition: Artifact, adapter: Artifact | None) -> Step:
+    """The held-out rows answered by the student with one adapter, or by the untrained student."""
+    spec = {
+        "problem": recipe.problem,
+        "model": identity(profile.student(recipe.model)),
+        "sampling": recipe.prediction.model_dump(),
+        "max_tokens": recipe.training.max_tokens,
+    }
+    inputs = {"partition": partition} | ({"adapter": adapter} if adapter is not None else {})
+    return Step("predict", 1, "predictions", recipe.name, spec, inputs)
+
+
+def results_step(
+    recipe: Recipe,
+    profile: Profile,
+    partitions: Mapping[str, Step],
+    members: Mapping[Member, Step],
+    predictions: Mapping[Member | None, Step],
+) -> Step:
+    """The scores and the report. Its inputs are everything that a number in it came from."""
+    spec: dict[str, Any] = {
+        "problem": recipe.problem,
+        "question": recipe.question,
+        "embedder": identity(profile.roles.embedder),
+        "constants": list(recipe.constants),
+    }
+    inputs = {f"partition {name}": step.artifact for name, step in partitions.items()}
+    inputs |= {f"adapter {member}": step.artifact for member, step in members.items()}
+    inputs |= {f"predictions {member or 'untrained'}": step.artifact for member, step in predictions.items()}
+    return Step("score", 1, "results", recipe.name, spec, inputs)
+
+
+def dataset_name(recipe: Recipe) -> str:
+    """The name under which a recipe's rows are published."""
+    return f"{recipe.name}-{DATASET}" if not recipe.name.endswith(DATASET) else recipe.name

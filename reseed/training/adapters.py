@@ -1,0 +1,83 @@
+"""LoRA adapters: made after the seed is set, saved as two files, trusted only after stock PEFT has loaded them."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+from reseed.recipe import TrainingSettings
+from reseed.records import ReseedError
+
+FILES = ("adapter_config.json", "adapter_model.safetensors")
+
+
+def add_adapter(model: Any, settings: TrainingSettings, seed: int) -> Any:
+    """A PeftModel with fresh LoRA weights drawn from `seed`. Every target must match a module (peft#3554)."""
+    from peft import LoraConfig, get_peft_model
+    from transformers import set_seed
+
+    for target in settings.targets:
+        if not any(name.endswith(f".{target}") for name, _ in model.named_modules()):
+            linear = sorted({n.rsplit(".", 1)[-1] for n, m in model.named_modules() if type(m).__name__ == "Linear"})
+            raise ReseedError(f"training.targets: '{target}' matches no module of the model; it has {', '.join(linear)}")
+    set_seed(seed)
+    return get_peft_model(
+        model,
+        LoraConfig(
+            r=settings.rank,
+            lora_alpha=settings.alpha,
+            lora_dropout=settings.dropout,
+            target_modules=list(settings.targets),
+            task_type="CAUSAL_LM",
+        ),
+    )
+
+
+def adapter_digest(model: Any) -> str:
+    """The SHA-256 of the adapter's weights: equal for equal seeds before the first step."""
+    from peft import get_peft_model_state_dict
+
+    total = hashlib.sha256()
+    for name, tensor in sorted(get_peft_model_state_dict(model).items()):
+        total.update(name.encode())
+        total.update(tensor.detach().float().cpu().numpy().tobytes())
+    return total.hexdigest()
+
+
+def save_adapter(model: Any, folder: Path, model_name: str) -> None:
+    """Exactly `adapter_config.json` and `adapter_model.safetensors`; the base is named, never a path of this machine."""
+    folder.mkdir(parents=True, exist_ok=True)
+    config = model.peft_config["default"]
+    before, config.base_model_name_or_path = config.base_model_name_or_path, model_name
+    try:
+        model.save_pretrained(folder)
+    finally:
+        config.base_model_name_or_path = before
+    for path in folder.iterdir():
+        if path.name not in FILES:
+            path.unlink()
+
+
+def verify_adapter(folder: Path, base: Any, tokenizer: Any) -> float:
+    """Load the adapter with stock PEFT onto `base`; return how far it moves the logits (largest difference).
+
+    Raises ReseedError when the files are not the two, lora_B is zero, or the logits stay those of the base.
+    """
+    import torch
+    from peft import PeftModel
+
+    names = sorted(path.name for path in folder.iterdir())
+    if names != sorted(FILES):
+        raise ReseedError(f"adapter: holds {names}, wanted exactly {sorted(FILES)}")
+    device = next(base.parameters()).device
+    ids = tokenizer("An adapter that changes nothing has learnt nothing.", return_tensors="pt").input_ids.to(device)
+    with torch.inference_mode():
+        plain = base.eval()(ids).logits.float()
+        adapted = PeftModel.from_pretrained(base, folder).eval()
+        if all(float(p.abs().max()) == 0 for n, p in adapted.named_parameters() if "lora_B" in n):
+            raise ReseedError("adapter: every lora_B is zero, so nothing was trained; raise the learning rate or the steps")
+        moved = float((adapted(ids).logits.float() - plain).abs().max())
+    if not moved > 0:
+        raise ReseedError("adapter: the model's logits are those of the base; the adapter was not applied")
+    return moved

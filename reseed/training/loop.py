@@ -1,0 +1,171 @@
+"""One worker's loop: the same under Ray Train, under torchrun, or in a notebook."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from reseed.models.cache import materialise
+from reseed.models.loading import load_model
+from reseed.models.names import ModelSpec
+from reseed.models.tokenizers import load_tokenizer
+from reseed.problems import Problem
+from reseed.recipe import TrainingSettings
+from reseed.records import LossPoint, ReseedError, Row
+from reseed.training.adapters import adapter_digest, add_adapter, save_adapter, verify_adapter
+from reseed.training.deepspeed import deepspeed_settings
+from reseed.training.tokens import encode
+
+if TYPE_CHECKING:
+    from transformers import Trainer
+
+
+@dataclass(frozen=True)
+class TrainJob:
+    """What every rank of one member needs to know."""
+
+    model: ModelSpec
+    settings: TrainingSettings
+    seed: int
+    world: int
+    micro_batch_size: int
+    deepspeed: bool = True
+
+
+@dataclass(frozen=True)
+class TrainSummary:
+    """What rank 0 knows at the end. `adapter_digest_start` is the fresh adapter's, before the first step."""
+
+    best_step: int
+    best_loss: float
+    steps: int
+    shortened_rows: int
+    adapter_digest_start: str
+    logit_shift: float
+    tokens_seen: int
+    curve: tuple[LossPoint, ...]
+
+
+class Watcher(Protocol):
+    """Whoever listens to one rank's loop: Ray Train, a tracker, a test."""
+
+    def point(self, point: LossPoint) -> None:
+        """A new point of the loss curve; rank 0 only."""
+        ...
+
+    def checkpoint(self, folder: Path, step: int) -> None:
+        """A complete checkpoint lies in `folder`; every rank, after the same step."""
+        ...
+
+
+def train(
+    job: TrainJob,
+    problem: Problem,
+    train_rows: Sequence[Row],
+    validation_rows: Sequence[Row],
+    work: Path,
+    watcher: Watcher,
+    resume: Path | None = None,
+) -> TrainSummary | None:
+    """Train one member's adapter in folder `work`; the best step's two files end in `work/best/adapter`.
+
+    Returns the summary on rank 0, None elsewhere. With `resume`, a folder that `Watcher.checkpoint` was given, the run
+    goes on as if it had never stopped.
+    """
+    folder = materialise(job.model)
+    tokenizer = load_tokenizer(folder)
+    encoded = [encode(problem, rows, tokenizer, job.settings.max_tokens, job.settings.loss_on) for rows in (train_rows, validation_rows)]
+    check_model_context(folder, job.settings.max_tokens)
+    from reseed.training.trainer import build_trainer
+
+    arguments = training_arguments(job, len(encoded[0].examples), work)  # first: it starts the process group
+    model = add_adapter(load_model(folder, job.model), job.settings, job.seed)
+    fresh = adapter_digest(model)
+    if resume is not None:
+        restore(resume, work)
+    trainer = build_trainer(
+        model, arguments, encoded[0].examples, encoded[1].examples, tokenizer.pad_token_id, job, watcher
+    )
+    if job.deepspeed and not trainer.is_deepspeed_enabled:
+        raise ReseedError("training: DeepSpeed was asked for but is off; unset ACCELERATE_USE_CPU in the worker")
+    trainer.train(resume_from_checkpoint=str(work / "checkpoint-resumed") if resume is not None else None)
+    if not trainer.is_world_process_zero():
+        return None
+    best = json.loads((work / "best" / "best.json").read_text())
+    curve = tuple(LossPoint(**point) for point in best.pop("curve"))
+    shift = verify_adapter(work / "best" / "adapter", load_model(folder, job.model), tokenizer)
+    return TrainSummary(
+        best_step=best["step"],
+        best_loss=best["loss"],
+        steps=trainer.state.global_step,
+        shortened_rows=sum(part.shortened for part in encoded),
+        adapter_digest_start=fresh,
+        logit_shift=shift,
+        tokens_seen=sum(len(example.ids) for example in encoded[0].examples),
+        curve=curve,
+    )
+
+
+def restore(checkpoint: Path, work: Path) -> None:
+    """Lay a checkpoint's two parts, the trainer's state and the best adapter so far, into a fresh work folder."""
+    shutil.copytree(checkpoint / "best", work / "best", dirs_exist_ok=True)
+    shutil.copytree(checkpoint / "state", work / "checkpoint-resumed", dirs_exist_ok=True)
+
+
+def check_model_context(folder: Path, max_tokens: int) -> None:
+    """Refuse rows longer than the model can attend to."""
+    config = json.loads((folder / "config.json").read_text())
+    context = config.get("max_position_embeddings")
+    if context is not None and max_tokens > context:
+        raise ReseedError(f"training.max_tokens: {max_tokens} is more than the model's context of {context}; lower it")
+
+
+def training_arguments(job: TrainJob, rows: int, work: Path) -> Any:
+    """transformers' TrainingArguments of one rank."""
+    import torch
+    from transformers import TrainingArguments
+
+    settings = job.settings
+    cuda = torch.cuda.is_available()
+    bf16 = job.model.dtype == "bfloat16"
+    micro = min(job.micro_batch_size, max(1, settings.batch_size // job.world))
+    if settings.batch_size % (micro * job.world):
+        raise ReseedError(
+            f"training.batch_size: {settings.batch_size} rows a step cannot be shared by {job.world} workers in "
+            f"micro-batches of {micro}; choose a multiple of {micro * job.world}"
+        )
+    return TrainingArguments(
+        output_dir=str(work),
+        seed=job.seed,
+        data_seed=job.seed,
+        num_train_epochs=settings.epochs,
+        per_device_train_batch_size=micro,
+        gradient_accumulation_steps=settings.batch_size // (micro * job.world),
+        learning_rate=settings.learning_rate,
+        warmup_steps=settings.warmup_steps,
+        lr_scheduler_type="linear",
+        weight_decay=0.0,
+        max_grad_norm=1.0,
+        bf16=bf16 and job.deepspeed,
+        use_cpu=not cuda,
+        deepspeed=deepspeed_settings(settings.zero_stage, bf16) if job.deepspeed else None,
+        eval_strategy="steps",
+        eval_steps=settings.evaluate_every,
+        save_strategy="steps",
+        save_steps=settings.evaluate_every,
+        logging_steps=max(1, settings.evaluate_every // 4),
+        report_to="none",
+        disable_tqdm=True,
+        remove_unused_columns=False,
+        dataloader_pin_memory=cuda,
+        gradient_checkpointing=False,
+    )
+
+
+def best_record(step: int, loss: float, curve: Sequence[LossPoint]) -> str:
+    """The text of `best.json`."""
+    return json.dumps({"step": step, "loss": loss, "curve": [asdict(point) for point in curve]})

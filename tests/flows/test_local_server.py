@@ -1,0 +1,240 @@
+"""A real Prefect server under a temporary project; the user's home is a temporary folder too, and has to stay empty."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+import psutil  # type: ignore[import-untyped]
+import pytest
+
+from flows.local_server import LocalServer, down, environment, running, up
+from reseed.records import ReseedError
+
+ROOT = Path(__file__).parents[2]
+FLOWS = """
+import subprocess, sys, time
+from prefect import flow
+
+@flow
+def hello():
+    pass
+
+@flow
+def endless():
+    subprocess.run([sys.executable, "-c", "import time; time.sleep(1000)"])
+"""
+DEPLOYMENTS = """
+deployments:
+- {name: hello, entrypoint: some_flows.hello, work_pool: {name: local-process}}
+- {name: endless, entrypoint: some_flows.endless, work_pool: {name: local-process}, concurrency_limit: 1}
+"""
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A user with Prefect settings of their own, and a proxy that would swallow requests to 127.0.0.1."""
+    home = tmp_path / "home"
+    home.mkdir()
+    monkeypatch.setenv("HOME", str(home))
+    theirs = {"PROFILE": "theirs", "API_KEY": "secret", "API_URL": "https://example.invalid/api"}
+    for name, value in theirs.items():
+        monkeypatch.setenv(f"PREFECT_{name}", value)
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+    monkeypatch.setenv("NO_PROXY", "internal")
+    return home
+
+
+@pytest.fixture
+def project(tmp_path: Path, home: Path) -> Iterator[Path]:
+    project = tmp_path / "a project"
+    project.mkdir()
+    yield project
+    down(project, say=lambda _: None)
+
+
+@pytest.fixture
+def port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def get(server: LocalServer, path: str, body: object = None) -> object:
+    data = None if body is None else json.dumps(body).encode()
+    request = urllib.request.Request(server.api_url + path, data, {"Content-Type": "application/json"})
+    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    with direct.open(request, timeout=10) as response:
+        return json.load(response)
+
+
+def alive(pid: int) -> bool:
+    return bool(psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
+
+
+def eventually(true: Callable[[], object], seconds: float = 30) -> None:
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.2)
+
+
+def write_state(project: Path, server: LocalServer) -> Path:
+    state = project / ".reseed" / "server.json"
+    state.parent.mkdir(exist_ok=True)
+    state.write_text(json.dumps(server.__dict__))
+    return state
+
+
+@pytest.mark.slow
+def test_two_ups_a_taken_port_a_killed_worker_and_down(project: Path, home: Path, port: int) -> None:
+    said: list[str] = []
+    with socket.socket() as other, ThreadPoolExecutor(2) as pool:
+        other.bind(("127.0.0.1", port))
+        other.listen()
+        first, second = pool.map(lambda _: up(project, port, said.append), range(2))
+    assert first == second == running(project)
+    assert first.port > port
+    assert any(f"port {port} is taken by " in line and f"using {first.port}" in line for line in said)
+    assert any(str(os.getpid()) in line for line in said), "the taken port's holder is this process"
+    assert get(first, "/health") is True
+    assert get(first, "/work_pools/local-process")["base_job_template"]["variables"]  # type: ignore[index]
+
+    begin = time.monotonic()
+    assert up(project, port, said.append) == first
+    assert time.monotonic() - begin < 1
+    assert "already runs" in said[-1]
+
+    os.kill(first.worker_pid, signal.SIGKILL)
+    eventually(lambda: not alive(first.worker_pid))
+    assert running(project) == replace(first, worker_pid=0)
+    # A shell starts its background jobs with SIGINT ignored; the worker has to stop nevertheless.
+    program = f"from pathlib import Path; from flows.local_server import up; up(Path({str(project)!r}))"
+    subprocess.run(["sh", "-c", '"$0" -c "$1" & wait', sys.executable, program], cwd=ROOT, check=True, timeout=120)
+    again = running(project)
+    assert again is not None
+    assert again.server_pid == first.server_pid
+    assert again.worker_pid not in {first.worker_pid, 0}
+    for pid in (again.server_pid, again.worker_pid):
+        assert os.getsid(pid) == pid, "a Ctrl-C in the caller's terminal does not reach it"
+
+    (project / ".reseed" / "server.json").unlink()  # even so, its processes are found
+    begin = time.monotonic()
+    assert down(project, said.append) is True
+    assert time.monotonic() - begin < 9, "they stopped when asked to"
+    assert not alive(again.server_pid)
+    assert not alive(again.worker_pid)
+    assert running(project) is None
+    assert not (project / ".reseed" / "server.json").exists()
+    assert down(project, said.append) is False
+    assert not list(home.rglob("*prefect*"))
+
+
+@pytest.mark.slow
+def test_deployments_run_and_leave_nothing_behind_when_stopped(project: Path, port: int) -> None:
+    def prefect(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "prefect", *arguments]
+        env = environment(project, running(project))
+        return subprocess.run(command, env=env, cwd=project, capture_output=True, text=True, timeout=120, check=False)
+
+    def grandchild() -> list[int]:
+        found = psutil.process_iter(["cmdline", "environ"])
+        sleeps = [p for p in found if "import time; time.sleep(1000)" in (p.info["cmdline"] or [])]
+        home = str(project / ".reseed" / "prefect")
+        return [p.pid for p in sleeps if (p.info["environ"] or {}).get("PREFECT_HOME") == home]
+
+    def states(server: LocalServer) -> list[str]:
+        runs = get(server, "/flow_runs/filter", {"sort": "START_TIME_ASC"})
+        return [run["state_type"] for run in runs]  # type: ignore[attr-defined]
+
+    (project / "some_flows.py").write_text(FLOWS)
+    (project / "prefect.yaml").write_text(DEPLOYMENTS.replace("some_flows.hello", "some_flows.hullo"))
+    with pytest.raises(ReseedError, match=r"(?s)prefect deploy ended with exit code 1.*hullo.*mend .*prefect\.yaml"):
+        up(project, port)
+    assert running(project)
+    (project / "prefect.yaml").write_text(DEPLOYMENTS)
+    server = up(project, port)
+    ran = prefect("deployment", "run", "hello/hello", "--watch")
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+
+    assert prefect("deployment", "run", "endless/endless").returncode == 0
+    eventually(grandchild)
+    assert down(project) is True  # the worker stops its flow run
+    assert not grandchild()
+    assert not alive(server.server_pid)
+    assert not alive(server.worker_pid)
+    assert not (project / ".reseed" / "server.json").exists()
+    server = up(project, server.port)
+    assert states(server) == ["COMPLETED", "CRASHED"]
+
+    assert prefect("deployment", "run", "endless/endless").returncode == 0
+    eventually(grandchild)
+    os.kill(server.worker_pid, signal.SIGKILL)
+    eventually(lambda: not alive(server.worker_pid))
+    server = up(project, server.port)
+    assert grandchild(), "a flow run outlives its worker"
+    assert states(server) == ["COMPLETED", "CRASHED", "RUNNING"]
+    os.kill(server.worker_pid, signal.SIGKILL)
+    down(project)  # nobody but us stops it now
+    assert not grandchild()
+
+
+@pytest.mark.slow
+def test_a_server_that_dies_says_why(project: Path, port: int) -> None:
+    (project / ".reseed" / "prefect" / "prefect.db").mkdir(parents=True)
+    with pytest.raises(ReseedError, match=r"(?s)prefect server ended with exit code .*server\.log.*unable to open"):
+        up(project, port)
+    assert running(project) is None
+
+
+def test_a_recycled_pid_is_not_ours(project: Path, home: Path) -> None:
+    mine = os.getpid()
+    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"]) as other:
+        state = write_state(project, LocalServer(4200, mine, other.pid, str(project / ".reseed" / "prefect")))
+        assert running(project) is None
+        assert down(project) is False
+        assert not state.exists()
+        assert other.poll() is None
+        other.kill()
+
+
+def test_down_leaves_no_trace_where_nothing_ran(project: Path) -> None:
+    assert down(project) is False
+    assert list(project.iterdir()) == []
+
+
+def test_environment_keeps_the_users_prefect_out(project: Path, home: Path) -> None:
+    server = LocalServer(4321, 1, 2, str(project / ".reseed" / "prefect"))
+    env = environment(project, server)
+    assert env["PREFECT_API_URL"] == "http://127.0.0.1:4321/api"
+    assert env["PREFECT_HOME"] == server.home
+    assert env["NO_PROXY"] == "internal,127.0.0.1,localhost"
+    assert env["PATH"] == os.environ["PATH"]
+    assert not {"PREFECT_PROFILE", "PREFECT_API_KEY"} & env.keys()
+    alone = environment(project, None)
+    assert "PREFECT_API_URL" not in alone
+    assert alone["PREFECT_SERVER_EPHEMERAL_ENABLED"] == "true"
+
+
+def test_a_port_that_cannot_be(project: Path) -> None:
+    with pytest.raises(ReseedError, match="70000"):
+        up(project, 70000)
+
+
+@pytest.mark.slow
+def test_ephemeral_mode_runs_in_the_private_home(project: Path, home: Path) -> None:
+    program = "from prefect import flow\n@flow\ndef f(): return 3\nassert f() == 3"
+    ran = subprocess.run([sys.executable, "-c", program], env=environment(project, None), timeout=120, check=False)
+    assert ran.returncode == 0
+    assert (project / ".reseed" / "prefect" / "prefect.db").exists()
+    assert not list(home.rglob("*prefect*"))
