@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
 
 S3_OPTIONS = {
-    # a listing that is remembered hides what others wrote since
+    # remembered listings hide what others wrote since, and the tag that a swap compares
     "use_listings_cache": False,
-    # 4 tries of 5 seconds find out within half a minute that nobody answers
+    # nobody answers: known after 4 tries of 5 seconds and the waits between them, about half a minute
     "config_kwargs": {"connect_timeout": 5, "retries": {"mode": "standard", "max_attempts": 4}},
 }
 CONFLICT_TRIES = 8

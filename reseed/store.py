@@ -187,7 +187,7 @@ class ArtifactStore:
     def _download(self, manifest: Manifest, target: Path) -> None:
         for file in manifest.files:
             (target / file.path).parent.mkdir(parents=True, exist_ok=True)
-            with explained(f"{self.url}: {manifest.artifact.path}/{file.path}"):
+            with explained(f"{self.url}: copying {manifest.artifact.path}/{file.path} into {cache_root()}"):
                 self.objects.get(f"{manifest.place}/{file.path}", target / file.path)
             if file_digest(target / file.path) != file.sha256:
                 raise ReseedError(

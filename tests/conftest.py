@@ -31,7 +31,9 @@ def s3_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         for name, value in server.environment.items():
             patch.setenv(name, value)
         s3fs.S3FileSystem.clear_instance_cache()
-        s3fs.S3FileSystem(skip_instance_cache=True).mkdir(BUCKET)
+        fs = s3fs.S3FileSystem(skip_instance_cache=True)
+        fs.mkdir(BUCKET)
+        fs.pipe_file(f"{BUCKET}/first", b"takes seconds, as the server makes its volumes")
         yield f"s3://{BUCKET}"
         s3fs.S3FileSystem.clear_instance_cache()
 

@@ -146,19 +146,20 @@ def test_processes_see_what_others_wrote(store: ArtifactStore, tmp_path: Path) -
     folder = folder_with(tmp_path / "work", FILES)
     artifact = store.write(step(), folder)
     assert pickle.loads(pickle.dumps(store)).manifest(artifact) == store.manifest(artifact)
-    assert len(store.list("adapter")) == 1
+    store.point("adapter", "one", "latest", artifact)
+    assert len(store.list("adapter")) == len(store.refs("adapter", "one")) == 1
     child = started(fetch_and_write_in_child, store.url, artifact, folder)
     child.join(60)
     assert child.exitcode == 0
     assert len(store.list("adapter")) == 2, "the listing from before is not remembered"
-    assert store.refs("adapter", "one") == {"latest": artifact}
+    assert store.refs("adapter", "one") == {"latest": step("other").artifact}
+    assert store.move_ref("adapter", "one", "latest", artifact, store.ref("adapter", "one", "latest")) is True
 
 
 def fetch_and_write_in_child(url: str, artifact: Artifact, folder: Path) -> None:
     store = ArtifactStore(url)
     assert (store.fetch(artifact) / "rows.jsonl").read_bytes() == FILES["rows.jsonl"]
-    store.write(step("other"), folder)
-    store.point("adapter", "one", "latest", artifact)
+    store.point("adapter", "one", "latest", store.write(step("other"), folder))
 
 
 def test_artifact_of_metrics_alone(store: ArtifactStore, tmp_path: Path) -> None:
@@ -671,7 +672,7 @@ def test_disk_full_while_fetching(
 ) -> None:
     artifact = s3_store.write(step(), folder_with(tmp_path / "large", {"data.bin": bytes(1_000_000)}))
     monkeypatch.setenv("RESEED_CACHE", str(small_disk))
-    assert "no space left on the device" in message_of(lambda: s3_store.fetch(artifact))
+    assert f"into {small_disk}: no space left on the device" in message_of(lambda: s3_store.fetch(artifact))
     assert [path for path in (small_disk / "artifacts").rglob("*") if path.is_file()] == []
     assert json.loads(s3_store.objects.read(f"{artifact.path}/manifest.json") or b"")["kind"] == "adapter"
 
