@@ -69,18 +69,24 @@ class TransformersEngine:
         self, model: Any, prompts: Sequence[Prompt], ids: Sequence[list[int]], sampling: Sampling, seed: int
     ) -> list[Generation]:
         import torch
+        from transformers import LogitsProcessorList
+
+        from reseed.generation.nucleus import Nucleus
 
         torch.manual_seed(seed)
         padded = self.tokenizer.pad({"input_ids": list(ids)}, return_tensors="pt").to(model.device)
-        drawn = {"temperature": sampling.temperature, "top_p": sampling.top_p, "top_k": 0} if sampling.temperature else {}
+        nucleus = [Nucleus(sampling.temperature, sampling.top_p)] if sampling.temperature > 0 else []
         with torch.inference_mode():
             out = model.generate(
                 **padded,
                 max_new_tokens=sampling.max_new_tokens,
                 do_sample=sampling.temperature > 0,
+                temperature=1.0,  # these three are the Nucleus's business
+                top_p=1.0,
+                top_k=0,
+                logits_processor=LogitsProcessorList(nucleus),
                 pad_token_id=self.tokenizer.pad_token_id,
                 eos_token_id=self.tokenizer.eos_token_id,
-                **drawn,
             )
         new = out[:, padded["input_ids"].shape[1] :].tolist()
         return [self._answer(prompt, tokens) for prompt, tokens in zip(prompts, new, strict=True)]
