@@ -33,7 +33,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def parser() -> argparse.ArgumentParser:
     """The commands and their options."""
-    top = argparse.ArgumentParser(prog="reseed", description="Did this change make the model better, or was it the seed?")
+    top = argparse.ArgumentParser(
+        prog="reseed", description="Did this change make the model better, or was it the seed?"
+    )
     commands = top.add_subparsers(title="commands", required=True, metavar="COMMAND")
 
     def add(name: str, command: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser:

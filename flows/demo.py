@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 import time
 from pathlib import Path
 
+from flows.follow import follow, start_deployment
 from flows.local_server import environment, up
 from reseed.evaluation.experiment import latest_results
 from reseed.models.cache import materialise
@@ -28,12 +28,13 @@ def main() -> int:
         materialise(role)
     server = up(Path.cwd())
     console.print(f"dashboard: {server.ui_url}")
-    command = [sys.executable, "-m", "prefect", "deployment", "run", "experiment/quickstart", "--watch"]
     begun = time.monotonic()
-    code = subprocess.run(command, env=environment(Path.cwd(), server)).returncode
-    if code != 0:
-        console.print(f"the quickstart ended with exit code {code}; its log is on {server.ui_url}, `make demo` goes on from there")
-        return code
+    run = start_deployment("experiment/quickstart", environment(Path.cwd(), server))
+    console.print(f"started experiment/quickstart: {server.ui_url}/runs/flow-run/{run}")
+    state = follow(run, server.api_url, lambda line: console.print(line, markup=False, highlight=False))
+    if state != "Completed":
+        console.print(f"the quickstart ended as {state}; its log is on {server.ui_url}, `make demo` goes on from there")
+        return 1
     results = latest_results(ArtifactStore(profile.store), "quickstart")
     console.print(results_table(results))
     console.print(verdict(results), markup=False)

@@ -27,7 +27,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-import psutil  # type: ignore[import-untyped]
+import psutil
 
 from reseed.records import ReseedError
 
@@ -279,7 +279,7 @@ def _holder(port: int) -> str:
     return "another process"
 
 
-def _call(server: LocalServer, path: str, body: dict[str, Any] | None = None) -> Any:  # noqa: ANN401
+def _call(server: LocalServer, path: str, body: dict[str, Any] | None = None) -> Any:
     """One request to the API: without importing Prefect, which takes a second, and past any proxy."""
     data = None if body is None else json.dumps(body).encode()
     request = urllib.request.Request(server.api_url + path, data, {"Content-Type": "application/json"})

@@ -44,7 +44,8 @@ def plan_line(recipe: Recipe, profile: Profile, store: ArtifactStore) -> Line:
     """Every step's key, computed from the recipe, the profile's models, and the sources' content."""
     load_problem(recipe.problem)
     shards: dict[Artifact, Step] = {}
-    rows, curated, partitions, members, predictions = {}, {}, {}, {}, {}
+    rows, curated, partitions, members = {}, {}, {}, {}
+    predictions: dict[Member | None, Step] = {}
     for name in recipe.variants:
         variant = recipe.variant(name)
         if variant.data.train is not None:

@@ -66,7 +66,9 @@ def load_profile(name: str, overrides: tuple[str, ...] = ()) -> Profile:
     path = next((p for p in (Path(name), PROFILES / f"{name}.yaml") if p.is_file()), None)
     if path is None:
         shipped = sorted(p.stem for p in PROFILES.glob("*.yaml"))
-        raise ReseedError(f"profile '{name}': no such file or profile{nearest(name, shipped)}; there is {', '.join(shipped)}")
+        raise ReseedError(
+            f"profile '{name}': no such file or profile{nearest(name, shipped)}; there is {', '.join(shipped)}"
+        )
     values = read_yaml(path)
     for override in overrides:
         values = merge(values, parse_override(override))

@@ -87,7 +87,7 @@ class Recipe(Section):
     training: TrainingSettings = TrainingSettings()
     prediction: PredictionSettings = PredictionSettings()
     constants: tuple[str, ...] = ()  # fixed answers scored beside the model
-    variants: dict[str, dict[str, Any]] = Field(default_factory=lambda: {"default": {}})
+    variants: dict[str, dict[str, Any]] = Field(default={"default": {}})
     baseline: str | None = None
     seeds: tuple[int, ...] = Field((0, 1, 2), min_length=1)
 
@@ -142,7 +142,9 @@ def find_recipe(name: str) -> Path:
         if path.is_file():
             return path
     shipped = sorted(p.stem for p in RECIPES.glob("*.yaml"))
-    raise ReseedError(f"recipe '{name}': no such file, and no recipe of that name{nearest(name, shipped)}; there is {', '.join(shipped)}")
+    raise ReseedError(
+        f"recipe '{name}': no such file, and no recipe of that name{nearest(name, shipped)}; there is {', '.join(shipped)}"
+    )
 
 
 def read_yaml(path: Path) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from reseed.records import LossPoint
 PROJECT = "reseed"
 
 
-def wandb_mode() -> str:
+def wandb_mode() -> Any:
     """`WANDB_MODE` where it is set; else online with an API key in the environment or in ~/.netrc, else offline."""
     if mode := os.environ.get("WANDB_MODE"):
         return mode

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -82,12 +82,12 @@ def write_shards(
                 }
                 for pair in of_shard[step.artifact]
             ]
-            run_once(store, step, lambda folder, rows=rows: write_rows(folder, rows))
+            run_once(store, step, partial(write_rows, rows))
             tokens += sum(answer.tokens for answer in answers)
             shown.advance(len(rows), f"{tokens / (time.monotonic() - started):.0f} tokens/s")
 
 
-def write_rows(folder: Path, rows: Sequence[dict[str, str]]) -> dict[str, Any]:
+def write_rows(rows: Sequence[dict[str, str]], folder: Path) -> dict[str, Any]:
     """One shard's file."""
     write_jsonl(folder / "rows.jsonl", rows)
     return {"rows": len(rows)}

@@ -138,7 +138,9 @@ class EnginePool:
         """Each job with its answers, as they are done. A job that fails is told of when all others are done."""
         import ray
 
-        waiting, running, failed = list(jobs)[::-1], {}, {}
+        waiting = list(jobs)[::-1]
+        running: dict[Any, tuple[Any, Job]] = {}
+        failed: dict[str, Exception] = {}
         for actor in self.actors:
             if waiting:
                 job = waiting.pop()

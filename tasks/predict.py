@@ -44,7 +44,10 @@ def predict(profile: Profile, questions: Sequence[Question]) -> list[Artifact]:
         answers: dict[str, list[Generation]] = {s.artifact.key: [] for _, s in own}
         open_jobs = {s.artifact.key: sum(job.id.startswith(s.artifact.key) for job in jobs) for _, s in own}
         by_key = {s.artifact.key: (q, s) for q, s in own}
-        with engine_pool(profile, model, len(jobs)) as pool, progress("predict: rows", sum(len(j.rows) for j in jobs)) as shown:
+        with (
+            engine_pool(profile, model, len(jobs)) as pool,
+            progress("predict: rows", sum(len(j.rows) for j in jobs)) as shown,
+        ):
             for job, given in pool.run(jobs):
                 key = job.id.partition("/")[0]
                 answers[key] += given
@@ -83,7 +86,9 @@ def commit(store: ArtifactStore, question: Question, step: Step, answers: Sequen
     stopped = sum(answer.finish == "stop" for answer in answers)
 
     def work(folder: Path) -> dict[str, Any]:
-        rows = [{**asdict(answer), "answer": problem.parse(answer.text)} for answer in sorted(answers, key=lambda a: a.id)]
+        rows = [
+            {**asdict(answer), "answer": problem.parse(answer.text)} for answer in sorted(answers, key=lambda a: a.id)
+        ]
         write_jsonl(folder / "predictions.jsonl", rows)
         return {"rows": len(rows), "ended_by_themselves": stopped}
 

@@ -43,6 +43,8 @@ def publish(profile: Profile, name: str, curated: Artifact, day: date) -> Artifa
     store.point(DATASET, name, "latest", versions[max(versions)])
     artifact = versions[day.isoformat()]
     create_table_artifact(
-        [store.manifest(artifact).metrics], key=f"{name}-dataset", description=f"{name}@{day}, latest is {max(versions)}"
+        [store.manifest(artifact).metrics],
+        key=f"{name}-dataset",
+        description=f"{name}@{day}, latest is {max(versions)}",
     )
     return artifact

@@ -73,7 +73,13 @@ class RayWatcher:
         self.assignment, self.local_rank = assignment, local_rank
         step = assignment.step
         self.tracker = (
-            Tracker(step.artifact.key, step.name, assignment.run_name, {**step.spec, "seed": step.seed}, Path(assignment.wandb_folder))
+            Tracker(
+                step.artifact.key,
+                step.name,
+                assignment.run_name,
+                {**step.spec, "seed": step.seed},
+                Path(assignment.wandb_folder),
+            )
             if rank == 0
             else None
         )

@@ -32,7 +32,9 @@ def curate(rows: Sequence[Row], finishes: Mapping[str, Finish], problem: Problem
             kept.append(row)
     if not kept:
         counts = ", ".join(f"{reason} {count}" for reason, count in dropped.items()) or "there were none"
-        raise ReseedError(f"curation: no row is left of {len(rows)} ({counts}); look at the source, or generate longer texts")
+        raise ReseedError(
+            f"curation: no row is left of {len(rows)} ({counts}); look at the source, or generate longer texts"
+        )
     return Curated(kept, dict(sorted(dropped.items())))
 
 

@@ -46,13 +46,13 @@ def draw(rows: Sequence[Row], settings: DataSettings) -> list[Row]:
     """At most `limit` rows, chosen by the seed, in their old order."""
     if settings.limit is None or len(rows) <= settings.limit:
         return list(rows)
-    chosen = {row["id"] for row in sorted(rows, key=lambda row: rank(settings.seed, "limit", row["id"]))[: settings.limit]}
+    chosen = {
+        row["id"] for row in sorted(rows, key=lambda row: rank(settings.seed, "limit", row["id"]))[: settings.limit]
+    }
     return [row for row in rows if row["id"] in chosen]
 
 
-def hold_out(
-    rows: Sequence[Row], how: Holdout, wanted: int, seed: int, purpose: str
-) -> tuple[list[Row], list[Row]]:
+def hold_out(rows: Sequence[Row], how: Holdout, wanted: int, seed: int, purpose: str) -> tuple[list[Row], list[Row]]:
     """Split off whole groups until `wanted` rows are reached; a group that would overshoot by much is passed over."""
     if rows and how.group_by not in rows[0]:
         columns = [column for column in rows[0] if column != "id"]

@@ -87,7 +87,9 @@ def read_table(given: str) -> list[dict[str, Any]]:
         return read_hub(given)
     suffix = Path(given.split("?")[0]).suffix.lower()
     if suffix not in FILE_KINDS:
-        raise ReseedError(f"{given}: files ending in {suffix or 'nothing'} are not read; wanted {', '.join(FILE_KINDS)}")
+        raise ReseedError(
+            f"{given}: files ending in {suffix or 'nothing'} are not read; wanted {', '.join(FILE_KINDS)}"
+        )
     try:
         return read_file(fetch_file(given), suffix)
     except (UnicodeDecodeError, csv.Error, json.JSONDecodeError, ValueError) as error:
@@ -174,5 +176,7 @@ def draw_pairs(settings: GenerationSettings) -> list[Pair]:
     chosen = []
     for index in range(settings.rows):
         turn, place = divmod(index, len(prompts))
-        chosen.append((passages[(place + turn) % len(passages)], prompts[place]))  # a prompt meets a new passage each turn
+        chosen.append(
+            (passages[(place + turn) % len(passages)], prompts[place])
+        )  # a prompt meets a new passage each turn
     return [Pair(digest(pair, 16), *pair) for pair in chosen]

@@ -15,4 +15,6 @@ def dataset_stats(rows: Sequence[Row], problem: Problem, tokenizer: Any, dropped
     prompts = {row[problem.prompt_column] for row in rows}
     texts = [problem.prompt(row) + problem.completion(row) for row in rows]
     lengths = [len(ids) for ids in tokenizer(texts).input_ids]
-    return DatasetStats(len(rows), len(prompts), round(len(prompts) / len(rows), 4), float(median(lengths)), dict(dropped))
+    return DatasetStats(
+        len(rows), len(prompts), round(len(prompts) / len(rows), 4), float(median(lengths)), dict(dropped)
+    )

@@ -75,7 +75,9 @@ def answers(store: ArtifactStore, predictions: Artifact) -> Answers:
     rows = read_jsonl(store.fetch(predictions) / "predictions.jsonl")
     given = {str(row["id"]): str(row["answer"]) for row in rows}
     if len(given) != len(rows):
-        raise ReseedError(f"{predictions}: {len(rows) - len(given)} rows are answered twice; remove it and predict again")
+        raise ReseedError(
+            f"{predictions}: {len(rows) - len(given)} rows are answered twice; remove it and predict again"
+        )
     return given
 
 
@@ -84,9 +86,7 @@ def trained(store: ArtifactStore, adapter: Artifact) -> Trained:
     return Trained(best_step=int(store.manifest(adapter).metrics["best_step"]), artifact=adapter.path)
 
 
-def with_curves(
-    store: ArtifactStore, scores: Scores, adapters: Mapping[Member, Artifact]
-) -> tuple[VariantResult, ...]:
+def with_curves(store: ArtifactStore, scores: Scores, adapters: Mapping[Member, Artifact]) -> tuple[VariantResult, ...]:
     """The variants' results with every member's loss curve."""
     curves = {
         member: tuple(LossPoint(**point) for point in read_jsonl(store.fetch(artifact) / "curve.jsonl"))

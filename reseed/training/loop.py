@@ -16,12 +16,12 @@ from reseed.models.tokenizers import load_tokenizer
 from reseed.problems import Problem
 from reseed.recipe import TrainingSettings
 from reseed.records import LossPoint, ReseedError, Row
-from reseed.training.adapters import adapter_digest, add_adapter, save_adapter, verify_adapter
+from reseed.training.adapters import adapter_digest, add_adapter, verify_adapter
 from reseed.training.deepspeed import deepspeed_settings
 from reseed.training.tokens import encode
 
 if TYPE_CHECKING:
-    from transformers import Trainer
+    pass
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,10 @@ def train(
     """
     folder = materialise(job.model)
     tokenizer = load_tokenizer(folder)
-    encoded = [encode(problem, rows, tokenizer, job.settings.max_tokens, job.settings.loss_on) for rows in (train_rows, validation_rows)]
+    encoded = [
+        encode(problem, rows, tokenizer, job.settings.max_tokens, job.settings.loss_on)
+        for rows in (train_rows, validation_rows)
+    ]
     check_model_context(folder, job.settings.max_tokens)
     from reseed.training.trainer import build_trainer
 

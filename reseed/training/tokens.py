@@ -56,7 +56,7 @@ def encode(problem: Problem, rows: Sequence[Row], tokenizer: Any, max_tokens: in
     """Examples of at most `max_tokens` tokens. The last label of every row is EOS; a source too long is cut, counted."""
     examples, shortened = [], 0
     for row in rows:
-        answer = tokenizer(problem.completion(row), add_special_tokens=False).input_ids + [tokenizer.eos_token_id]
+        answer = [*tokenizer(problem.completion(row), add_special_tokens=False).input_ids, tokenizer.eos_token_id]
         short, prompt = fit(problem, row, tokenizer, max_tokens - len(answer))
         shortened += short is not row
         ids = tuple(prompt + answer)

@@ -27,6 +27,7 @@ class AdapterTrainer(Trainer):
 
     examples: Sequence[Example]
     pad: int
+    control: Any
 
     def compute_loss(
         self,
@@ -39,7 +40,8 @@ class AdapterTrainer(Trainer):
         loss, _ = summed_loss(model, inputs)
         if num_items_in_batch is None:
             raise ReseedError("training: the step's number of label tokens is unknown, the loss would be mis-scaled")
-        return loss / num_items_in_batch * self.accelerator.num_processes
+        mine: torch.Tensor = loss / num_items_in_batch * self.accelerator.num_processes
+        return mine
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         """The mean loss over the validation rows' label tokens."""
@@ -63,7 +65,8 @@ class KeepBest(TrainerCallback):
     def __init__(self, work: Path, model_name: str, watcher: Watcher, rank: int) -> None:
         self.work, self.model_name, self.watcher, self.rank = work, model_name, watcher, rank
         best = work / "best" / "best.json"
-        known = json.loads(best.read_text()) if best.is_file() else {"step": 0, "loss": float("inf"), "curve": []}
+        fresh: dict[str, Any] = {"step": 0, "loss": float("inf"), "curve": []}
+        known = json.loads(best.read_text()) if best.is_file() else fresh
         self.step, self.loss = known["step"], known["loss"]
         self.curve = [LossPoint(**point) for point in known["curve"]]
 
