@@ -97,7 +97,8 @@ def generate_step(recipe: Recipe, shards: Sequence[Step]) -> Step:
 def import_step(recipe: Recipe, source: Source) -> Step:
     """The rows of a source that exists. Only its content counts: a file that moved is the same source."""
     inputs = {"source": source.artifact} if source.artifact is not None else {}
-    return Step("import", 1, "rows", recipe.name, {"problem": recipe.problem, "content": source.content}, inputs)
+    spec = {"problem": recipe.problem, "content": source.content, "columns": recipe.data.columns}
+    return Step("import", 1, "rows", recipe.name, spec, inputs)
 
 
 def curate_step(recipe: Recipe, rows: Artifact) -> Step:
@@ -107,7 +108,7 @@ def curate_step(recipe: Recipe, rows: Artifact) -> Step:
 
 def partition_step(recipe: Recipe, curated: Artifact) -> Step:
     """Train, validation and test rows."""
-    spec = recipe.data.model_dump(exclude={"train", "seed"})
+    spec = recipe.data.model_dump(exclude={"train", "columns", "seed"})
     return Step("partition", 1, "partition", recipe.name, spec, {"curated": curated}, recipe.data.seed)
 
 
@@ -131,6 +132,7 @@ def predict_step(recipe: Recipe, profile: Profile, partition: Artifact, adapter:
         "model": identity(profile.student(recipe.model)),
         "sampling": recipe.prediction.model_dump(),
         "max_tokens": recipe.training.max_tokens,
+        "batch_size": profile.engines.batch_size,  # even greedy text depends on which rows share a batch
     }
     inputs = {"partition": partition} | ({"adapter": adapter} if adapter is not None else {})
     return Step("predict", 1, "predictions", recipe.name, spec, inputs)
@@ -149,6 +151,8 @@ def results_step(
         "question": recipe.question,
         "embedder": identity(profile.roles.embedder),
         "constants": list(recipe.constants),
+        "variants": list(recipe.variants),  # their order, and which is compared with the untrained student
+        "baseline": recipe.baseline,
     }
     inputs = {f"partition {name}": step.artifact for name, step in partitions.items()}
     inputs |= {f"adapter {member}": step.artifact for member, step in members.items()}

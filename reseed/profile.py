@@ -7,7 +7,7 @@ from pathlib import Path
 from pydantic import Field, ValidationError
 
 from reseed.models.names import ModelSpec
-from reseed.recipe import Section, explain, merge, nearest, parse_override, read_yaml
+from reseed.recipe import Section, listed, merge, mistakes, nearest, parse_override, read_yaml
 from reseed.records import ReseedError
 
 PROFILES = Path(__file__).resolve().parent.parent / "infra" / "profiles"
@@ -75,4 +75,4 @@ def load_profile(name: str, overrides: tuple[str, ...] = ()) -> Profile:
     try:
         return Profile.model_validate(values)
     except ValidationError as error:
-        raise ReseedError(explain(error, Profile, f"profile {path.name}")) from None
+        raise ReseedError(listed(f"profile {path.name}", mistakes(error, Profile))) from None

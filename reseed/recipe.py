@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -13,6 +13,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from reseed.records import Member, ReseedError
 
 RECIPES = Path(__file__).resolve().parent.parent / "recipes"
+VARIABLE = ("generation", "data", "model", "training", "prediction")  # what a variant may change; the rest is shared
+Seed = Annotated[int, Field(ge=0, lt=2**32)]  # what NumPy takes
 
 
 class Section(BaseModel):
@@ -45,6 +47,7 @@ class DataSettings(Section):
     """Where rows come from and how they are split. Without `train`, the rows are generated."""
 
     train: str | None = None  # store name@ref, path, URL, or hub id
+    columns: dict[str, str] | None = None  # the problem's column → the source's, where they differ
     limit: int | None = Field(None, ge=1)  # rows used, after curation, drawn with `seed`
     validation: Holdout  # chooses the best step
     test: Holdout  # the held-out rows that are scored
@@ -89,7 +92,7 @@ class Recipe(Section):
     constants: tuple[str, ...] = ()  # fixed answers scored beside the model
     variants: dict[str, dict[str, Any]] = Field(default={"default": {}})
     baseline: str | None = None
-    seeds: tuple[int, ...] = Field((0, 1, 2), min_length=1)
+    seeds: tuple[Seed, ...] = Field((0, 1, 2), min_length=1)
 
     @field_validator("seeds")
     @classmethod
@@ -101,14 +104,28 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _parts_agree(self) -> Recipe:
+        wrong = []
         if self.data.train is None and self.generation is None:
-            raise ValueError("no rows: give data.train, or a generation section")
+            wrong.append("data.train: no rows: give data.train, or a generation section")
         if self.data.validation.fraction + self.data.test.fraction >= 1:
-            raise ValueError("data.validation.fraction and data.test.fraction leave no row to train on")
+            wrong.append(
+                "data.test.fraction: with data.validation.fraction it leaves no row to train on; wanted a sum below 1"
+            )
         if not self.variants:
-            raise ValueError("variants: at least one is needed; leave the key out for a single one")
-        if self.baseline is not None and self.baseline not in self.variants:
-            raise ValueError(f"baseline '{self.baseline}' is none of the variants {', '.join(self.variants)}")
+            wrong.append("variants: at least one is needed; leave the key out for a single one")
+        elif self.baseline is not None and self.baseline not in self.variants:
+            names = list(self.variants)
+            wrong.append(
+                f"baseline: '{self.baseline}' is none of the variants {', '.join(names)}{nearest(self.baseline, names)}"
+            )
+        for name, changes in self.variants.items():
+            wrong += [
+                f"variants.{name}.{key}: a variant cannot change what all share; it can change {', '.join(VARIABLE)}"
+                for key in changes
+                if key in type(self).model_fields and key not in VARIABLE
+            ]
+        if wrong:
+            raise ValueError("\n".join(wrong))
         return self
 
     def members(self) -> list[Member]:
@@ -128,12 +145,9 @@ def load_recipe(name: str, overrides: tuple[str, ...] = ()) -> Recipe:
     """
     path = find_recipe(name)
     values = read_yaml(path)
-    for override in overrides:
-        values = merge(values, parse_override(override))
-    recipe = validate(values, f"recipe {path.name}")
-    for variant in recipe.variants:
-        recipe.variant(variant)
-    return recipe
+    for text in overrides:
+        values = override(values, text)
+    return validate(values, f"recipe {path.name}")
 
 
 def find_recipe(name: str) -> Path:
@@ -150,29 +164,65 @@ def find_recipe(name: str) -> Path:
 def read_yaml(path: Path) -> dict[str, Any]:
     """A YAML file that holds a mapping."""
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        values = yaml.load(path.read_text(encoding="utf-8"), Loader=OnceLoader)
+    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
         raise ReseedError(f"{path}: not readable as YAML: {' '.join(str(error).split())}") from error
     if not isinstance(values, dict):
         raise ReseedError(f"{path}: wanted a mapping of keys, saw {type(values).__name__}")
     return values
 
 
+class OnceLoader(yaml.SafeLoader):
+    """Refuses a key that stands twice, of which YAML would drop the first without a word: a variant, say."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        """The mapping, when all its keys differ."""
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                continue
+            if key.value in seen:
+                twice = f"the key '{key.value}' stands twice"
+                raise yaml.constructor.ConstructorError(None, None, twice, key.start_mark)
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
+def override(values: dict[str, Any], text: str) -> dict[str, Any]:
+    """`a.b=c` laid on a recipe, and on each of its variants, which would hide it otherwise."""
+    given = parse_override(text)
+    if text.partition("=")[0].strip() == "variants":
+        return {**values, **given}  # the whole set anew
+    laid = merge(values, given)
+    changes = {key: value for key, value in given.items() if key in VARIABLE}
+    if changes and isinstance(laid.get("variants"), dict):
+        laid["variants"] = {
+            name: merge(own, changes) if isinstance(own, dict) else own for name, own in laid["variants"].items()
+        }
+    return laid
+
+
 def parse_override(text: str) -> dict[str, Any]:
     """`a.b=c` as a nested mapping; the value is read as YAML, so that 3 is a number and [1, 2] a list."""
     key, equals, value = text.partition("=")
-    if not equals or not key.strip():
+    parts = [part.strip() for part in key.split(".")]
+    if not equals or not all(parts):
         raise ReseedError(f"--set {text}: wanted key=value, as in --set training.epochs=2")
-    nested: Any = yaml.safe_load(value)
-    for part in reversed(key.strip().split(".")):
+    try:
+        nested: Any = yaml.load(value, Loader=OnceLoader)
+    except yaml.YAMLError as error:
+        raise ReseedError(f"--set {text}: the value is not readable as YAML: {' '.join(str(error).split())}") from error
+    for part in reversed(parts):
         nested = {part: nested}
     return dict(nested)
 
 
 def split_overrides(overrides: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The recipe's overrides, and the profile's, which begin with `profile.`."""
+    """The recipe's overrides, and the profile's, which begin with `profile.`. A model that is set beats the student."""
     own = tuple(text for text in overrides if not text.startswith("profile."))
     place = tuple(text.removeprefix("profile.") for text in overrides if text.startswith("profile."))
+    if any(text.partition("=")[0].strip() == "model" for text in own):
+        place = ("roles.student=null", *place)
     return own, place
 
 
@@ -180,7 +230,7 @@ def merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
     """`over` laid on `base`, section by section; neither is changed."""
     merged = dict(base)
     for key, value in over.items():
-        if isinstance(value, dict) and isinstance(base.get(key), dict) and key != "variants":
+        if isinstance(value, dict) and isinstance(base.get(key), dict):
             merged[key] = merge(base[key], value)
         else:
             merged[key] = value
@@ -188,29 +238,50 @@ def merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
 
 
 def validate(values: dict[str, Any], where: str) -> Recipe:
-    """A checked recipe, or one ReseedError that names every mistake."""
+    """A checked recipe whose variants are checked too, or one ReseedError that names every mistake."""
+    recipe, wrong = attempt(values)
+    variants = values.get("variants")
+    shared = {key: value for key, value in values.items() if key not in ("variants", "baseline")}
+    for name, changes in variants.items() if isinstance(variants, dict) else ():
+        if isinstance(changes, dict):
+            own = {key: value for key, value in changes.items() if key in VARIABLE or key not in Recipe.model_fields}
+            wrong += [f"variants.{name}.{line}" for line in attempt(merge(shared, own))[1] if line not in wrong]
+    if recipe is None or wrong:
+        raise ReseedError(listed(where, wrong))
+    return recipe
+
+
+def attempt(values: dict[str, Any]) -> tuple[Recipe | None, list[str]]:
+    """The recipe, or None and its mistakes."""
     try:
-        return Recipe.model_validate(values)
+        return Recipe.model_validate(values), []
     except ValidationError as error:
-        raise ReseedError(explain(error, Recipe, where)) from None
+        return None, mistakes(error, Recipe)
 
 
-def explain(error: ValidationError, model: type[BaseModel], where: str) -> str:
+def listed(where: str, lines: Sequence[str]) -> str:
+    """One message out of several mistakes."""
+    return "\n  ".join([f"{where}: {len(lines)} mistake{'s' if len(lines) > 1 else ''}", *lines])
+
+
+def mistakes(error: ValidationError, model: type[BaseModel]) -> list[str]:
     """A validation error as lines: key, what is wrong, the value seen, and the nearest valid name."""
-    lines = [f"{where}: {error.error_count()} mistake(s)"]
+    lines = []
     for mistake in error.errors():
         place = tuple(str(part) for part in mistake["loc"])
-        key = ".".join(place) or "recipe"
+        key = ".".join(place)
+        message = mistake["msg"].removeprefix("Value error, ")
         if mistake["type"] == "extra_forbidden":
             known = field_names(model, place[:-1])
-            lines.append(f"  {key}: unknown key{nearest(place[-1], known)}; known here: {', '.join(known)}")
+            lines.append(f"{key}: unknown key{nearest(place[-1], known)}; known here: {', '.join(known)}")
         elif mistake["type"] == "missing":
-            lines.append(f"  {key}: missing")
+            lines.append(f"{key}: missing")
+        elif not place:
+            lines += message.splitlines()  # the model's own checks, each of which begins with a key
         else:
-            message = mistake["msg"].removeprefix("Value error, ")
             seen = "" if isinstance(mistake["input"], dict | BaseModel) else f", saw {mistake['input']!r}"
-            lines.append(f"  {key}: {message}{seen}")
-    return "\n".join(lines)
+            lines.append(f"{key}: {message}{seen}")
+    return lines
 
 
 def field_names(model: type[BaseModel], place: tuple[str, ...]) -> list[str]:

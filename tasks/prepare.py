@@ -34,7 +34,7 @@ def import_rows(recipe: Recipe, profile: Profile) -> Artifact:
     source = resolve_source(recipe.data.train, store)
 
     def work(folder: Path) -> dict[str, Any]:
-        rows = read_source(source, store, load_problem(recipe.problem))
+        rows = read_source(source, store, load_problem(recipe.problem), recipe.data.columns)
         write_jsonl(folder / "rows.jsonl", rows)
         return {"rows": len(rows), "source": Path(source.given).name}
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import random
 import re
 import sys
@@ -53,32 +54,53 @@ def resolve_source(given: str, store: ArtifactStore) -> Source:
 
 def is_hub_id(given: str) -> bool:
     """`owner/name`, with nothing of that path here and no file's ending."""
-    return bool(re.fullmatch(r"[\w.-]+/[\w.-]+", given)) and not Path(given).exists() and not given.endswith(FILE_KINDS)
+    return (
+        bool(re.fullmatch(r"[\w.-]+/[\w.-]+", given))
+        and not Path(given).exists()
+        and not given.lower().endswith(FILE_KINDS)
+    )
 
 
-def read_source(source: Source, store: ArtifactStore, problem: Problem) -> list[Row]:
+def read_source(
+    source: Source, store: ArtifactStore, problem: Problem, columns: Mapping[str, str] | None = None
+) -> list[Row]:
     """The rows of a resolved source, each with its content's digest as id."""
     if source.artifact is not None:
-        return [dict(row) for row in read_jsonl(store.fetch(source.artifact) / "rows.jsonl")]
-    return as_rows(read_table(source.given), problem, source.given)
+        rows = [dict(row) for row in read_jsonl(store.fetch(source.artifact) / "rows.jsonl")]
+        check_columns(rows, problem, source.given)
+        return rows
+    return as_rows(read_table(source.given), problem, source.given, columns)
 
 
-def as_rows(records: Sequence[Mapping[str, Any]], problem: Problem, where: str) -> list[Row]:
-    """The problem's columns of every record as text. A missing column is an error, a missing value an empty text."""
-    if not records:
-        raise ReseedError(f"{where}: holds no row")
-    missing = [column for column in problem.columns if column not in records[0]]
-    if missing:
-        seen = [str(column) for column in records[0]]
-        raise ReseedError(
-            f"{where}: column '{missing[0]}' is missing{nearest(missing[0], seen)}; "
-            f"{problem.name} needs {', '.join(problem.columns)}, and the file has {', '.join(seen)}"
-        )
+def as_rows(
+    records: Sequence[Mapping[str, Any]], problem: Problem, where: str, columns: Mapping[str, str] | None = None
+) -> list[Row]:
+    """The problem's columns of every record as text. A missing column is an error, a missing value an empty text.
+
+    `columns` names the source's column for a column of the problem's, where they differ.
+    """
+    named = {column: (columns or {}).get(column, column) for column in problem.columns}
+    check_columns(records, problem, where)
     rows = []
     for record in records:
-        values = {column: "" if record[column] is None else str(record[column]) for column in problem.columns}
+        given = {column: record.get(column) for column in problem.columns}
+        values = {column: "" if value is None else str(value) for column, value in given.items()}
         rows.append({"id": digest(values, 16), **values})
     return rows
+
+
+def check_columns(records: Sequence[Mapping[str, Any]], problem: Problem, where: str) -> None:
+    """Refuse a source without rows, or without a column that the problem needs."""
+    if not records:
+        raise ReseedError(f"{where}: holds no row; wanted rows with {', '.join(problem.columns)}")
+    missing = [column for column in named.values() if column not in records[0]]
+    if missing:
+        seen = [str(column) for column in records[0]]
+        lacking = ", ".join(f"'{column}'{nearest(column, seen)}" for column in missing)
+        raise ReseedError(
+            f"{where}: no column {lacking}; {problem.name} needs {', '.join(problem.columns)}, "
+            f"and the file has {', '.join(seen)}"
+        )
 
 
 def read_table(given: str) -> list[dict[str, Any]]:
@@ -90,10 +112,13 @@ def read_table(given: str) -> list[dict[str, Any]]:
         raise ReseedError(
             f"{given}: files ending in {suffix or 'nothing'} are not read; wanted {', '.join(FILE_KINDS)}"
         )
+    path = fetch_file(given)
     try:
-        return read_file(fetch_file(given), suffix)
-    except (UnicodeDecodeError, csv.Error, json.JSONDecodeError, ValueError) as error:
-        raise ReseedError(f"{given}: cannot be read as {suffix[1:]}: {error}") from error
+        return read_file(path, suffix)
+    except UnicodeDecodeError as error:
+        raise ReseedError(f"{given}: is not UTF-8 text ({error}); save it as {suffix[1:]} in UTF-8") from error
+    except (csv.Error, ValueError, OSError) as error:  # pyarrow's and json's errors are ValueErrors
+        raise ReseedError(f"{given}: cannot be read as {suffix[1:]}: {error}; mend the file, or its ending") from error
 
 
 def fetch_file(given: str) -> Path:
@@ -117,13 +142,23 @@ def read_file(path: Path, suffix: str) -> list[dict[str, Any]]:
         import pyarrow.parquet
 
         return list(pyarrow.parquet.read_table(path).to_pylist())
-    if suffix == ".jsonl":
-        return read_jsonl(path)
-    if suffix == ".json":
-        return list(json.loads(path.read_text(encoding="utf-8")))
+    if suffix == ".csv":
+        return read_csv(path)
+    records = read_jsonl(path) if suffix == ".jsonl" else json.loads(path.read_text(encoding="utf-8-sig"))
+    if not isinstance(records, list) or not all(isinstance(record, dict) for record in records):
+        raise ValueError("wanted a list of objects, each of them a row")
+    return records
+
+
+def read_csv(path: Path) -> list[dict[str, Any]]:
+    """The records of a CSV file, with or without a byte order mark. A row with more fields than columns is an error."""
     csv.field_size_limit(min(sys.maxsize, 2**31 - 1))
-    with path.open(encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file, strict=True))
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        records = list(csv.DictReader(file, strict=True))
+    for number, record in enumerate(records, start=1):
+        if None in record:  # where DictReader puts fields that no column claims
+            raise ValueError(f"row {number} has more fields than the header; quote fields that hold a comma")
+    return records
 
 
 def read_hub(given: str) -> list[dict[str, Any]]:
@@ -158,7 +193,10 @@ def read_lines(given: str, key: str) -> list[str]:
     path = next((p for p in (Path(given), RECIPES / given) if p.is_file()), None)
     if path is None:
         raise ReseedError(f"{key}: no file '{given}' here or in {RECIPES.name}/")
-    lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+    try:
+        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+    except UnicodeDecodeError as error:
+        raise ReseedError(f"{key}: '{given}' is not UTF-8 text ({error}); save it in UTF-8, one text a line") from error
     return list(dict.fromkeys(line for line in lines if line))
 
 
@@ -173,10 +211,9 @@ def draw_pairs(settings: GenerationSettings) -> list[Pair]:
     generator = random.Random(settings.seed)
     generator.shuffle(prompts)
     generator.shuffle(passages)
-    chosen = []
-    for index in range(settings.rows):
-        turn, place = divmod(index, len(prompts))
-        chosen.append(
-            (passages[(place + turn) % len(passages)], prompts[place])
-        )  # a prompt meets a new passage each turn
+    turn = math.lcm(len(passages), len(prompts))  # both lists repeat together; a step aside makes the pairs new again
+    chosen = [
+        (passages[(index + index // turn) % len(passages)], prompts[index % len(prompts)])
+        for index in range(settings.rows)
+    ]
     return [Pair(digest(pair, 16), *pair) for pair in chosen]

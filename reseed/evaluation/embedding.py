@@ -16,16 +16,18 @@ if TYPE_CHECKING:
 
 
 def load_embedder(spec: ModelSpec) -> Embed:
-    """A function from texts to float32 unit vectors, shape (texts, width)."""
+    """A function from texts to float32 unit vectors, shape (texts, width). It embeds each text once."""
     import numpy as np
     from sentence_transformers import SentenceTransformer
 
     model = SentenceTransformer(str(materialise(spec)), device=None)
 
+    known: dict[str, NDArray[np.float32]] = {}  # equal texts get equal bits, whatever batch they would fall into
+
     def embed(texts: Sequence[str]) -> NDArray[np.float32]:
-        distinct = list(dict.fromkeys(texts))  # equal texts get equal bits, whatever batch they would fall into
-        vectors = model.encode(distinct, normalize_embeddings=True, show_progress_bar=False, convert_to_numpy=True)
-        place = {text: index for index, text in enumerate(distinct)}
-        return np.asarray(vectors, dtype=np.float32)[[place[text] for text in texts]]
+        if fresh := list(dict.fromkeys(text for text in texts if text not in known)):
+            vectors = model.encode(fresh, normalize_embeddings=True, show_progress_bar=False, convert_to_numpy=True)
+            known.update(zip(fresh, np.asarray(vectors, dtype=np.float32), strict=True))
+        return np.stack([known[text] for text in texts])
 
     return embed

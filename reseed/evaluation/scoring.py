@@ -105,6 +105,7 @@ def paired_interval(better: NDArray[np.float64], base: NDArray[np.float64]) -> I
 def best_constant(scorer: Scorer, train_rows: Sequence[Row], most: int = 400) -> ConstantResult:
     """The training answer that, given to every held-out row, scores best: chosen on the held-out rows, so a high bar."""
     texts = sorted({scorer.problem.completion(row).strip() for row in train_rows})[:most]
+    scorer.embed(texts)  # in large batches; the embedder remembers
     scored = [ConstantResult(text, scorer.constant(text)) for text in texts]
     sign = 1 if scorer.problem.higher_is_better else -1
     return max(scored, key=lambda result: sign * result.score)

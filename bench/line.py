@@ -1,0 +1,157 @@
+"""The quickstart twice in one run: through Prefect, Ray and the store, and as a bare sequential script.
+
+    .venv/bin/python bench/line.py [--rounds N] [--out FILE]
+
+Both do the same work with the same core functions: generate, curate, partition, train every seed, predict, score. The
+bare script is one process with all cores, no Prefect, no Ray, no DeepSpeed, no store, no resume. Rounds alternate; each
+side begins with warm model caches and an empty store. Memory is the sum over all processes of the side (PSS).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+import psutil
+
+RECIPE, PROFILE = "quickstart", "laptop"
+
+
+def bare() -> dict[str, float]:
+    """Everything in this process; returns the scores, to show that the work was done."""
+    from reseed.data.curation import curate
+    from reseed.data.partition import partition
+    from reseed.data.sources import draw_pairs
+    from reseed.evaluation.embedding import load_embedder
+    from reseed.evaluation.scoring import Scorer, Trained, score_experiment
+    from reseed.generation.transformers_engine import TransformersEngine
+    from reseed.problems import load_problem
+    from reseed.profile import load_profile
+    from reseed.recipe import load_recipe
+    from reseed.records import LossPoint, Member, Prompt, Sampling
+    from reseed.training.loop import TrainJob, train
+
+    recipe, profile = load_recipe(RECIPE), load_profile(PROFILE)
+    problem, settings = load_problem(recipe.problem), recipe.generation
+    assert settings is not None
+    pairs = draw_pairs(settings)
+    engine = TransformersEngine(profile.roles.generator, profile.engines.batch_size)
+    sampling = Sampling(settings.max_new_tokens, settings.temperature, settings.top_p)
+    answers = []
+    for start in range(0, len(pairs), settings.shard_rows):
+        shard = pairs[start : start + settings.shard_rows]
+        prompts = [Prompt(p.id, engine.chat(problem.request(p.source, p.instruction))) for p in shard]
+        answers += engine.generate(prompts, sampling, settings.seed + start, templated=True)
+    rows = [problem.row(p.source, p.instruction, a.text) for p, a in zip(pairs, answers, strict=True)]
+    finishes = {row["id"]: answer.finish for row, answer in zip(rows, answers, strict=True)}
+    parts = partition(curate(rows, finishes, problem).rows, recipe.data)
+    del engine
+
+    class Silent:
+        def point(self, point: LossPoint) -> None: ...
+
+        def checkpoint(self, folder: Path, step: int) -> None: ...
+
+    student = profile.student(recipe.model)
+    greedy = Sampling(recipe.prediction.max_new_tokens)
+
+    def predict(engine: TransformersEngine, adapter: Path | None) -> dict[str, str]:
+        limit = recipe.training.max_tokens
+        prompts = [Prompt(row["id"], engine.question(problem, row, greedy, limit)) for row in parts.test]
+        return {a.id: problem.parse(a.text) for a in engine.generate(prompts, greedy, 0, adapter)}
+
+    with tempfile.TemporaryDirectory() as folder:
+        steps = {}
+        for seed in recipe.seeds:
+            work = Path(folder) / str(seed)
+            work.mkdir()
+            micro = profile.training.micro_batch_size
+            job = TrainJob(student, recipe.training, seed, world=1, micro_batch_size=micro, deepspeed=False)
+            summary = train(job, problem, parts.train, parts.validation, work, Silent())
+            assert summary is not None
+            steps[seed] = summary.best_step
+        engine = TransformersEngine(student, profile.engines.batch_size)
+        untrained = predict(engine, None)
+        members = {
+            Member("default", seed): (
+                Trained(steps[seed], str(seed)),
+                predict(engine, Path(folder) / f"{seed}/best/adapter"),
+            )
+            for seed in recipe.seeds
+        }
+    scorer = Scorer(problem, parts.test, load_embedder(profile.roles.embedder))
+    scores = score_experiment(scorer, untrained, members, recipe.constants, parts.train)
+    return {"untrained": scores.untrained, "ensemble": scores.variants[0].ensemble, "rows": len(parts.train)}
+
+
+def memory(root: psutil.Process) -> int:
+    """The proportional set size of a process and all its descendants, in bytes: shared pages count once."""
+    total = 0
+    for process in [root, *root.children(recursive=True)]:
+        try:
+            total += process.memory_full_info().pss
+        except psutil.Error:
+            continue
+    return total
+
+
+def timed(command: list[str], environment: dict[str, str]) -> tuple[float, float]:
+    """Seconds and peak GiB of a command and everything that it starts."""
+    started = time.monotonic()
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.STDOUT)
+    peak, done = 0, threading.Event()
+
+    def watch() -> None:
+        nonlocal peak
+        root = psutil.Process(process.pid)
+        while not done.wait(2.0):
+            try:
+                peak = max(peak, memory(root))
+            except psutil.Error:
+                return
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    code = process.wait()
+    done.set()
+    watcher.join()
+    if code != 0:
+        sys.exit(f"{' '.join(command)} ended with {code}")
+    return time.monotonic() - started, peak / 2**30
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--bare", action="store_true", help="only the bare script, here")
+    parser.add_argument("--rounds", type=int, default=1)
+    parser.add_argument("--out", type=Path)
+    options = parser.parse_args()
+    if options.bare:
+        print(json.dumps(bare()))
+        return
+    rounds = []
+    for number in range(options.rounds):
+        with tempfile.TemporaryDirectory() as store:
+            line = [str(Path(sys.executable).parent / "reseed"), "run", RECIPE, "--set", f"profile.store={store}"]
+            sides = {"bare": [sys.executable, __file__, "--bare"], "line": line}
+            order = list(sides) if number % 2 == 0 else list(sides)[::-1]
+            measured = {side: timed(sides[side], dict(os.environ)) for side in order}
+        rounds.append(measured)
+        for side, (seconds, gib) in measured.items():
+            print(f"round {number + 1}: {side:4} {seconds:6.0f} s, peak {gib:.1f} GiB", flush=True)
+    ratios = [measured["line"][0] / measured["bare"][0] for measured in rounds]
+    print(f"line / bare: median {statistics.median(ratios):.2f} of {[round(ratio, 2) for ratio in ratios]}")
+    if options.out:
+        options.out.write_text(json.dumps(rounds, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
