@@ -79,12 +79,18 @@ def as_rows(
 
     `columns` names the source's column for a column of the problem's, where they differ.
     """
-    named = {column: (columns or {}).get(column, column) for column in problem.columns}
-    check_columns(records, problem, where)
+    wanted = columns or {}
+    renamed = [record | {own: record.get(given) for own, given in wanted.items()} for record in map(dict, records)]
+    for given in wanted.values():
+        if records and given not in records[0]:
+            raise ReseedError(
+                f"{where}: no column '{given}', which data.columns asks for{nearest(given, [str(c) for c in records[0]])}; "
+                "data.columns=null takes the columns as they are"
+            )
+    check_columns(renamed, problem, where)
     rows = []
-    for record in records:
-        given = {column: record.get(column) for column in problem.columns}
-        values = {column: "" if value is None else str(value) for column, value in given.items()}
+    for record in renamed:
+        values = {column: "" if record.get(column) is None else str(record[column]) for column in problem.columns}
         rows.append({"id": digest(values, 16), **values})
     return rows
 
@@ -93,7 +99,7 @@ def check_columns(records: Sequence[Mapping[str, Any]], problem: Problem, where:
     """Refuse a source without rows, or without a column that the problem needs."""
     if not records:
         raise ReseedError(f"{where}: holds no row; wanted rows with {', '.join(problem.columns)}")
-    missing = [column for column in named.values() if column not in records[0]]
+    missing = [column for column in problem.columns if column not in records[0]]
     if missing:
         seen = [str(column) for column in records[0]]
         lacking = ", ".join(f"'{column}'{nearest(column, seen)}" for column in missing)
