@@ -18,6 +18,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     command: Callable[[argparse.Namespace], int] = options.command
     try:
         code = command(options)
+        sys.stdout.flush()  # here, where a reader that is gone (`| head`) is no traceback
     except ReseedError as error:
         print(f"reseed: {error}", file=sys.stderr)
         code = 2
@@ -27,7 +28,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 141
-    sys.stdout.flush()
     sys.exit(code)
 
 

@@ -80,6 +80,12 @@ def as_rows(
     `columns` names the source's column for a column of the problem's, where they differ.
     """
     wanted = columns or {}
+    for own in wanted:
+        if own not in problem.columns:  # else the file's own column of that name would be taken without a word
+            raise ReseedError(
+                f"data.columns: {problem.name} has no column '{own}'{nearest(own, list(problem.columns))}; "
+                f"it has {', '.join(problem.columns)}"
+            )
     renamed = [record | {own: record.get(given) for own, given in wanted.items()} for record in map(dict, records)]
     for given in wanted.values():
         if records and given not in records[0]:

@@ -69,7 +69,7 @@ class Problem(Protocol):
 def load_problem(name: str) -> Problem:
     """A built-in problem by name, or the object `PROBLEM` of a module by its dotted name."""
     module_name = BUILT_IN.get(name, name)
-    if name not in BUILT_IN and "." not in name:
+    if name not in BUILT_IN and ("." not in name or name.startswith(".")):
         raise ReseedError(
             f"problem '{name}': unknown{nearest(name, list(BUILT_IN))}; there is {', '.join(BUILT_IN)}, "
             "or give the dotted name of a module that has a PROBLEM"
@@ -80,5 +80,9 @@ def load_problem(name: str) -> Problem:
         raise ReseedError(f"problem '{name}': cannot import {module_name} ({error}); is it on PYTHONPATH?") from error
     problem = getattr(module, "PROBLEM", None)
     if not isinstance(problem, Problem):
-        raise ReseedError(f"problem '{name}': {module_name}.PROBLEM is no Problem; see reseed/problems/__init__.py")
+        wanted = [*Problem.__annotations__, *(member for member in vars(Problem) if not member.startswith("_"))]
+        missing = ", ".join(member for member in dict.fromkeys(wanted) if not hasattr(problem, member))
+        raise ReseedError(
+            f"problem '{name}': {module_name}.PROBLEM is no Problem, it lacks {missing}; see reseed/problems/__init__.py"
+        )
     return problem

@@ -4,11 +4,19 @@ from __future__ import annotations
 
 from typing import Any
 
+BUCKET = 20_000_000  # elements; DeepSpeed's default of 500 million reserves a gigabyte, an adapter has a few million
+
 
 def deepspeed_settings(zero_stage: int, bf16: bool) -> dict[str, Any]:
     """A configuration for transformers' Trainer, which fills in what is `auto`."""
     return {
-        "zero_optimization": {"stage": zero_stage, "contiguous_gradients": True, "overlap_comm": False},
+        "zero_optimization": {
+            "stage": zero_stage,
+            "contiguous_gradients": True,
+            "overlap_comm": False,
+            "reduce_bucket_size": BUCKET,
+            "allgather_bucket_size": BUCKET,
+        },
         "zero_allow_untested_optimizer": True,
         "bf16": {"enabled": bf16},
         "train_batch_size": "auto",
