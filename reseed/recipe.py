@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Hashable, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -14,7 +14,6 @@ from reseed.records import Member, ReseedError
 
 RECIPES = Path(__file__).resolve().parent.parent / "recipes"
 VARIABLE = ("generation", "data", "model", "training", "prediction")  # what a variant may change; the rest is shared
-Seed = Annotated[int, Field(ge=0, lt=2**32)]  # what NumPy takes
 
 
 class Section(BaseModel):
@@ -92,11 +91,15 @@ class Recipe(Section):
     constants: tuple[str, ...] = ()  # fixed answers scored beside the model
     variants: dict[str, dict[str, Any]] = Field(default={"default": {}})
     baseline: str | None = None
-    seeds: tuple[Seed, ...] = Field((0, 1, 2), min_length=1)
+    seeds: tuple[int, ...] = (0, 1, 2)
 
     @field_validator("seeds")
     @classmethod
     def _seeds_once(cls, seeds: tuple[int, ...]) -> tuple[int, ...]:
+        if not seeds:
+            raise ValueError("wanted at least one seed")
+        if strange := [seed for seed in seeds if not 0 <= seed < 2**32]:
+            raise ValueError(f"seed {strange[0]} is no seed for NumPy; wanted 0 to {2**32 - 1}")
         twice = sorted({seed for seed in seeds if seeds.count(seed) > 1})
         if twice:
             raise ValueError(f"seed {twice[0]} stands twice; name every seed once")

@@ -140,7 +140,8 @@ def fetch_file(given: str) -> Path:
     import fsspec
 
     try:
-        return Path(fsspec.open_local(f"simplecache::{given}"))
+        with fsspec.open(f"simplecache::{given}", "rb") as file:  # open_local would read `?` as a wildcard
+            return Path(file.name)
     except Exception as error:
         raise ReseedError(
             f"data.train: cannot fetch {given} ({type(error).__name__}: {error}); check the address and the network, "

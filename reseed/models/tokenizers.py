@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from reseed.models.cache import first_line
 from reseed.records import ReseedError
 
 PAD_NAMES = ("<pad>", "<|pad|>", "[PAD]", "<|finetune_right_pad_id|>", "<|endoftext|>", "<unk>")
@@ -14,7 +15,10 @@ def load_tokenizer(folder: str | Path) -> Any:
     """A tokenizer whose pad token differs from EOS, and whose length is the model's vocabulary: nothing is resized."""
     from transformers import AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(folder)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+    except (OSError, ValueError) as error:
+        raise ReseedError(f"tokenizer of {Path(folder).name}: it cannot be loaded: {first_line(error)}") from error
     if tokenizer.eos_token_id is None:
         raise ReseedError(f"tokenizer of {Path(folder).name}: it has no EOS token, so generation could never stop")
     if tokenizer.pad_token_id in (None, tokenizer.eos_token_id):
@@ -32,7 +36,8 @@ def distinct_pad_token(tokenizer: Any) -> str:
     for name in (*PAD_NAMES, tokenizer.unk_token):
         if name is not None and name in vocabulary and name not in taken:
             return str(name)
-    reserved = [token for token in sorted(vocabulary, key=vocabulary.__getitem__) if "reserved" in token]
+    ordered = sorted(vocabulary, key=vocabulary.__getitem__)
+    reserved = [token for token in ordered if "reserved" in token and token.startswith(("<", "["))]
     if reserved:
         return str(reserved[0])
     raise ReseedError(

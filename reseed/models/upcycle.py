@@ -60,11 +60,11 @@ def mixtral_config(dense: Any, how: Upcycle) -> Any:
     """The Mixtral configuration with the dense model's shape, position encoding and special tokens."""
     from transformers import MixtralConfig
 
-    if dense.model_type not in DENSE_FAMILIES or getattr(dense, "attention_bias", False):
-        raise ReseedError(
-            f"upcycle: a {dense.model_type} model cannot become a Mixtral; wanted one of {', '.join(DENSE_FAMILIES)} "
-            "without attention bias; leave `upcycle` out to use it as it is"
-        )
+    if dense.model_type not in DENSE_FAMILIES:
+        raise refusal(f"a {dense.model_type} model")
+    for switch, what in (("attention_bias", "attention bias"), ("mlp_bias", "MLP bias")):
+        if getattr(dense, switch, False):
+            raise refusal(f"a {dense.model_type} model with {what}")
     same = (
         "vocab_size hidden_size intermediate_size num_hidden_layers num_attention_heads num_key_value_heads head_dim "
         "hidden_act max_position_embeddings initializer_range rms_norm_eps rope_parameters tie_word_embeddings "
@@ -76,4 +76,12 @@ def mixtral_config(dense: Any, how: Upcycle) -> Any:
         sliding_window=getattr(dense, "sliding_window", None),
         num_local_experts=how.experts,
         num_experts_per_tok=how.top_k,
+    )
+
+
+def refusal(what: str) -> ReseedError:
+    """The error for a model whose function a Mixtral cannot compute."""
+    return ReseedError(
+        f"upcycle: {what} cannot become a Mixtral; wanted one of {', '.join(DENSE_FAMILIES)} without biases; "
+        "leave `upcycle` out to use it as it is"
     )

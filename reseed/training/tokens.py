@@ -41,12 +41,13 @@ def fit(problem: Problem, row: Row, tokenizer: Any, budget: int) -> tuple[Row, l
     short, ids = row, prompt_ids(tokenizer, problem.prompt(row))
     keep = 1.0
     while len(ids) > budget:
-        keep *= min(0.97, budget / len(ids))
-        if keep < 0.02:
+        if keep == 0:
             raise ReseedError(
                 f"row {row['id']}: its prompt takes {len(ids)} tokens even with the source text cut away, "
                 f"and {budget} are left for it; raise training.max_tokens"
             )
+        keep *= min(0.97, budget / len(ids))
+        keep = keep if keep > 1e-4 else 0.0
         short = problem.shorten(row, keep)
         ids = prompt_ids(tokenizer, problem.prompt(short))
     return short, ids

@@ -24,7 +24,7 @@ def test_smollm2_answers_sensibly_and_stops() -> None:
     engine = TransformersEngine(ModelSpec(name=SMOLLM2), batch_size=2)
     questions = {"capital": "What is the capital of France?", "sky": "Which colour is the sky on a clear day?"}
     prompts = [Prompt(key, engine.chat(text)) for key, text in questions.items()]
-    answers = {a.id: a for a in engine.generate(prompts, Sampling(48), 0, templated=True)}
+    answers = {a.id: a for a in engine.generate(prompts, Sampling(16), 0, templated=True)}
     assert "Paris" in answers["capital"].text
     assert "blue" in answers["sky"].text.lower()
     assert answers["capital"].finish == "stop"
@@ -55,13 +55,13 @@ def test_smollm2_is_plain_bf16_with_a_pad_token_of_its_vocabulary() -> None:
 
 def test_minilm_tells_paraphrases_from_strangers() -> None:
     embed = load_embedder(ModelSpec(name=MINILM, dtype="float32"))
-    pairs = [
-        ("Rewrite this as a poem.", "Turn the text into verse.", "Translate the recipe into French."),
-        ("Make the text shorter.", "Summarise the passage.", "Write it as a sea captain's log."),
+    triples = [
+        ("The cat sits on the mat.", "A cat is sitting on a rug.", "Interest rates rose again in March."),
+        ("How do I make the text shorter?", "Please shorten this text.", "The ferry leaves at nine."),
     ]
-    vectors = embed([text for triple in pairs for text in triple])
+    vectors = embed([text for triple in triples for text in triple])
     assert vectors.shape == (6, 384)
     assert abs((vectors**2).sum(axis=1) - 1).max() < 1e-5
     for first in (0, 3):
         here, paraphrase, stranger = vectors[first : first + 3]
-        assert float(here @ paraphrase) > float(here @ stranger) + 0.1
+        assert float(here @ paraphrase) > float(here @ stranger) + 0.3

@@ -1,0 +1,159 @@
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from statistics import stdev
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from reseed.evaluation.scoring import Answers, Scorer, Scores, Trained, best_constant, blend, score_experiment
+from reseed.problems import load_problem
+from reseed.problems.prompt_recovery import PromptRecovery
+from reseed.records import Member, ReseedError, Row
+
+if TYPE_CHECKING:
+    from reseed.problems import Embed
+
+PROBLEM = load_problem("prompt-recovery")
+ROWS = [PROBLEM.row(f"text {n}", prompt, f"other {n}") for n, prompt in enumerate(["sea", "sky", "sea", "sun"])]
+TRAIN = [PROBLEM.row(f"train {n}", prompt, "x") for n, prompt in enumerate(["sun", "moon", "sea", "sea", "sky"])]
+
+
+@dataclass
+class Letters:
+    """Texts as unit vectors over their distinct words; counts what it is asked."""
+
+    asked: list[str] = field(default_factory=list)
+
+    def __call__(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        self.asked += texts
+        vocabulary = ["sea", "sky", "sun", "moon", "."]
+        counts = np.array([[text.split().count(word) for word in vocabulary] for text in texts], dtype=np.float32)
+        return counts / np.linalg.norm(counts, axis=1, keepdims=True)
+
+
+@dataclass(frozen=True)
+class Distance(PromptRecovery):
+    """The number of characters too many or too few: lower is better."""
+
+    metric: str = "distance"
+    higher_is_better: bool = False
+
+    def scores(self, answers: Sequence[str], rows: Sequence[Row], embed: Embed) -> NDArray[np.float64]:
+        pairs = zip(answers, rows, strict=True)
+        return np.array([abs(len(answer) - len(row["rewrite_prompt"])) for answer, row in pairs], dtype=np.float64)
+
+
+def answered(*texts: str) -> dict[str, str]:
+    """The held-out rows' answers, in another order than the rows."""
+    return dict(reversed([(row["id"], text) for row, text in zip(ROWS, texts, strict=True)]))
+
+
+def trained(seed: int, *texts: str) -> tuple[Trained, Answers]:
+    return Trained(best_step=10 * seed, artifact=f"adapter/a/{seed}"), answered(*texts)
+
+
+def scored(members: dict[Member, tuple[Trained, Answers]], constants: Sequence[str] = ()) -> Scores:
+    return score_experiment(
+        Scorer(PROBLEM, ROWS, Letters()), answered("sky", "sky", "sky", "sky"), members, constants, TRAIN
+    )
+
+
+def test_members_mean_deviation_and_blend_by_hand() -> None:
+    scores = scored(
+        {
+            Member("a", 1): trained(1, "sea", "sky", "sea", "sun"),  # 4 of 4
+            Member("a", 2): trained(2, "sea", "sky", "moon", "moon"),  # 2 of 4
+            Member("b", 1): trained(1, "moon", "moon", "moon", "sun"),  # 1 of 4
+        }
+    )
+    a, b = scores.variants
+    assert scores.untrained == 0.25
+    assert (a.name, [m.seed for m in a.members], [m.score for m in a.members]) == ("a", [1, 2], [1.0, 0.5])
+    assert [(m.best_step, m.artifact) for m in a.members] == [(10, "adapter/a/1"), (20, "adapter/a/2")]
+    assert a.mean == 0.75
+    assert a.std == pytest.approx(stdev([1.0, 0.5])) == pytest.approx(math.sqrt(0.125))
+    # the blends are "sea", "sky", "sea moon", "sun moon"; the cosine of the last two to the truth is 1/√2
+    half = (1 / math.sqrt(2)) ** 3
+    assert a.ensemble == pytest.approx((1 + 1 + 2 * half) / 4)
+    assert (b.mean, b.std, b.ensemble) == (0.25, None, 0.25), "one seed has no deviation"
+    # gain: the first variant's blend − untrained, by row: 1, 0, half, half
+    difference = [1.0, 0.0, half, half]
+    assert scores.gain.mean == pytest.approx(sum(difference) / 4)
+    assert scores.gain.half_width == pytest.approx(1.96 * stdev(difference) / 2)
+
+
+def test_one_held_out_row_has_no_interval_to_speak_of() -> None:
+    row = ROWS[:1]
+    answer = {row[0]["id"]: "sea"}
+    members: dict[Member, tuple[Trained, Answers]] = {Member("a", 0): (Trained(1, "x"), answer)}
+    scores = score_experiment(Scorer(PROBLEM, row, Letters()), answer, members, [], TRAIN)
+    assert (scores.gain.mean, scores.gain.half_width) == (0.0, 0.0)
+
+
+def test_scores_join_by_id_and_not_by_position() -> None:
+    scorer = Scorer(PROBLEM, ROWS, Letters())
+    assert scorer.per_row(answered("sea", "moon", "sea", "moon")).tolist() == [1, 0, 1, 0]
+
+
+@pytest.mark.parametrize(("missing", "extra"), [(1, 0), (0, 1), (2, 1)])
+def test_answer_that_is_missing_or_too_many_is_told(missing: int, extra: int) -> None:
+    given = dict(list(answered("sea", "sky", "sea", "sun").items())[missing:]) | dict.fromkeys("x" * extra, "sea")
+    with pytest.raises(ReseedError) as caught:
+        Scorer(PROBLEM, ROWS, Letters()).per_row(given)
+    message = str(caught.value)
+    assert f"{missing} held-out rows have no answer and {extra} answers belong to no held-out row" in message
+
+
+def test_member_that_skips_a_row_is_told_in_the_experiment() -> None:
+    short = {row_id: text for row_id, text in answered("sea", "sky", "sea", "sun").items() if row_id != ROWS[0]["id"]}
+    with pytest.raises(ReseedError, match="1 held-out rows have no answer"):
+        scored({Member("a", 0): trained(0, "sea", "sky", "sea", "sun"), Member("a", 1): (Trained(1, "x"), short)})
+
+
+def test_blank_answers_are_scored() -> None:
+    assert Scorer(PROBLEM, ROWS, Letters()).per_row(answered("", "", "", "sun")).tolist() == [0, 0, 0, 1]
+
+
+def test_blend_is_the_problems_row_by_row() -> None:
+    assert blend(PROBLEM, [answered("a", "b", "c", "d"), answered("a", "x", "", "d")]) == answered("a", "b x", "c", "d")
+
+
+def test_constants_are_scored_and_the_best_training_answer_with_them() -> None:
+    scores = scored({Member("a", 0): trained(0, "sea", "sky", "sea", "sun")}, constants=["moon", "sky"])
+    assert [(c.text, c.score) for c in scores.constants] == [("moon", 0.0), ("sky", 0.25), ("sea", 0.5)]
+    assert scored({Member("a", 0): trained(0, "sea", "sky", "sea", "sun")}).constants == ()
+
+
+def test_best_constant_is_the_best_of_all_training_answers() -> None:
+    scorer = Scorer(PROBLEM, ROWS, Letters())
+    best = best_constant(scorer, TRAIN)
+    assert best.score == max(scorer.constant(row["rewrite_prompt"]) for row in TRAIN) == 0.5
+    assert best.text == "sea"
+
+
+def test_best_constant_of_a_metric_that_should_be_low() -> None:
+    train = [PROBLEM.row("x", prompt, "y") for prompt in ("a long one", "abc", "abcdef")]
+    best = best_constant(Scorer(Distance(), ROWS, Letters()), train)
+    assert (best.text, best.score) == ("abc", 0.0)
+
+
+def test_experiment_of_a_metric_that_should_be_low() -> None:
+    members: dict[Member, tuple[Trained, Answers]] = {Member("a", 0): trained(0, "abc", "abc", "abcd", "abcd")}
+    scores = score_experiment(
+        Scorer(Distance(), ROWS, Letters()), answered("a", "a", "a", "a"), members, ["abcde"], TRAIN
+    )
+    assert (scores.untrained, scores.variants[0].mean) == (2.0, 0.5)
+    assert scores.gain.mean == -1.5, "the difference itself; the report says which way is better"
+    assert (scores.constants[0].text, scores.constants[0].score) == ("abcde", 2.0)
+
+
+def test_candidates_are_limited() -> None:
+    many = [PROBLEM.row("x", f"sea {n:03d}", "y") for n in range(50)]
+    embed = Letters()
+    best_constant(Scorer(PROBLEM, ROWS, embed), many, most=7)
+    assert len({text for text in embed.asked if text.startswith("sea ")}) == 7

@@ -1,0 +1,270 @@
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from reseed.line import Line, plan_line
+from reseed.profile import load_profile
+from reseed.recipe import RECIPES, load_recipe
+from reseed.records import Artifact, Member, ReseedError
+from reseed.steps import Step
+from reseed.store import ArtifactStore
+
+EVERYTHING = {"shard", "rows", "curated", "partition", "adapter", "predictions", "untrained", "results"}
+FROM_PARTITION = {"partition", "adapter", "predictions", "untrained", "results"}
+FROM_TRAINING = {"adapter", "predictions", "results"}
+ANSWERS = {"predictions", "untrained", "results"}
+HOLDOUT = {"fraction": 0.2, "group_by": "rewrite_prompt"}
+CSV = "original_text,rewritten_text,rewrite_prompt\na,b,c\n"
+
+
+def save_recipe(folder: Path, **changes: Any) -> str:
+    """A recipe of two shards, two variants and two seeds; `changes` replace whole sections."""
+    recipe = {
+        "name": "small",
+        "problem": "prompt-recovery",
+        "question": "Which keys change?",
+        "generation": {"rows": 64, "shard_rows": 32},
+        "data": {"validation": HOLDOUT, "test": HOLDOUT},
+        "variants": {"a": {}, "b": {"training": {"loss_on": "all"}}},
+        "seeds": [0, 1],
+        **changes,
+    }
+    path = folder / "small.yaml"
+    path.write_text(yaml.safe_dump({key: value for key, value in recipe.items() if value is not None}, sort_keys=False))
+    return str(path)
+
+
+def planned(recipe: str, *overrides: str, place: tuple[str, ...] = (), store: str = "unused") -> Line:
+    profile = load_profile("laptop", (f"store={store}", *place))
+    return plan_line(load_recipe(recipe, overrides), profile, ArtifactStore(profile.store))
+
+
+def keys(line: Line) -> dict[str, list[str]]:
+    """Kind → the keys of all its steps; the untrained student's predictions apart."""
+    return {
+        "shard": [step.artifact.key for step in line.shards],
+        "rows": [step.artifact.key for step in line.rows.values()],
+        "curated": [step.artifact.key for step in line.curated.values()],
+        "partition": [step.artifact.key for step in line.partitions.values()],
+        "adapter": [step.artifact.key for step in line.members.values()],
+        "predictions": [step.artifact.key for member, step in line.predictions.items() if member],
+        "untrained": [line.predictions[None].artifact.key],
+        "results": [line.results.artifact.key],
+    }
+
+
+def changed(before: Line, after: Line) -> set[str]:
+    """The kinds of which any key is another one."""
+    old, new = keys(before), keys(after)
+    return {kind for kind in old if old[kind] != new[kind]}
+
+
+@pytest.mark.parametrize(
+    ("override", "kinds"),
+    [
+        ("generation.temperature=0.5", EVERYTHING),
+        ("generation.top_p=0.5", EVERYTHING),
+        ("generation.max_new_tokens=7", EVERYTHING),
+        ("generation.seed=1", EVERYTHING),
+        ("generation.shard_rows=16", EVERYTHING),
+        ("generation.rows=63", EVERYTHING),
+        ("data.seed=1", FROM_PARTITION),
+        ("data.limit=20", FROM_PARTITION),
+        ("data.test.fraction=0.3", FROM_PARTITION),
+        ("data.validation.group_by=original_text", FROM_PARTITION),
+        ("training.rank=3", FROM_TRAINING),
+        ("training.learning_rate=0.5", FROM_TRAINING),
+        ("training.batch_size=3", FROM_TRAINING),
+        ("training.evaluate_every=3", FROM_TRAINING),
+        ("training.targets=[q_proj]", FROM_TRAINING),
+        ("training.max_tokens=64", FROM_TRAINING | {"untrained"}),
+        ("prediction.max_new_tokens=5", ANSWERS),
+        ("constants=[Improve the text.]", {"results"}),
+        ("question=Really?", {"results"}),
+        ("baseline=b", {"results"}),
+        ("name=other", set()),
+        ("seeds=[0, 1]", set()),
+        ("training.rank=8", set()),
+    ],
+)
+def test_recipe_change_reaches_the_steps_that_read_it_and_no_other(
+    tmp_path: Path, override: str, kinds: set[str]
+) -> None:
+    recipe = save_recipe(tmp_path)
+    assert changed(planned(recipe), planned(recipe, override)) == kinds
+
+
+@pytest.mark.parametrize(
+    ("override", "kinds"),
+    [
+        ("roles.generator.name=google/gemma-2b-it", EVERYTHING),
+        ("roles.generator.dtype=float32", EVERYTHING),
+        ("engines.batch_size=3", EVERYTHING),
+        ("roles.student.upcycle.experts=8", FROM_TRAINING | {"untrained"}),
+        ("roles.student.dtype=float32", FROM_TRAINING | {"untrained"}),
+        ("roles.embedder.name=sentence-transformers/sentence-t5-base", {"results"}),
+        ("training.workers=1", FROM_TRAINING),
+        ("training.micro_batch_size=1", FROM_TRAINING),
+        ("store=elsewhere", set()),
+        ("name=desk", set()),
+        ("cpus=1", set()),
+        ("ray_address=auto", set()),
+        ("engines.actors=7", set()),
+        ("engines.gpus=1", set()),
+        ("training.cpus=2", set()),
+    ],
+)
+def test_profile_change_reaches_the_steps_that_depend_on_it_and_no_other(
+    tmp_path: Path, override: str, kinds: set[str]
+) -> None:
+    recipe = save_recipe(tmp_path)
+    assert changed(planned(recipe), planned(recipe, place=(override,))) == kinds
+
+
+def test_generator_does_not_matter_to_rows_that_exist(tmp_path: Path) -> None:
+    (tmp_path / "rows.csv").write_text(CSV)
+    recipe = save_recipe(
+        tmp_path, generation=None, data={"train": str(tmp_path / "rows.csv"), "test": HOLDOUT, "validation": HOLDOUT}
+    )
+    before = planned(recipe)
+    assert before.shards == ()
+    assert changed(before, planned(recipe, place=("roles.generator.name=google/gemma-2b-it",))) == set()
+    assert changed(before, planned(recipe, place=("engines.batch_size=3",))) == ANSWERS
+
+
+def test_seed_changes_its_own_member_and_nothing_else(tmp_path: Path) -> None:
+    recipe = save_recipe(tmp_path)
+    before, after = planned(recipe), planned(recipe, "seeds=[0, 5]")
+    assert changed(before, after) == FROM_TRAINING
+    assert before.members[Member("a", 0)].artifact == after.members[Member("a", 0)].artifact
+    assert before.predictions[Member("a", 0)].artifact == after.predictions[Member("a", 0)].artifact
+    assert before.members[Member("a", 1)].artifact != after.members[Member("a", 5)].artifact
+    assert planned(recipe, "seeds=[5, 0]").members[Member("a", 5)] == after.members[Member("a", 5)]
+
+
+def test_more_seeds_keep_the_members_that_are_trained(tmp_path: Path) -> None:
+    recipe = save_recipe(tmp_path)
+    before, after = planned(recipe), planned(recipe, "seeds=[0, 1, 2]")
+    assert before.members.items() <= after.members.items()
+    assert before.results.artifact != after.results.artifact
+
+
+def test_more_rows_keep_the_shards_that_are_written(tmp_path: Path) -> None:
+    recipe = save_recipe(tmp_path)
+    assert keys(planned(recipe, "generation.rows=96"))["shard"][:2] == keys(planned(recipe))["shard"]
+
+
+@pytest.mark.parametrize("name", ["passages", "prompts"])
+def test_text_that_the_generator_reads_changes_the_shards(tmp_path: Path, name: str) -> None:
+    copy = tmp_path / f"{name}.txt"
+    shutil.copy(RECIPES / "seeds" / f"{name}.txt", copy)
+    recipe = save_recipe(tmp_path)
+    before, there = planned(recipe), f"generation.{name}={copy}"
+    assert changed(before, planned(recipe, there)) == set(), "the same text from another place"
+    lines = copy.read_text(encoding="utf-8").splitlines()
+    copy.write_text("\n".join(["Another text altogether.", *lines[1:]]), encoding="utf-8")
+    assert changed(before, planned(recipe, there)) == EVERYTHING
+
+
+def test_source_counts_by_its_content_and_not_by_its_place(tmp_path: Path) -> None:
+    for place in ("one", "two"):
+        (tmp_path / place).mkdir()
+        (tmp_path / place / f"{place}.csv").write_text(CSV)
+    data = {"test": HOLDOUT, "validation": HOLDOUT}
+    one, two = (
+        planned(save_recipe(tmp_path, data={"train": str(tmp_path / place / f"{place}.csv"), **data}))
+        for place in ("one", "two")
+    )
+    assert changed(one, two) == set()
+    (tmp_path / "two" / "two.csv").write_text(CSV + "d,e,f\n")
+    assert changed(one, planned(save_recipe(tmp_path, data={"train": str(tmp_path / "two" / "two.csv"), **data}))) == (
+        EVERYTHING - {"shard"}
+    )
+
+
+def test_dataset_version_is_resolved_to_what_it_names(tmp_path: Path) -> None:
+    store = ArtifactStore(str(tmp_path / "store"))
+    data = {"train": "rows@latest", "test": HOLDOUT, "validation": HOLDOUT}
+    recipe = save_recipe(tmp_path, data=data)
+    with pytest.raises(ReseedError, match="has no dataset rows@latest"):
+        planned(recipe, store=store.url)
+    lines = []
+    for day in ("2031-01-01", "2031-01-02"):
+        (tmp_path / day).mkdir()
+        (tmp_path / day / "rows.jsonl").write_text(json.dumps({"day": day}))
+        store.point(
+            "dataset",
+            "rows",
+            "latest",
+            store.write(Step("publish", 1, "dataset", "rows", {"date": day}), tmp_path / day),
+        )
+        lines.append(planned(recipe, store=store.url))
+    assert changed(*lines) == EVERYTHING - {"shard"}
+    source = next(iter(lines[1].rows.values())).inputs["source"]
+    assert source == store.ref("dataset", "rows", "latest").artifact  # type: ignore[union-attr]
+
+
+def test_variants_share_what_they_agree_on(tmp_path: Path) -> None:
+    line = planned(save_recipe(tmp_path))
+    kinds = [step.artifact.kind for step in line.steps()]
+    assert {kind: kinds.count(kind) for kind in kinds} == {
+        "shard": 2, "rows": 1, "curated": 1, "partition": 1, "adapter": 4, "predictions": 5, "results": 1,
+    }  # fmt: skip
+    other = planned(save_recipe(tmp_path, variants={"a": {}, "b": {"generation": {"temperature": 0.1}}}))
+    assert len(other.shards) == 4
+    assert len({step.artifact for step in other.partitions.values()}) == 2
+
+
+def test_every_step_comes_after_its_inputs(tmp_path: Path) -> None:
+    seen: set[Artifact] = set()
+    for step in planned(save_recipe(tmp_path)).steps():
+        assert set(step.inputs.values()) <= seen
+        seen.add(step.artifact)
+
+
+def test_result_rests_on_every_member_and_every_prediction(tmp_path: Path) -> None:
+    line = planned(save_recipe(tmp_path))
+    wanted = {step.artifact for step in [*line.members.values(), *line.predictions.values(), *line.partitions.values()]}
+    assert set(line.results.inputs.values()) == wanted
+
+
+def test_untrained_student_answers_the_baselines_rows(tmp_path: Path) -> None:
+    variants = {"a": {"data": {"limit": 10}}, "b": {}}
+    line = planned(save_recipe(tmp_path, variants=variants, baseline="b"))
+    assert line.predictions[None].inputs == {"partition": line.partitions["b"].artifact}
+
+
+def test_no_path_of_this_machine_is_in_a_spec(tmp_path: Path) -> None:
+    (tmp_path / "rows.csv").write_text(CSV)
+    data = {"train": str(tmp_path / "rows.csv"), "test": HOLDOUT, "validation": HOLDOUT}
+    for line in (planned(save_recipe(tmp_path)), planned(save_recipe(tmp_path, data=data))):
+        assert str(tmp_path) not in json.dumps([step.spec for step in line.steps()])
+
+
+def test_keys_are_the_same_in_every_process(tmp_path: Path) -> None:
+    recipe = save_recipe(tmp_path)
+    code = "import sys, json, test_line as t; print(json.dumps(t.keys(t.planned(sys.argv[1]))))"
+    here = os.pathsep.join([str(RECIPES.parent), str(Path(__file__).parent)])
+    told = [
+        subprocess.run(
+            [sys.executable, "-c", code, recipe],
+            env={**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": here},
+            cwd=tmp_path, check=True, capture_output=True, text=True,
+        ).stdout
+        for seed in ("1", "2")
+    ]  # fmt: skip
+    assert json.loads(told[0]) == json.loads(told[1]) == keys(planned(recipe))
+
+
+def test_unknown_problem_is_told_before_anything_is_planned(tmp_path: Path) -> None:
+    with pytest.raises(ReseedError, match=r"problem 'prompt-recovry'.*did you mean 'prompt-recovery'"):
+        planned(save_recipe(tmp_path, problem="prompt-recovry"))

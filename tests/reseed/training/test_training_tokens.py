@@ -1,0 +1,143 @@
+"""Rows to token ids: where the prompt ends, where the answer ends, and what is cut."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tiny_rows import PROBLEM, rows
+from tokenizers.processors import TemplateProcessing
+
+from reseed.models.tokenizers import load_tokenizer
+from reseed.records import ReseedError, Row
+from reseed.training.tokens import IGNORED, Example, collate, encode, fit, prompt_ids
+
+LONG = 4096
+
+
+@pytest.fixture
+def tokenizer(tiny_model: Path) -> Any:
+    return load_tokenizer(tiny_model)
+
+
+@pytest.fixture
+def begun(tiny_model: Path, tmp_path: Path) -> Any:
+    """The same tokenizer, one that begins every text with BOS, as Llama's, Mistral's and Gemma's do."""
+    tokenizer = load_tokenizer(tiny_model)
+    bos = tokenizer.bos_token
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+        single=f"{bos} $A", pair=f"{bos} $A {bos} $B", special_tokens=[(bos, tokenizer.bos_token_id)]
+    )
+    tokenizer.chat_template = "{{ bos_token }}" + tokenizer.chat_template
+    tokenizer.save_pretrained(tmp_path / "begun")
+    return load_tokenizer(tmp_path / "begun")
+
+
+def labelled(example: Example) -> list[int]:
+    return [label for label in example.labels if label != IGNORED]
+
+
+def with_text(**columns: str) -> Row:
+    return {**rows(1)[0], **columns}
+
+
+@pytest.mark.parametrize("loss_on", ["completion", "all"])
+def test_the_last_label_is_eos(tokenizer: Any, loss_on: str) -> None:
+    encoded = encode(PROBLEM, rows(20, words=30), tokenizer, LONG, loss_on)
+    assert len(encoded.examples) == 20
+    assert encoded.shortened == 0
+    for example in encoded.examples:
+        assert example.ids[-1] == example.labels[-1] == tokenizer.eos_token_id
+        assert len(example.ids) == len(example.labels)
+        assert all(label in (IGNORED, token) for token, label in zip(example.ids, example.labels, strict=True))
+
+
+def test_the_labelled_part_is_the_completion_and_eos(tokenizer: Any) -> None:
+    some = rows(20, words=30)
+    some.append(with_text(rewrite_prompt="Schreib es als Ode an Zürich – «großartig» 🌊 naïve."))
+    for row, example in zip(some, encode(PROBLEM, some, tokenizer, LONG, "completion").examples, strict=True):
+        assert tokenizer.decode(labelled(example)) == PROBLEM.completion(row) + tokenizer.eos_token
+        start = len(example.ids) - len(labelled(example))
+        assert set(example.labels[:start]) == {IGNORED}
+        assert tokenizer.decode(example.ids[:start]) == PROBLEM.prompt(row)
+
+
+def test_loss_on_all_labels_the_prompt_too(tokenizer: Any) -> None:
+    some = rows(3)
+    whole, half = (encode(PROBLEM, some, tokenizer, LONG, loss_on).examples for loss_on in ("all", "completion"))
+    assert [e.ids for e in whole] == [e.ids for e in half]
+    assert all(e.labels == e.ids for e in whole)
+    assert all(0 < len(labelled(e)) < len(e.ids) for e in half)
+
+
+def test_an_empty_completion_still_trains_eos(tokenizer: Any) -> None:
+    class Silent(type(PROBLEM)):  # type: ignore[misc]
+        def completion(self, row: Row) -> str:
+            return ""
+
+    (example,) = encode(Silent(), rows(1), tokenizer, LONG, "completion").examples
+    assert labelled(example) == [tokenizer.eos_token_id]
+
+
+@pytest.mark.parametrize("max_tokens", [180, 256, 400])
+def test_too_long_rows_are_cut_in_the_source_and_counted(tokenizer: Any, max_tokens: int) -> None:
+    long, short = rows(6, words=60), rows(3, words=2)
+    long = [{**row, "original_text": row["original_text"] * 4} for row in long]
+    short = [{**row, "original_text": "One.", "rewritten_text": "Two."} for row in short]
+    encoded = encode(PROBLEM, [*long, *short], tokenizer, max_tokens, "completion")
+    assert encoded.shortened == len(long)
+    for row, example in zip([*long, *short], encoded.examples, strict=True):
+        assert len(example.ids) <= max_tokens
+        assert tokenizer.decode(labelled(example)) == PROBLEM.completion(row) + tokenizer.eos_token
+    for row, example in zip(long, encoded.examples, strict=False):
+        seen = tokenizer.decode(example.ids)
+        assert seen.startswith(f"Original text:\n{row['original_text'].split()[0]}")
+        assert "The most likely prompt" in seen, "the question after the source is not cut away"
+        assert len(example.ids) > 0.5 * max_tokens, "no more is cut than must be"
+
+
+def test_a_very_long_source_is_cut_however_long_it_is(tokenizer: Any) -> None:
+    row = with_text(original_text="word " * 20_000, rewritten_text="WORD " * 20_000, rewrite_prompt="Shout.")
+    encoded = encode(PROBLEM, [row], tokenizer, 256, "completion")
+    assert encoded.shortened == 1
+    assert len(encoded.examples[0].ids) <= 256
+
+
+def test_an_answer_that_cannot_fit_is_an_error(tokenizer: Any) -> None:
+    row = with_text(rewrite_prompt="Tell it backwards, and then once more. " * 20)
+    with pytest.raises(ReseedError, match=f"row {row['id']}: .*raise training.max_tokens"):
+        encode(PROBLEM, [row], tokenizer, 128, "completion")
+    with pytest.raises(ReseedError, match=r"raise training\.max_tokens"):
+        fit(PROBLEM, rows(1)[0], tokenizer, 16)  # less than the question alone takes
+
+
+def test_one_bos_where_the_tokenizer_begins_with_bos(tokenizer: Any, begun: Any) -> None:
+    some = rows(4)
+    plain = encode(PROBLEM, some, tokenizer, LONG, "completion").examples
+    bos = encode(PROBLEM, some, begun, LONG, "completion").examples
+    for without, example in zip(plain, bos, strict=True):
+        assert example.ids == (begun.bos_token_id, *without.ids)
+        assert example.ids.count(begun.bos_token_id) == 1
+        assert labelled(example) == labelled(without)
+
+
+def test_prompt_ids_follow_the_tokenizer(tokenizer: Any, begun: Any) -> None:
+    assert prompt_ids(begun, "text") == [begun.bos_token_id, *prompt_ids(tokenizer, "text")]
+
+
+def test_collate_pads_on_the_right() -> None:
+    batch = collate([Example((5, 6, 7), (IGNORED, 6, 7)), Example((8,), (8,))], pad=9)
+    assert batch["input_ids"].tolist() == [[5, 6, 7], [8, 9, 9]]
+    assert batch["attention_mask"].tolist() == [[1, 1, 1], [1, 0, 0]]
+    assert batch["labels"].tolist() == [[IGNORED, 6, 7], [8, IGNORED, IGNORED]]
+    assert {tensor.dtype for tensor in batch.values()} == {torch.int64}
+
+
+def test_collate_keeps_eos_among_the_labels(tokenizer: Any) -> None:
+    examples = encode(PROBLEM, rows(5), tokenizer, LONG, "completion").examples
+    batch = collate(examples, tokenizer.pad_token_id)
+    assert ((batch["labels"] == tokenizer.eos_token_id).sum(dim=1) == 1).all()
+    assert (batch["input_ids"][batch["attention_mask"] == 0] == tokenizer.pad_token_id).all()
+    assert (batch["labels"][batch["attention_mask"] == 0] == IGNORED).all()
