@@ -8,8 +8,14 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from reseed.records import ReseedError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from reseed.store import ArtifactStore
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -108,37 +114,50 @@ def run(options: argparse.Namespace) -> int:
     whole = environment(Path.cwd(), running(Path.cwd()))
     os.environ.clear()  # a user's own PREFECT_* must not lead this run to another server
     os.environ.update(whole)
-    from rich.console import Console
-
     from flows.experiment import run_experiment
     from flows.planning import load_plan
     from reseed.reporting.tables import results_table, verdict
 
     load_plan(options.recipe, options.profile, options.overrides)  # a user's mistake shows before anything starts
     found = run_experiment(options.recipe, options.profile, options.overrides)
-    console = Console()
+    console = open_console()
     console.print(results_table(found))
     console.print(verdict(found), markup=False)
     return 0
 
 
-def results(options: argparse.Namespace) -> int:
-    """Print the newest result of an experiment."""
-    from reseed.evaluation.experiment import latest_results
+def open_store(options: argparse.Namespace) -> ArtifactStore:
+    """The profile's store, for a command that reads no recipe."""
     from reseed.profile import load_profile
     from reseed.recipe import split_overrides
     from reseed.store import ArtifactStore
 
-    profile = load_profile(options.profile, split_overrides(options.overrides)[1])
-    found = latest_results(ArtifactStore(profile.store), options.name)
+    own, place = split_overrides(options.overrides)
+    if own:
+        raise ReseedError(
+            f"--set {own[0]}: no recipe is read here; wanted profile.KEY=VALUE, as in profile.store=FOLDER"
+        )
+    return ArtifactStore(load_profile(options.profile, place).store)
+
+
+def open_console() -> Console:
+    """The terminal; into a pipe or a file lines are not cut at the 80 columns of a terminal that is not there."""
+    from rich.console import Console
+
+    return Console() if sys.stdout.isatty() or "COLUMNS" in os.environ else Console(width=200)
+
+
+def results(options: argparse.Namespace) -> int:
+    """Print the newest result of an experiment."""
+    from reseed.evaluation.experiment import latest_results
+
+    found = latest_results(open_store(options), options.name)
     if options.json:
         print(json.dumps(found.to_json(), indent=2, ensure_ascii=False))
         return 0
-    from rich.console import Console
-
     from reseed.reporting.tables import results_table, verdict
 
-    console = Console()
+    console = open_console()
     console.print(results_table(found))
     console.print(verdict(found), markup=False)
     return 0
@@ -146,20 +165,18 @@ def results(options: argparse.Namespace) -> int:
 
 def data_list(options: argparse.Namespace) -> int:
     """Print every dataset version."""
-    from rich.console import Console
     from rich.table import Table
 
     from reseed.data.sources import DATASET
-    from reseed.profile import load_profile
-    from reseed.recipe import split_overrides
-    from reseed.store import ArtifactStore
 
-    store = ArtifactStore(load_profile(options.profile, split_overrides(options.overrides)[1]).store)
+    store = open_store(options)
     table = Table("dataset", "n", "n_prompts", "ratio", "median_tokens", "artifact")
+    for column in (table.columns[0], table.columns[-1]):
+        column.overflow = "fold"  # names are there to be copied, so none is cut
     for name in sorted({manifest.name for manifest in store.list(DATASET)}):
         for ref, artifact in sorted(store.refs(DATASET, name).items()):
             metrics = store.manifest(artifact).metrics
             cells = [str(metrics.get(column, "")) for column in ("n", "n_prompts", "ratio", "median_tokens")]
             table.add_row(f"{name}@{ref}", *cells, str(artifact))
-    Console().print(table)
+    open_console().print(table)
     return 0

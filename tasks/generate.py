@@ -25,7 +25,7 @@ from tasks.progress import progress
 from tasks.run_once import run_once
 
 
-@task(cache_policy=NO_CACHE)
+@task(cache_policy=NO_CACHE, task_run_name="generate")
 def generate(recipe: Recipe, profile: Profile) -> Artifact:
     """The raw synthetic rows of a recipe: `rows.jsonl`, each row with how its generation ended."""
     store = ArtifactStore(profile.store)

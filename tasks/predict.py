@@ -32,7 +32,7 @@ class Question:
     adapter: Artifact | None
 
 
-@task(cache_policy=NO_CACHE)
+@task(cache_policy=NO_CACHE, task_run_name="predict")
 def predict(profile: Profile, questions: Sequence[Question]) -> list[Artifact]:
     """One artifact a question, in their order: `predictions.jsonl` with row id, text, answer and how it ended."""
     store = ArtifactStore(profile.store)

@@ -25,7 +25,7 @@ from reseed.store import ArtifactStore
 from tasks.run_once import log, run_once
 
 
-@task(cache_policy=NO_CACHE)
+@task(cache_policy=NO_CACHE, task_run_name="import")
 def import_rows(recipe: Recipe, profile: Profile) -> Artifact:
     """The rows that `data.train` names, copied into the store."""
     store = ArtifactStore(profile.store)
@@ -41,7 +41,7 @@ def import_rows(recipe: Recipe, profile: Profile) -> Artifact:
     return run_once(store, import_step(recipe, source), work)
 
 
-@task(cache_policy=NO_CACHE)
+@task(cache_policy=NO_CACHE, task_run_name="curate")
 def curate(recipe: Recipe, profile: Profile, rows: Artifact) -> Artifact:
     """The rows fit to train on: `rows.jsonl`; the dataset table and what was dropped are the manifest's metrics."""
     store = ArtifactStore(profile.store)
@@ -62,7 +62,7 @@ def curate(recipe: Recipe, profile: Profile, rows: Artifact) -> Artifact:
     return run_once(store, curate_step(recipe, rows), work)
 
 
-@task(cache_policy=NO_CACHE)
+@task(cache_policy=NO_CACHE, task_run_name="partition")
 def partition(recipe: Recipe, profile: Profile, curated: Artifact) -> Artifact:
     """`train.jsonl`, `validation.jsonl`, `test.jsonl`."""
     store = ArtifactStore(profile.store)

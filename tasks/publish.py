@@ -19,7 +19,7 @@ from reseed.store import ArtifactStore
 from tasks.run_once import log, run_once
 
 
-@task(cache_policy=NO_CACHE)
+@task(cache_policy=NO_CACHE, task_run_name="published")
 def published(profile: Profile, name: str, day: date) -> Artifact | None:
     """The dataset version of a day, if there is one: a day is published once, whatever changed since."""
     ref = ArtifactStore(profile.store).ref(DATASET, name, day.isoformat())
@@ -28,7 +28,7 @@ def published(profile: Profile, name: str, day: date) -> Artifact | None:
     return ref.artifact if ref is not None else None
 
 
-@task(cache_policy=NO_CACHE)
+@task(cache_policy=NO_CACHE, task_run_name="publish")
 def publish(profile: Profile, name: str, curated: Artifact, day: date) -> Artifact:
     """Name the curated rows after their day, and move `latest` to the newest day. Of two racers the first one counts."""
     store = ArtifactStore(profile.store)

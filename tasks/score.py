@@ -22,7 +22,7 @@ from tasks.placement import connect, store_url
 from tasks.run_once import log, run_once
 
 
-@task(cache_policy=NO_CACHE)
+@task(cache_policy=NO_CACHE, task_run_name="score")
 def score(profile: Profile, step: Step, evidence: Evidence) -> Artifact:
     """`results.json`, `report.md` and `report.html`; `latest` of this experiment then points at them."""
     store = ArtifactStore(profile.store)
@@ -56,7 +56,7 @@ def evaluate_in_worker(url: str, evidence: Evidence, experiment: str, question: 
     return evaluate(ArtifactStore(url), evidence, experiment, question)
 
 
-@task(cache_policy=NO_CACHE)
+@task(cache_policy=NO_CACHE, task_run_name="report")
 def report(profile: Profile, artifact: Artifact) -> Results:
     """Show the result on the dashboard and in the log."""
     store = ArtifactStore(profile.store)

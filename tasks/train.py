@@ -170,7 +170,7 @@ def resumed() -> Iterator[Path | None]:
         yield Path(folder)
 
 
-@task(cache_policy=NO_CACHE, task_run_name="train-{member}")
+@task(cache_policy=NO_CACHE, task_run_name="train {member}")
 def train(recipe: Recipe, profile: Profile, partition: Artifact, member: Member) -> Artifact:
     """One member's adapter. `recipe` is the variant's."""
     store = ArtifactStore(profile.store)

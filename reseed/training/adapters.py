@@ -6,6 +6,8 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
+from reseed.models.cache import first_line
+from reseed.models.names import is_local
 from reseed.recipe import TrainingSettings
 from reseed.records import ReseedError
 
@@ -17,23 +19,28 @@ def add_adapter(model: Any, settings: TrainingSettings, seed: int) -> Any:
     from peft import LoraConfig, get_peft_model
     from transformers import set_seed
 
+    linear = sorted({n.rsplit(".", 1)[-1] for n, m in model.named_modules() if type(m).__name__ == "Linear"})
     for target in settings.targets:
-        if not any(name.endswith(f".{target}") for name, _ in model.named_modules()):
-            linear = sorted({n.rsplit(".", 1)[-1] for n, m in model.named_modules() if type(m).__name__ == "Linear"})
+        if not any(f".{name}".endswith(f".{target}") for name, _ in model.named_modules()):
             raise ReseedError(
                 f"training.targets: '{target}' matches no module of the model; it has {', '.join(linear)}"
             )
-    set_seed(seed)
-    return get_peft_model(
-        model,
-        LoraConfig(
-            r=settings.rank,
-            lora_alpha=settings.alpha,
-            lora_dropout=settings.dropout,
-            target_modules=list(settings.targets),
-            task_type="CAUSAL_LM",
-        ),
+    config = LoraConfig(
+        r=settings.rank,
+        lora_alpha=settings.alpha,
+        lora_dropout=settings.dropout,
+        target_modules=list(settings.targets),
+        task_type="CAUSAL_LM",
     )
+    set_seed(seed)
+    try:
+        return get_peft_model(model, config)
+    except ValueError as error:
+        wanted = ", ".join(settings.targets)
+        raise ReseedError(
+            f"training.targets: one of {wanted} matches a module that takes no LoRA ({first_line(error)}); "
+            f"it has {', '.join(linear)}"
+        ) from error
 
 
 def adapter_digest(model: Any) -> str:
@@ -41,7 +48,7 @@ def adapter_digest(model: Any) -> str:
     from peft import get_peft_model_state_dict
 
     total = hashlib.sha256()
-    for name, tensor in sorted(get_peft_model_state_dict(model).items()):
+    for name, tensor in sorted(get_peft_model_state_dict(model, save_embedding_layers=False).items()):
         total.update(name.encode())
         total.update(tensor.detach().float().cpu().numpy().tobytes())
     return total.hexdigest()
@@ -51,9 +58,10 @@ def save_adapter(model: Any, folder: Path, model_name: str) -> None:
     """Exactly `adapter_config.json` and `adapter_model.safetensors`; the base is named, never a path of this machine."""
     folder.mkdir(parents=True, exist_ok=True)
     config = model.peft_config["default"]
-    before, config.base_model_name_or_path = config.base_model_name_or_path, model_name
+    shown = Path(model_name).expanduser().resolve().name if is_local(model_name) else model_name
+    before, config.base_model_name_or_path = config.base_model_name_or_path, shown
     try:
-        model.save_pretrained(folder)
+        model.save_pretrained(folder, save_embedding_layers=False)  # never resized here; PEFT would ask the hub
     finally:
         config.base_model_name_or_path = before
     for path in folder.iterdir():

@@ -83,13 +83,15 @@ def train(
         for rows in (train_rows, validation_rows)
     ]
     check_model_context(folder, job.settings.max_tokens)
-    from reseed.training.trainer import build_trainer
+    from reseed.training.trainer import barrier, build_trainer
 
     arguments = training_arguments(job, len(encoded[0].examples), work)  # first: it starts the process group
     model = add_adapter(load_model(folder, job.model), job.settings, job.seed)
     fresh = adapter_digest(model)
     if resume is not None:
-        restore(resume, work)
+        if arguments.local_process_index == 0:  # the ranks of a node share the folder
+            restore(resume, work)
+        barrier()
     trainer = build_trainer(
         model, arguments, encoded[0].examples, encoded[1].examples, tokenizer.pad_token_id, job, watcher
     )
@@ -161,6 +163,7 @@ def training_arguments(job: TrainJob, rows: int, work: Path) -> Any:
         save_strategy="steps",
         save_steps=settings.evaluate_every,
         logging_steps=max(1, settings.evaluate_every // 4),
+        logging_nan_inf_filter=False,  # it would hide a loss that is no number
         report_to="none",
         disable_tqdm=True,
         remove_unused_columns=False,

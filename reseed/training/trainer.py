@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -59,6 +60,12 @@ def barrier() -> None:
         torch.distributed.barrier()
 
 
+def check_number(loss: float, name: str, step: int) -> None:
+    """End the run at a loss that is no number, on every rank alike: each sees the same one."""
+    if not math.isfinite(loss):
+        raise ReseedError(f"training: the {name} is {loss} at step {step}; lower training.learning_rate")
+
+
 class KeepBest(TrainerCallback):
     """Write the loss curve and the best adapter so far, and hand whole checkpoints to the watcher."""
 
@@ -71,22 +78,22 @@ class KeepBest(TrainerCallback):
         self.curve = [LossPoint(**point) for point in known["curve"]]
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """The last step is evaluated and saved too."""
+        """The last step is evaluated and saved too. What is saved is told first: a resumed run begins a new mean there."""
         if state.global_step >= state.max_steps:
-            control.should_log = control.should_evaluate = control.should_save = True
+            control.should_evaluate = control.should_save = True
+        control.should_log |= control.should_save
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **kwargs: Any) -> None:
-        """A point of the training curve. A loss that is no number ends the run."""
+        """A point of the training curve."""
         loss = (logs or {}).get("loss")
-        if loss is None:
-            return
-        if loss != loss:
-            raise ReseedError(f"training: the loss is NaN at step {state.global_step}; lower training.learning_rate")
-        self._add(LossPoint(state.global_step, train=loss))
+        if loss is not None:
+            check_number(loss, "loss", state.global_step)
+            self._add(LossPoint(state.global_step, train=loss))
 
     def on_evaluate(self, args: Any, state: Any, control: Any, metrics: dict[str, float], **kwargs: Any) -> None:
         """A point of the validation curve; a new best adapter is saved by rank 0."""
         loss = metrics["eval_loss"]
+        check_number(loss, "validation loss", state.global_step)
         self._add(LossPoint(state.global_step, validation=loss))
         if loss < self.loss:
             self.step, self.loss = state.global_step, loss
@@ -107,7 +114,8 @@ class KeepBest(TrainerCallback):
         barrier()  # every rank has written its part
         if args.local_process_index == 0:
             whole.mkdir()
-            shutil.copytree(self.work / "best", whole / "best")
+            if (self.work / "best").is_dir():  # on the node of rank 0
+                shutil.copytree(self.work / "best", whole / "best")
             saved.rename(whole / "state")
         barrier()
         self.watcher.checkpoint(whole, state.global_step)

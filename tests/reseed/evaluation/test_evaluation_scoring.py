@@ -33,7 +33,7 @@ class Letters:
         self.asked += texts
         vocabulary = ["sea", "sky", "sun", "moon", "."]
         counts = np.array([[text.split().count(word) for word in vocabulary] for text in texts], dtype=np.float32)
-        return counts / np.linalg.norm(counts, axis=1, keepdims=True)
+        return counts / np.maximum(np.linalg.norm(counts, axis=1, keepdims=True), 1e-9)
 
 
 @dataclass(frozen=True)

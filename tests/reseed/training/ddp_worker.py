@@ -1,0 +1,64 @@
+"""One rank that trains tiny models as a spec says: started by torchrun, or alone with torchrun's variables set.
+
+    ddp_worker.py SPEC.json     a list of runs; each one's rank 0 writes OUT/result.json
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sys
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from tiny_rows import PROBLEM, SHORT, Recorder, Stopped, job, rows
+
+from reseed.records import ReseedError
+from reseed.training.loop import train
+
+RANK = int(os.environ["RANK"])
+LOCAL_RANK = int(os.environ["LOCAL_RANK"])
+WORLD = int(os.environ["WORLD_SIZE"])
+
+
+class Silent(Recorder):
+    """A rank whose node has another one that keeps the checkpoints."""
+
+    def checkpoint(self, folder: Path, step: int) -> None:
+        assert (folder / "state").is_dir()
+        if step == self.stop_after:
+            raise Stopped
+
+
+def run(model: Path, out: Path, spec: dict[str, Any]) -> None:
+    settings = SHORT.model_copy(update=spec.get("settings", {}))
+    what = replace(job(model, settings=settings, micro=4 // WORLD), world=WORLD, deepspeed=spec.get("deepspeed", True))
+    node = out / f"node-{RANK}" if LOCAL_RANK == 0 and RANK > 0 else out
+    watcher = (Recorder if LOCAL_RANK == 0 else Silent)(node / "seen", spec.get("stop_after"))
+    resume = Path(spec["resume"]) if "resume" in spec else None
+    result: dict[str, Any] = {}
+    before = dict(os.environ)
+    os.environ.update(spec.get("environment", {}))
+    with contextlib.suppress(Stopped):
+        try:
+            summary = train(what, PROBLEM, rows(40), rows(47)[40:], node / "work", watcher, resume)
+            result = asdict(summary) if summary is not None else {}
+        except ReseedError as error:
+            result = {"error": str(error)}
+    os.environ.clear()
+    os.environ.update(before)
+    if RANK == 0:
+        out.mkdir(parents=True, exist_ok=True)
+        (out / "result.json").write_text(json.dumps({**result, "points": len(watcher.points)}))
+    if torch.distributed.is_initialized():
+        torch.distributed.barrier()
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    spec = json.loads(Path(sys.argv[1]).read_text())
+    for one in spec["runs"]:
+        run(Path(spec["model"]), Path(one["out"]), one)

@@ -1,0 +1,166 @@
+"""DeepSpeed ZeRO-2 on CPU ranks: the same curve as one process without it, and the same bits after a stop."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tiny_rows import PROBLEM, Recorder, job, rows
+
+from reseed.training.loop import train
+
+HERE = Path(__file__).resolve().parent
+REPOSITORY = HERE.parents[2]
+WORKER = str(HERE / "ddp_worker.py")
+ADAPTER = Path("adapter_model.safetensors")
+LIMIT = 300  # seconds; a hang is a failure
+
+pytestmark = pytest.mark.slow
+
+
+def environment(cache: Path) -> dict[str, str]:
+    paths = [str(path) for path in (REPOSITORY, REPOSITORY / "tests", HERE)]
+    return os.environ | {
+        "PYTHONPATH": os.pathsep.join(paths),
+        "RESEED_CACHE": str(cache),
+        "DS_ACCELERATOR": "cpu",
+        "CUDA_VISIBLE_DEVICES": "",
+        "OMP_NUM_THREADS": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+    }
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def write_spec(place: Path, model: Path, runs: list[dict[str, Any]]) -> str:
+    (place / "spec.json").write_text(json.dumps({"model": str(model), "runs": runs}))
+    return str(place / "spec.json")
+
+
+def finish(processes: list[subprocess.Popen[str]]) -> None:
+    """Wait for all ranks; at the limit, or when one fails, end them all."""
+    try:
+        outputs = [process.communicate(timeout=LIMIT)[0] for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+    for process, output in zip(processes, outputs, strict=True):
+        assert process.returncode == 0, output[-6000:]
+
+
+def start(command: list[str], variables: dict[str, str]) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        command, env=variables, cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+
+
+def torchrun(place: Path, cache: Path, model: Path, runs: list[dict[str, Any]]) -> None:
+    """Two ranks on one node, which share the work folder."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--nnodes=1", "--nproc-per-node=2"]
+    command += ["--master-addr=127.0.0.1", f"--master-port={free_port()}", WORKER, write_spec(place, model, runs)]
+    finish([start(command, environment(cache))])
+
+
+def nodes(place: Path, cache: Path, model: Path, count: int, runs: list[dict[str, Any]]) -> None:
+    """One rank a node: each has a work folder of its own."""
+    spec, port = write_spec(place, model, runs), str(free_port())
+    ranks = []
+    for rank in range(count):
+        variables = {"RANK": str(rank), "LOCAL_RANK": "0", "WORLD_SIZE": str(count), "LOCAL_WORLD_SIZE": "1"}
+        variables |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+        ranks.append(start([sys.executable, WORKER, spec], environment(cache) | variables))
+    finish(ranks)
+
+
+def result(out: Path) -> dict[str, Any]:
+    return dict(json.loads((out / "result.json").read_text()))
+
+
+def last_adapter(out: Path) -> bytes:
+    steps = sorted((out / "seen").iterdir(), key=lambda path: int(path.name.removeprefix("step-")))
+    return (steps[-1] / "state" / ADAPTER).read_bytes()
+
+
+def best_adapter(out: Path) -> bytes:
+    return (out / "work" / "best" / "adapter" / ADAPTER).read_bytes()
+
+
+def losses(curve: list[dict[str, Any]]) -> list[float]:
+    return [point["train"] or point["validation"] for point in curve]
+
+
+@pytest.fixture(scope="module")
+def alone(tiny_model: Path, shared_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """The curve of ten steps in this process, without DeepSpeed."""
+    place = tmp_path_factory.mktemp("alone")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RESEED_CACHE", str(shared_cache))
+        summary = train(job(tiny_model), PROBLEM, rows(40), rows(47)[40:], place / "work", Recorder(place / "seen"))
+    assert summary is not None
+    assert summary.steps == 10
+    curve = [{"step": p.step, "train": p.train, "validation": p.validation} for p in summary.curve]
+    return {"curve": curve, "digest": summary.adapter_digest_start, "loss": summary.best_loss}
+
+
+def assert_like_alone(run: dict[str, Any], alone: dict[str, Any]) -> None:
+    assert run["adapter_digest_start"] == alone["digest"]
+    assert [point["step"] for point in run["curve"]] == [point["step"] for point in alone["curve"]]
+    assert losses(run["curve"]) == pytest.approx(losses(alone["curve"]), rel=1e-4)
+    assert run["best_loss"] == pytest.approx(alone["loss"], rel=1e-4)
+
+
+def test_two_ranks_of_one_node(tiny_model: Path, shared_cache: Path, tmp_path: Path, alone: dict[str, Any]) -> None:
+    whole, stopped, resumed = (tmp_path / name for name in ("whole", "stopped", "resumed"))
+    runs = [
+        {"out": str(whole)},
+        {"out": str(stopped), "stop_after": 4},
+        {"out": str(resumed), "resume": str(stopped / "seen" / "step-4")},
+    ]
+    torchrun(tmp_path, shared_cache, tiny_model, runs)
+    assert_like_alone(result(whole), alone)
+    assert {path.name for path in (whole / "seen" / "step-4").iterdir()} == {"best", "state"}
+    shards = [path.name for path in (whole / "seen" / "step-4" / "state").rglob("*optim_states.pt")]
+    assert len(shards) == 2, "every rank's shard is part of the checkpoint"
+    assert last_adapter(resumed) == last_adapter(whole)
+    assert best_adapter(resumed) == best_adapter(whole)
+    assert result(resumed)["curve"] == result(whole)["curve"]
+    assert 0 < result(resumed)["points"] < result(whole)["points"], "it did not begin anew"
+
+
+def test_two_nodes_of_one_rank(tiny_model: Path, shared_cache: Path, tmp_path: Path, alone: dict[str, Any]) -> None:
+    whole, stopped, resumed, merged = (tmp_path / name for name in ("whole", "stopped", "resumed", "merged"))
+    first = [{"out": str(whole)}, {"out": str(stopped), "stop_after": 4}]
+    nodes(tmp_path, shared_cache, tiny_model, 2, first)
+    assert_like_alone(result(whole), alone)
+    for part in (stopped, stopped / "node-1"):  # as Ray Train does with what the nodes hand over
+        shutil.copytree(part / "seen" / "step-4", merged, dirs_exist_ok=True)
+    nodes(tmp_path, shared_cache, tiny_model, 2, [{"out": str(resumed), "resume": str(merged)}])
+    assert last_adapter(resumed) == last_adapter(whole)
+    assert best_adapter(resumed) == best_adapter(whole)
+    assert result(resumed)["curve"] == result(whole)["curve"]
+
+
+def test_one_rank(tiny_model: Path, shared_cache: Path, tmp_path: Path, alone: dict[str, Any]) -> None:
+    one, again, refused = (tmp_path / name for name in ("one", "again", "refused"))
+    runs = [
+        {"out": str(one)},
+        {"out": str(again)},
+        {"out": str(refused), "environment": {"ACCELERATE_USE_CPU": "true"}},
+    ]
+    nodes(tmp_path, shared_cache, tiny_model, 1, runs)
+    assert_like_alone(result(one), alone)
+    assert last_adapter(one) == last_adapter(again)
+    assert result(one) == result(again)
+    assert "DeepSpeed was asked for but is off; unset ACCELERATE_USE_CPU" in result(refused)["error"]
