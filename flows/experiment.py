@@ -10,6 +10,7 @@ from reseed.profile import Profile
 from reseed.recipe import Recipe
 from reseed.records import Artifact, Member, Results
 from tasks.generate import generate
+from tasks.placement import stoppable
 from tasks.predict import predict
 from tasks.prepare import curate, import_rows, partition
 from tasks.score import report, score
@@ -21,11 +22,12 @@ def run_experiment(recipe: str = "quickstart", profile: str = "laptop", override
     """Run the recipe of that name; what the store already has is not run again."""
     plan = load_plan(recipe, profile, overrides or [])
     partitions = {name: prepare(variant, plan.profile) for name, variant in plan.variants.items()}
-    training: dict[Member, PrefectFuture[Artifact]] = {
-        member: train.submit(plan.variants[member.variant], plan.profile, partitions[member.variant], member)
-        for member in plan.recipe.members()
-    }
-    adapters = {member: future.result() for member, future in training.items()}
+    with stoppable():
+        training: dict[Member, PrefectFuture[Artifact]] = {
+            member: train.submit(plan.variants[member.variant], plan.profile, partitions[member.variant], member)
+            for member in plan.recipe.members()
+        }
+        adapters = {member: future.result() for member, future in training.items()}
     predictions = predict(plan.profile, questions_of(plan, partitions, adapters))
     artifact = score(plan.profile, plan.line.results, evidence_of(plan, partitions, adapters, predictions))
     return report(plan.profile, artifact)

@@ -11,6 +11,7 @@ from reseed.profile import Profile, load_profile
 from reseed.recipe import Recipe, load_recipe, split_overrides
 from reseed.records import Artifact, Member
 from reseed.store import ArtifactStore
+from tasks.leftovers import end_together
 from tasks.mistakes import quiet_mistakes
 from tasks.predict import Question
 
@@ -33,6 +34,7 @@ class Plan:
 def load_plan(recipe: str, profile: str, overrides: Sequence[str]) -> Plan:
     """Read and check everything before anything runs. An override `profile.a=b` is the profile's, others the recipe's."""
     quiet_mistakes()
+    end_together()
     own, place = split_overrides(overrides)
     loaded, where = load_recipe(recipe, own), load_profile(profile, place)
     variants = {name: loaded.variant(name) for name in loaded.variants}

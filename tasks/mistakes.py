@@ -8,6 +8,8 @@ from contextlib import contextmanager
 
 from reseed.records import ReseedError
 
+LOGGERS = ("prefect.flow_runs", "prefect.task_runs", "prefect.engine")  # the last one in a worker's process
+
 
 class OneMessage(logging.Filter):
     """Takes the traceback off a record whose exception is a ReseedError: the message already says it all."""
@@ -21,7 +23,7 @@ class OneMessage(logging.Filter):
 
 def quiet_mistakes() -> None:
     """Log a ReseedError without its traceback, in flows and tasks."""
-    for name in ("prefect.flow_runs", "prefect.task_runs", "prefect.flow_engine", "prefect.task_engine"):
+    for name in LOGGERS:
         logger = logging.getLogger(name)
         if not any(isinstance(known, OneMessage) for known in logger.filters):
             logger.addFilter(OneMessage())

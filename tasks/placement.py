@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
+from reseed.models.cache import cache_root
 from reseed.models.names import ModelSpec
 from reseed.profile import Profile
 from reseed.records import Artifact, Generation, Prompt, ReseedError, Row, Sampling
+from reseed.store import ArtifactStore
 
+if TYPE_CHECKING:
+    from reseed.generation.transformers_engine import TransformersEngine
+
+T = TypeVar("T")
 RESTARTS = 5  # of one actor: a machine that keeps killing it is out of memory, and trying for ever would hide that
 
 
@@ -30,20 +39,41 @@ def connect(profile: Profile) -> None:
 
 
 def start_ray(profile: Profile) -> None:
-    """`ray.init` with what this machine and profile say."""
-    import ray
+    """`ray.init` with what this machine and profile say.
 
+    The kernel ends a local Ray together with the thread that started it, so that a killed flow leaves nothing behind
+    (PR_SET_PDEATHSIG). The pool's threads end before the flow does, and the main thread would get a SIGTERM handler
+    that hides a cancelled flow run from Prefect: so a thread of its own starts Ray, and lasts as long as the process.
+    """
+    address = os.environ.get("RAY_ADDRESS") or profile.ray_address
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    address = os.environ.get("RAY_ADDRESS") or profile.ray_address
-    local: dict[str, Any] = {"num_cpus": profile.cpus, "include_dashboard": False} if address is None else {}
+    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")  # so late a finished member is noticed
+    if address is None:
+        os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")  # a local Ray has no node to lose
+    started: Future[None] = Future()
+    threading.Thread(target=init_and_stay, args=(address, profile.cpus, started), name="ray", daemon=True).start()
     try:
-        ray.init(address=address or "local", log_to_driver=False, logging_level="warning", **local)
+        started.result()
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise ReseedError(
-            f"Ray at '{address}' cannot be joined ({error}); start it, mend RAY_ADDRESS or the profile's ray_address, "
-            "and share its token (RAY_AUTH_TOKEN_PATH)"
+            f"Ray at '{address or 'local'}' cannot be joined ({error}); start it, mend RAY_ADDRESS or the profile's "
+            "ray_address, and share its token (RAY_AUTH_TOKEN_PATH)"
         ) from error
+
+
+def init_and_stay(address: str | None, cpus: int | None, started: Future[None]) -> None:
+    """The thread that starts Ray."""
+    import ray
+
+    local: dict[str, Any] = {"num_cpus": cpus, "include_dashboard": False} if address is None else {}
+    try:
+        ray.init(address=address or "local", log_to_driver=False, logging_level="error", **local)
+    except BaseException as error:
+        started.set_exception(error)
+        return
+    started.set_result(None)
+    threading.Event().wait()
 
 
 def store_url(profile: Profile) -> str:
@@ -72,8 +102,67 @@ def training_slot(profile: Profile) -> Iterator[None]:
         )
     with _slots_lock:
         slot = _slots.setdefault(min(room), threading.BoundedSemaphore(min(room)))
-    with slot:
+    waited_for(lambda: slot.acquire(blocking=False))
+    try:
         yield
+    finally:
+        slot.release()
+
+
+@contextmanager
+def alone(name: str) -> Iterator[None]:
+    """One flow of this machine at a time: two that train the same member would share its checkpoints."""
+    path = cache_root() / "locks" / f"{name}.lock"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a") as file:
+        waited_for(lambda: try_lock(file.fileno()))
+        yield
+
+
+def try_lock(descriptor: int) -> bool:
+    """Lock an open file, or say False because another process holds it; a killed holder lets go."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+_stopped = threading.Event()
+
+
+@contextmanager
+def stoppable() -> Iterator[None]:
+    """Ctrl-C and a cancelled flow run reach the main thread alone: let the threads that wait for Ray give up too."""
+    _stopped.clear()
+    try:
+        yield
+    except BaseException as error:
+        if not isinstance(error, Exception):
+            _stopped.set()
+        raise
+
+
+def waited_for(ready: Callable[[], bool]) -> None:
+    """Wait until `ready`, or raise KeyboardInterrupt because the flow was stopped."""
+    while not ready():
+        if _stopped.wait(0.1):
+            raise KeyboardInterrupt
+
+
+def awaited(work: Callable[[], T]) -> T:
+    """The result of work that waits for Ray, given up when the flow is stopped; Ray ends with the flow."""
+    result: Future[T] = Future()
+
+    def run() -> None:
+        try:
+            result.set_result(work())
+        except BaseException as error:
+            result.set_exception(error)
+
+    threading.Thread(target=run, daemon=True).start()
+    waited_for(result.done)
+    return result.result()
 
 
 @dataclass(frozen=True)
@@ -95,14 +184,22 @@ class EngineActor:
     """A Ray actor that holds one engine."""
 
     def __init__(self, spec: ModelSpec, batch_size: int, cpus: int, store_url: str) -> None:
+        self.spec, self.batch_size, self.cpus, self.store_url = spec, batch_size, cpus, store_url
+
+    @cached_property
+    def store(self) -> ArtifactStore:
+        """The store, opened by the first job."""
+        return ArtifactStore(self.store_url)
+
+    @cached_property
+    def engine(self) -> TransformersEngine:
+        """The engine, loaded by the first job: an error here would come back as itself, one in `__init__` would not."""
         import torch
 
         from reseed.generation.transformers_engine import TransformersEngine
-        from reseed.store import ArtifactStore
 
-        torch.set_num_threads(cpus)
-        self.store = ArtifactStore(store_url)
-        self.engine = TransformersEngine(spec, batch_size)
+        torch.set_num_threads(self.cpus)
+        return TransformersEngine(self.spec, self.batch_size)
 
     def run(self, job: Job) -> list[Generation]:
         """The job's answers."""

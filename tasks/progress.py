@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -28,6 +29,11 @@ class Progress:
         log().info("%s: %d of %d%s", self.what, self.done, self.total, f", {note}" if note else "")
         if self.artifact is not None:
             update_progress_artifact(self.artifact, 100.0 * self.done / self.total)
+
+
+def artifact_key(text: str) -> str:
+    """A key that Prefect takes for an artifact: small letters, digits and dashes."""
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
 
 
 @contextmanager

@@ -13,19 +13,23 @@ from prefect.cache_policies import NO_CACHE
 
 from reseed.data.sources import DATASET
 from reseed.profile import Profile
-from reseed.records import Artifact
+from reseed.records import Artifact, ReseedError
 from reseed.steps import Step
 from reseed.store import ArtifactStore
+from tasks.progress import artifact_key
 from tasks.run_once import log, run_once
 
 
 @task(cache_policy=NO_CACHE, task_run_name="published")
 def published(profile: Profile, name: str, day: date) -> Artifact | None:
     """The dataset version of a day, if there is one: a day is published once, whatever changed since."""
-    ref = ArtifactStore(profile.store).ref(DATASET, name, day.isoformat())
-    if ref is not None:
-        log().info("%s@%s is published already: %s", name, day, ref.artifact)
-    return ref.artifact if ref is not None else None
+    store = ArtifactStore(profile.store)
+    ref = store.ref(DATASET, name, day.isoformat())
+    if ref is None:
+        return None
+    move_latest(store, name)  # a run that was killed may have left that undone
+    log().info("%s@%s is published already: %s", name, day, ref.artifact)
+    return ref.artifact
 
 
 @task(cache_policy=NO_CACHE, task_run_name="publish")
@@ -39,12 +43,25 @@ def publish(profile: Profile, name: str, curated: Artifact, day: date) -> Artifa
         return store.manifest(curated).metrics
 
     store.move_ref(DATASET, name, day.isoformat(), run_once(store, step, work), expected=None)
-    versions = {ref: artifact for ref, artifact in store.refs(DATASET, name).items() if ref != "latest"}
-    store.point(DATASET, name, "latest", versions[max(versions)])
-    artifact = versions[day.isoformat()]
+    newest = move_latest(store, name)
+    artifact = store.refs(DATASET, name)[day.isoformat()]
     create_table_artifact(
         [store.manifest(artifact).metrics],
-        key=f"{name}-dataset",
-        description=f"{name}@{day}, latest is {max(versions)}",
+        key=artifact_key(f"{name}-dataset"),
+        description=f"{name}@{day}, latest is {newest}",
     )
     return artifact
+
+
+def move_latest(store: ArtifactStore, name: str) -> str:
+    """Point `latest` at the newest day and return that day. Whoever lists the days before another one moves `latest`
+    has to list them again, so an older day never comes last."""
+    for _ in range(20):
+        before = store.ref(DATASET, name, "latest")
+        versions = {ref: artifact for ref, artifact in store.refs(DATASET, name).items() if ref != "latest"}
+        newest = max(versions)
+        if before is not None and before.artifact == versions[newest]:
+            return newest
+        if store.move_ref(DATASET, name, "latest", versions[newest], before):
+            return newest
+    raise ReseedError(f"store {store.url}: {DATASET}/{name}@latest is moved by others all the time; try again")

@@ -19,6 +19,7 @@ from reseed.steps import Step
 from reseed.store import ArtifactStore
 from tasks.mistakes import unwrapped
 from tasks.placement import connect, store_url
+from tasks.progress import artifact_key
 from tasks.run_once import log, run_once
 
 
@@ -67,9 +68,14 @@ def report(profile: Profile, artifact: Artifact) -> Results:
         for v in results.variants
     ]  # fmt: skip
     rows.append({"variant": "untrained", "mean": round(results.untrained, 4)})
-    key = results.experiment.replace(".", "-").replace("_", "-")
-    create_table_artifact(rows, key=f"{key}-scores", description=f"{results.metric} on {results.rows} held-out rows")
-    create_markdown_artifact(markdown_report(results), key=f"{key}-report", description=results.question)
+    create_table_artifact(
+        rows,
+        key=artifact_key(f"{results.experiment}-scores"),
+        description=f"{results.metric} on {results.rows} held-out rows",
+    )
+    create_markdown_artifact(
+        markdown_report(results), key=artifact_key(f"{results.experiment}-report"), description=results.question
+    )
     log().info("%s", verdict(results))
     log().info("report: %s", store.fetch(artifact) / "report.html")
     return results

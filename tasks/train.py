@@ -2,172 +2,30 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import tempfile
+import json
 import threading
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from reseed.files import read_jsonl, write_jsonl
 from reseed.line import train_step
-from reseed.problems import load_problem
 from reseed.profile import Profile
 from reseed.recipe import Recipe
 from reseed.records import Artifact, LossPoint, Member, ReseedError
 from reseed.steps import Step
 from reseed.store import ArtifactStore
-from reseed.tracking import Tracker
-from reseed.training.loop import TrainJob, TrainSummary
-from reseed.training.loop import train as train_loop
-from tasks.placement import connect, store_url, training_slot
+from reseed.training.loop import TrainJob
+from tasks.placement import alone, awaited, connect, store_url, training_slot
 from tasks.run_once import log
+from tasks.training_worker import Assignment, LossFeed, worker
 
 FAILURES = 3  # of a member's workers before the member fails; each one goes on from the last checkpoint
-
-
-@dataclass(frozen=True)
-class Assignment:
-    """What a Ray Train worker is given: records only, it reads the rows from the store itself."""
-
-    step: Step
-    problem: str
-    job: TrainJob
-    partition: Artifact
-    store_url: str
-    run_name: str
-    wandb_folder: str
-    attempt: str  # names this attempt's scratch folder
-    started: float  # seconds since the epoch
-    feed: Any  # a handle of the LossFeed actor
-
-
-class LossFeed:
-    """A tiny actor between rank 0 and the flow: points of the loss curve come in, the flow drains them."""
-
-    def __init__(self) -> None:
-        self.points: list[LossPoint] = []
-
-    def put(self, point: LossPoint) -> None:
-        """From rank 0."""
-        self.points.append(point)
-
-    def drain(self) -> list[LossPoint]:
-        """To the flow."""
-        points, self.points = self.points, []
-        return points
-
-
-class RayWatcher:
-    """Hands checkpoints to Ray Train, loss points to the flow and to the tracker."""
-
-    def __init__(self, assignment: Assignment, rank: int, local_rank: int) -> None:
-        self.assignment, self.local_rank = assignment, local_rank
-        step = assignment.step
-        self.tracker = (
-            Tracker(
-                step.artifact.key,
-                step.name,
-                assignment.run_name,
-                {**step.spec, "seed": step.seed},
-                Path(assignment.wandb_folder),
-            )
-            if rank == 0
-            else None
-        )
-
-    def point(self, point: LossPoint) -> None:
-        """To the tracker and the flow."""
-        self.assignment.feed.put.remote(point)
-        if self.tracker is not None:
-            self.tracker.point(point)
-
-    def checkpoint(self, folder: Path, step: int) -> None:
-        """One rank of each node hands over what all ranks of that node wrote; the parts are merged."""
-        import ray.train
-
-        held = ray.train.Checkpoint.from_directory(str(folder)) if self.local_rank == 0 else None
-        ray.train.report({"step": step}, checkpoint=held)
-
-    def finish(self, summary: TrainSummary) -> None:
-        """The member is done."""
-        if self.tracker is not None:
-            self.tracker.finish({"best_step": summary.best_step, "best_loss": summary.best_loss})
-
-
-def worker(config: dict[str, Any]) -> None:
-    """One Ray Train worker. Rank 0 commits the adapter, so that the files need not travel again."""
-    import ray.train
-    import torch
-
-    assignment: Assignment = config["assignment"]
-    context = ray.train.get_context()
-    rank, local_rank = context.get_world_rank(), context.get_local_rank()
-    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
-    store = ArtifactStore(assignment.store_url)
-    rows = store.fetch(assignment.partition)
-    watcher = RayWatcher(assignment, rank, local_rank)
-    with node_folder(assignment.attempt, local_rank) as work, resumed() as checkpoint:
-        summary = train_loop(
-            assignment.job,
-            load_problem(assignment.problem),
-            read_jsonl(rows / "train.jsonl"),
-            read_jsonl(rows / "validation.jsonl"),
-            work,
-            watcher,
-            checkpoint,
-        )
-        if summary is not None:
-            commit(store, assignment, work, summary)
-            watcher.finish(summary)
-
-
-def commit(store: ArtifactStore, assignment: Assignment, work: Path, summary: TrainSummary) -> None:
-    """The member's artifact: `adapter/` with its two files, and `curve.json`."""
-    best = work / "best"
-    (best / "best.json").unlink()
-    curve = [asdict(point) for point in summary.curve]
-    write_jsonl(best / "curve.jsonl", curve)
-    metrics = {key: value for key, value in asdict(summary).items() if key != "curve"}
-    store.write(assignment.step, best, metrics, time.time() - assignment.started)
-
-
-@contextmanager
-def node_folder(attempt: str, local_rank: int) -> Iterator[Path]:
-    """A folder that the ranks of one node share, empty at the start and gone at the end."""
-    import torch
-
-    folder = Path(tempfile.gettempdir()) / f"reseed-train-{attempt}"
-    if local_rank == 0:
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir()
-    torch.distributed.barrier()
-    try:
-        yield folder
-    finally:
-        if local_rank == 0:
-            shutil.rmtree(folder, ignore_errors=True)
-
-
-@contextmanager
-def resumed() -> Iterator[Path | None]:
-    """The last checkpoint's folder, or None for a member that starts."""
-    import ray.train
-
-    checkpoint = ray.train.get_checkpoint()
-    if checkpoint is None:
-        yield None
-        return
-    with checkpoint.as_directory() as folder:
-        yield Path(folder)
 
 
 @task(cache_policy=NO_CACHE, task_run_name="train {member}")
@@ -175,17 +33,22 @@ def train(recipe: Recipe, profile: Profile, partition: Artifact, member: Member)
     """One member's adapter. `recipe` is the variant's."""
     store = ArtifactStore(profile.store)
     step = train_step(recipe, profile, partition, member)
-    if store.find(step.artifact) is not None:
+    if store.find(step.artifact) is None:
+        connect(profile)
+        with training_slot(profile), alone(f"train-{step.artifact.key}"):
+            started = time.monotonic()
+            fit(store, assignment_for(recipe, profile, partition, member, step), profile)
+        store.manifest(step.artifact)
+        log().info("%s: done in %.1f s", step.artifact, time.monotonic() - started)
+    else:
         log().info("%s: in the store", step.artifact)
-        return step.artifact
-    connect(profile)
-    with training_slot(profile):
-        started = time.monotonic()
-        fit(store, assignment_for(recipe, profile, partition, member, step), profile)
-    store.manifest(step.artifact)
-    store.discard_scratch(f"train/{step.artifact.key}")
-    log().info("%s: done in %.1f s", step.artifact, time.monotonic() - started)
+    store.discard_scratch(scratch_name(step))  # also of a run that was killed after it had stored the adapter
     return step.artifact
+
+
+def scratch_name(step: Step) -> str:
+    """Where the member's checkpoints are, below the store's scratch place."""
+    return f"train/{step.artifact.key}"
 
 
 def assignment_for(recipe: Recipe, profile: Profile, partition: Artifact, member: Member, step: Step) -> Assignment:
@@ -209,15 +72,38 @@ def assignment_for(recipe: Recipe, profile: Profile, partition: Artifact, member
         wandb_folder=str(Path(".reseed/wandb").absolute()),
         attempt=uuid.uuid4().hex[:12],
         started=time.time(),
-        feed=ray.remote(LossFeed).options(num_cpus=0).remote(),
+        feed=ray.remote(LossFeed).options(num_cpus=0, max_restarts=-1).remote(),
     )
 
 
 def fit(store: ArtifactStore, assignment: Assignment, profile: Profile) -> None:
-    """Run Ray Train until the member is done, telling of its progress."""
+    """Run Ray Train until the member is done, telling of its progress.
+
+    Ray Train itself starts a member's workers again; when its controller dies, it is started again here, and goes on
+    from the last checkpoint too.
+    """
+    import ray
+    from ray.train.v2.api.exceptions import TrainingFailedError
+
+    discard_damaged(store, assignment.step)
+    for attempt in range(FAILURES + 1):
+        if store.find(assignment.step.artifact) is not None:
+            return
+        try:
+            with followed(assignment):
+                awaited(trainer_for(store, assignment, profile).fit)
+        except TrainingFailedError as error:
+            raise_cause(assignment, error)
+        except ray.exceptions.RayActorError as error:
+            if attempt == FAILURES:
+                raise_cause(assignment, error)
+            log().warning("%s: Ray Train's controller died, the member goes on", assignment.run_name)
+
+
+def trainer_for(store: ArtifactStore, assignment: Assignment, profile: Profile) -> Any:
+    """Ray Train's trainer of one member."""
     from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchConfig, TorchTrainer
-    from ray.train.v2.api.exceptions import TrainingFailedError
 
     need = profile.training
     cpu_only = need.gpus == 0
@@ -225,7 +111,7 @@ def fit(store: ArtifactStore, assignment: Assignment, profile: Profile) -> None:
     if cpu_only:
         environment |= {"DS_ACCELERATOR": "cpu", "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": str(need.cpus)}
     path, filesystem = checkpoint_storage(store)
-    trainer = TorchTrainer(
+    return TorchTrainer(
         worker,
         train_loop_config={"assignment": assignment},
         torch_config=TorchConfig(backend="gloo" if cpu_only else "nccl"),
@@ -239,14 +125,35 @@ def fit(store: ArtifactStore, assignment: Assignment, profile: Profile) -> None:
             storage_filesystem=filesystem,
             failure_config=FailureConfig(max_failures=FAILURES),
             checkpoint_config=CheckpointConfig(num_to_keep=2),
+            callbacks=[no_retry()],
             worker_runtime_env={"env_vars": environment},
         ),
     )
+
+
+def no_retry() -> Any:
+    """A callback of Ray Train's controller that ends the run when a worker met a mistake, which no retry can mend."""
+    from ray.train import UserCallback
+
+    class NoRetry(UserCallback):
+        def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
+            for error in worker_exceptions.values():
+                if isinstance(error, ReseedError):
+                    raise error
+
+    return NoRetry()
+
+
+def discard_damaged(store: ArtifactStore, step: Step) -> None:
+    """Forget the member's checkpoints if Ray Train was killed while it wrote the list of them: it would never start."""
+    place = store.scratch(scratch_name(step))
     try:
-        with followed(assignment):
-            trainer.fit()
-    except TrainingFailedError as error:
-        raise_cause(assignment, error)
+        json.loads(store.fs.cat_file(f"{place}/checkpoint_manager_snapshot.json"))
+    except FileNotFoundError:
+        return
+    except ValueError:
+        log().warning("%s: its list of checkpoints is damaged, the member begins anew", step.artifact)
+        store.discard_scratch(scratch_name(step))
 
 
 def checkpoint_storage(store: ArtifactStore) -> tuple[str, Any]:
@@ -259,12 +166,10 @@ def checkpoint_storage(store: ArtifactStore) -> tuple[str, Any]:
     return path, PyFileSystem(FSSpecHandler(store.fs))
 
 
-def raise_cause(assignment: Assignment, error: Any) -> None:
+def raise_cause(assignment: Assignment, error: Any) -> NoReturn:
     """A mistake of the user's as it is; anything else with the member's name."""
-    for cause in (getattr(error, "worker_failures", None) or {}).values():
-        inner = getattr(cause, "cause", cause)
-        if isinstance(inner, ReseedError):
-            raise inner
+    if isinstance(mistake := getattr(error, "controller_failure", None), ReseedError):  # see `no_retry`
+        raise mistake from None
     raise ReseedError(
         f"training of {assignment.run_name} failed: {str(error).strip().splitlines()[-1]}; its last checkpoint is kept, "
         "start the same command again to go on from it"
@@ -279,7 +184,10 @@ def followed(assignment: Assignment) -> Iterator[None]:
     logger, ended = log(), threading.Event()
 
     def drain() -> None:
-        for point in ray.get(assignment.feed.drain.remote()):
+        points: list[LossPoint] = []
+        with suppress(ray.exceptions.RayError):  # a feed that was killed has lost points of the log, nothing else
+            points = ray.get(assignment.feed.drain.remote(), timeout=10)
+        for point in points:
             kind, loss = ("train", point.train) if point.validation is None else ("validation", point.validation)
             logger.info("%s: step %d, %s loss %.4f", assignment.run_name, point.step, kind, loss)
 

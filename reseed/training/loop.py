@@ -89,6 +89,7 @@ def train(
     model = add_adapter(load_model(folder, job.model), job.settings, job.seed)
     fresh = adapter_digest(model)
     if resume is not None:
+        check_world(resume, job.world)
         if arguments.local_process_index == 0:  # the ranks of a node share the folder
             restore(resume, work)
         barrier()
@@ -102,7 +103,8 @@ def train(
         return None
     best = json.loads((work / "best" / "best.json").read_text())
     curve = tuple(LossPoint(**point) for point in best.pop("curve"))
-    shift = verify_adapter(work / "best" / "adapter", load_model(folder, job.model), tokenizer)
+    base = model.unload()  # a second copy of a large model would not fit
+    shift = verify_adapter(work / "best" / "adapter", base, tokenizer)
     return TrainSummary(
         best_step=best["step"],
         best_loss=best["loss"],
@@ -119,6 +121,16 @@ def restore(checkpoint: Path, work: Path) -> None:
     """Lay a checkpoint's two parts, the trainer's state and the best adapter so far, into a fresh work folder."""
     shutil.copytree(checkpoint / "best", work / "best", dirs_exist_ok=True)
     shutil.copytree(checkpoint / "state", work / "checkpoint-resumed", dirs_exist_ok=True)
+
+
+def check_world(checkpoint: Path, world: int) -> None:
+    """Refuse a ZeRO checkpoint of another number of workers: each one's shard is its own (DeepSpeed#3810)."""
+    shards = len(list((checkpoint / "state").glob("global_step*/*_optim_states.pt")))
+    if shards not in (0, world):
+        raise ReseedError(
+            f"training: the checkpoint is of {shards} workers and cannot go on with {world}; set the profile's "
+            f"training.workers to {shards}, or begin anew"
+        )
 
 
 def check_model_context(folder: Path, max_tokens: int) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import sys
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -35,7 +36,7 @@ class Silent(Recorder):
 
 def run(model: Path, out: Path, spec: dict[str, Any]) -> None:
     settings = SHORT.model_copy(update=spec.get("settings", {}))
-    what = replace(job(model, settings=settings, micro=4 // WORLD), world=WORLD, deepspeed=spec.get("deepspeed", True))
+    what = replace(job(model, settings=settings, micro=4 // WORLD), world=spec.get("world", WORLD), deepspeed=True)
     node = out / f"node-{RANK}" if LOCAL_RANK == 0 and RANK > 0 else out
     watcher = (Recorder if LOCAL_RANK == 0 else Silent)(node / "seen", spec.get("stop_after"))
     resume = Path(spec["resume"]) if "resume" in spec else None
@@ -53,6 +54,9 @@ def run(model: Path, out: Path, spec: dict[str, Any]) -> None:
     if RANK == 0:
         out.mkdir(parents=True, exist_ok=True)
         (out / "result.json").write_text(json.dumps({**result, "points": len(watcher.points)}))
+    if RANK == 0 and "merge_step" in spec:  # as Ray Train does with what the nodes hand over
+        for part in (out, *sorted(out.glob("node-*"))):
+            shutil.copytree(part / "seen" / f"step-{spec['merge_step']}", out / "merged", dirs_exist_ok=True)
     if torch.distributed.is_initialized():
         torch.distributed.barrier()
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import socket
 import subprocess
 import sys
@@ -122,11 +121,12 @@ def assert_like_alone(run: dict[str, Any], alone: dict[str, Any]) -> None:
 
 
 def test_two_ranks_of_one_node(tiny_model: Path, shared_cache: Path, tmp_path: Path, alone: dict[str, Any]) -> None:
-    whole, stopped, resumed = (tmp_path / name for name in ("whole", "stopped", "resumed"))
-    runs = [
+    whole, stopped, resumed, refused = (tmp_path / name for name in ("whole", "stopped", "resumed", "refused"))
+    runs: list[dict[str, Any]] = [
         {"out": str(whole)},
         {"out": str(stopped), "stop_after": 4},
         {"out": str(resumed), "resume": str(stopped / "seen" / "step-4")},
+        {"out": str(refused), "resume": str(stopped / "seen" / "step-4"), "world": 1},
     ]
     torchrun(tmp_path, shared_cache, tiny_model, runs)
     assert_like_alone(result(whole), alone)
@@ -137,16 +137,18 @@ def test_two_ranks_of_one_node(tiny_model: Path, shared_cache: Path, tmp_path: P
     assert best_adapter(resumed) == best_adapter(whole)
     assert result(resumed)["curve"] == result(whole)["curve"]
     assert 0 < result(resumed)["points"] < result(whole)["points"], "it did not begin anew"
+    assert "the checkpoint is of 2 workers and cannot go on with 1" in result(refused)["error"]
 
 
 def test_two_nodes_of_one_rank(tiny_model: Path, shared_cache: Path, tmp_path: Path, alone: dict[str, Any]) -> None:
-    whole, stopped, resumed, merged = (tmp_path / name for name in ("whole", "stopped", "resumed", "merged"))
-    first = [{"out": str(whole)}, {"out": str(stopped), "stop_after": 4}]
-    nodes(tmp_path, shared_cache, tiny_model, 2, first)
+    whole, stopped, resumed = (tmp_path / name for name in ("whole", "stopped", "resumed"))
+    runs = [
+        {"out": str(whole)},
+        {"out": str(stopped), "stop_after": 4, "merge_step": 4},
+        {"out": str(resumed), "resume": str(stopped / "merged")},
+    ]
+    nodes(tmp_path, shared_cache, tiny_model, 2, runs)
     assert_like_alone(result(whole), alone)
-    for part in (stopped, stopped / "node-1"):  # as Ray Train does with what the nodes hand over
-        shutil.copytree(part / "seen" / "step-4", merged, dirs_exist_ok=True)
-    nodes(tmp_path, shared_cache, tiny_model, 2, [{"out": str(resumed), "resume": str(merged)}])
     assert last_adapter(resumed) == last_adapter(whole)
     assert best_adapter(resumed) == best_adapter(whole)
     assert result(resumed)["curve"] == result(whole)["curve"]

@@ -1,0 +1,44 @@
+"""What a flow started ends with it, however it ends.
+
+Ray sees to that by itself. The temporary Prefect server of a flow that was killed would serve nobody for ever, and take
+memory from the next run. So a flow puts a mark into its environment, which all its processes inherit, and starts a
+watcher that kills what has the mark when the flow's process is gone.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import uuid
+from typing import IO
+
+import psutil
+
+MARK = "RESEED_FLOW"
+_pipe: IO[bytes] | None = None  # its other end is the watcher's input; the kernel closes it when this process ends
+
+
+def end_together() -> None:
+    """Mark this process's environment and start the watcher, once a process."""
+    global _pipe
+    if _pipe is not None:
+        return
+    os.environ.pop(MARK, None)  # not of a flow that started this one
+    mark = uuid.uuid4().hex
+    # -P: the modules beside this file do not hide installed ones. Its own session: a Ctrl-C is not for the watcher.
+    command = [sys.executable, "-P", __file__, mark]
+    _pipe = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True).stdin
+    os.environ[MARK] = mark
+
+
+def watch(mark: str) -> None:
+    """Wait for the end of the input, then kill every process with the mark."""
+    sys.stdin.buffer.read()
+    for process in psutil.process_iter(["environ"]):
+        if (process.info["environ"] or {}).get(MARK) == mark:
+            process.kill()
+
+
+if __name__ == "__main__":
+    watch(sys.argv[1])
