@@ -54,7 +54,7 @@ def plan_line(recipe: Recipe, profile: Profile, store: ArtifactStore) -> Line:
             own = shard_steps(variant, profile)
             shards.update({step.artifact: step for step in own})
             rows[name] = generate_step(variant, own)
-        curated[name] = curate_step(variant, rows[name].artifact)
+        curated[name] = curate_step(variant, profile, rows[name].artifact)
         partitions[name] = partition_step(variant, curated[name].artifact)
         for seed in recipe.seeds:
             member = Member(name, seed)
@@ -101,9 +101,10 @@ def import_step(recipe: Recipe, source: Source) -> Step:
     return Step("import", 1, "rows", recipe.name, spec, inputs)
 
 
-def curate_step(recipe: Recipe, rows: Artifact) -> Step:
-    """The rows that are fit to train on."""
-    return Step("curate", 1, "curated", recipe.name, {"problem": recipe.problem}, {"rows": rows})
+def curate_step(recipe: Recipe, profile: Profile, rows: Artifact) -> Step:
+    """The rows that are fit to train on. The dataset table counts in the student's tokens."""
+    spec = {"problem": recipe.problem, "tokenizer": identity(profile.student(recipe.model))["name"]}
+    return Step("curate", 1, "curated", recipe.name, spec, {"rows": rows})
 
 
 def partition_step(recipe: Recipe, curated: Artifact) -> Step:

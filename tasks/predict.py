@@ -37,13 +37,17 @@ def predict(profile: Profile, questions: Sequence[Question]) -> list[Artifact]:
     """One artifact a question, in their order: `predictions.jsonl` with row id, text, answer and how it ended."""
     store = ArtifactStore(profile.store)
     steps = [predict_step(q.recipe, profile, q.partition, q.adapter) for q in questions]
-    missing = [(q, s) for q, s in zip(questions, steps, strict=True) if store.find(s.artifact) is None]
-    for model in dict.fromkeys(profile.student(q.recipe.model) for q, _ in missing):
-        own = [(q, s) for q, s in missing if profile.student(q.recipe.model) == model]
+    missing: dict[str, tuple[Question, Step]] = {}  # by key: variants that agree share their answers
+    for question, step in zip(questions, steps, strict=True):
+        if store.find(step.artifact) is None:
+            missing[step.artifact.key] = (question, step)
+        else:
+            log().info("%s: in the store", step.artifact)
+    for model in dict.fromkeys(profile.student(q.recipe.model) for q, _ in missing.values()):
+        own = [(q, s) for q, s in missing.values() if profile.student(q.recipe.model) == model]
         jobs = [job for q, s in own for job in jobs_of(store, profile, q, s)]
         answers: dict[str, list[Generation]] = {s.artifact.key: [] for _, s in own}
         open_jobs = {s.artifact.key: sum(job.id.startswith(s.artifact.key) for job in jobs) for _, s in own}
-        by_key = {s.artifact.key: (q, s) for q, s in own}
         with (
             engine_pool(profile, model, len(jobs)) as pool,
             progress("predict: rows", sum(len(j.rows) for j in jobs)) as shown,
@@ -54,7 +58,7 @@ def predict(profile: Profile, questions: Sequence[Question]) -> list[Artifact]:
                 open_jobs[key] -= 1
                 shown.advance(len(given))
                 if open_jobs[key] == 0:
-                    commit(store, *by_key[key], answers[key])
+                    commit(store, *missing[key], answers[key])
     return [step.artifact for step in steps]
 
 

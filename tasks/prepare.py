@@ -59,7 +59,7 @@ def curate(recipe: Recipe, profile: Profile, rows: Artifact) -> Artifact:
         log().info("curate: %d of %d rows kept, dropped: %s", stats.n, len(raw), stats.dropped or "none")
         return asdict(stats)
 
-    return run_once(store, curate_step(recipe, rows), work)
+    return run_once(store, curate_step(recipe, profile, rows), work)
 
 
 @task(cache_policy=NO_CACHE, task_run_name="partition")

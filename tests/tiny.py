@@ -6,6 +6,7 @@ from pathlib import Path
 
 import yaml
 
+THINGS = ("boat", "hat", "dog", "key", "lamp", "road", "stone", "bread", "letter", "bell", "chair", "apple")
 CHAT = (
     "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
@@ -19,7 +20,9 @@ def save_tokenizer(folder: Path, pad_is_eos: bool = True) -> None:
 
     trained = ByteLevelBPETokenizer()
     special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
-    trained.train_from_iterator(["Rewrite the text as a poem about the sea."] * 4, vocab_size=300, special_tokens=special)
+    trained.train_from_iterator(
+        ["Rewrite the text as a poem about the sea."] * 4, vocab_size=300, special_tokens=special
+    )
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=trained._tokenizer,
         bos_token="<|im_start|>",
@@ -83,7 +86,7 @@ def save_profile(folder: Path, store: str, workers: int = 1) -> Path:
         "embedder": {"name": str(embedder), "dtype": "float32"},
     }
     profile = {
-        "name": "tiny", "store": store, "cpus": 2, "roles": roles, "engines": {"actors": 2, "batch_size": 8},
+        "name": "tiny", "store": store, "cpus": 2, "roles": roles, "engines": {"actors": 1, "batch_size": 8},
         "training": {"workers": workers, "micro_batch_size": 4},
     }  # fmt: skip
     path.write_text(yaml.safe_dump(profile))
@@ -91,18 +94,24 @@ def save_profile(folder: Path, store: str, workers: int = 1) -> Path:
 
 
 def save_recipe(folder: Path, **changes: object) -> Path:
-    """A recipe of 48 generated rows and two seeds; `changes` replace whole sections."""
+    """A recipe of 48 generated rows, one passage of twelve too long for the model; `changes` replace whole sections."""
+    passages = [f"The {thing} lay in the sun and nobody came by before noon." for thing in THINGS]
+    passages[5] = " ".join(passages * 3)
+    (folder / "passages.txt").write_text("\n".join(passages))
+    (folder / "prompts.txt").write_text("\n".join(f"Rewrite this as a letter to the {thing}." for thing in THINGS))
     holdout = {"fraction": 0.2, "group_by": "rewrite_prompt"}
+    generation = {"passages": "passages.txt", "prompts": "prompts.txt", "rows": 48, "shard_rows": 8}
+    sampling = {"max_new_tokens": 200, "temperature": 1.0, "top_p": 1.0}
     recipe = {
         "name": "tiny",
         "problem": "prompt-recovery",
         "question": "Does anything come out at all?",
-        "generation": {"rows": 48, "max_new_tokens": 200, "temperature": 1.0, "top_p": 1.0, "shard_rows": 8},
-        "data": {"validation": holdout, "test": holdout},
-        "training": {"epochs": 2, "learning_rate": 0.01, "batch_size": 4, "evaluate_every": 2, "max_tokens": 512},
+        "generation": generation | sampling,
+        "data": {"validation": holdout, "test": dict(holdout)},
+        "training": {"epochs": 8, "learning_rate": 0.01, "batch_size": 2, "evaluate_every": 9, "max_tokens": 512},
         "prediction": {"max_new_tokens": 8},
         "constants": ["Improve the text to this."],
-        "seeds": [0, 1],
+        "seeds": [0],
         **changes,
     }
     path = folder / "tiny-recipe.yaml"

@@ -27,6 +27,8 @@ class Nucleus(LogitsProcessor):
         import torch
 
         scores = scores / self.temperature
+        if self.top_p >= 1:
+            return scores
         width = min(LIKELIEST, scores.shape[-1])
         best, places = scores.topk(width, dim=-1)
         total = scores.logsumexp(dim=-1, keepdim=True)

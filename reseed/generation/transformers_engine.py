@@ -25,8 +25,8 @@ class TransformersEngine:
         self.model = load_model(folder, spec).eval()
         self.batch_size = batch_size
         self.adapters: dict[Path, str] = {}
-        context = self.model.config.max_position_embeddings
-        self.context = int(context)
+        self.context = int(self.model.config.max_position_embeddings)
+        self.stops = stop_tokens(self.model, self.tokenizer)
 
     def chat(self, text: str) -> str:
         """A user's turn in the model's own chat format, begun by one BOS where the model has one; the text as it is
@@ -86,15 +86,15 @@ class TransformersEngine:
                 top_k=0,
                 logits_processor=LogitsProcessorList(nucleus),
                 pad_token_id=self.tokenizer.pad_token_id,
-                eos_token_id=self.tokenizer.eos_token_id,
+                eos_token_id=self.stops,
             )
         new = out[:, padded["input_ids"].shape[1] :].tolist()
         return [self._answer(prompt, tokens) for prompt, tokens in zip(prompts, new, strict=True)]
 
     def _answer(self, prompt: Prompt, tokens: list[int]) -> Generation:
-        eos = self.tokenizer.eos_token_id
-        finish: Finish = "stop" if eos in tokens else "length"
-        written = tokens[: tokens.index(eos)] if eos in tokens else tokens
+        end = next((place for place, token in enumerate(tokens) if token in self.stops), None)
+        finish: Finish = "length" if end is None else "stop"
+        written = tokens[:end]
         text = self.tokenizer.decode(written, skip_special_tokens=True)
         return Generation(prompt.id, text, finish, len(written))
 
@@ -116,3 +116,10 @@ class TransformersEngine:
             self.adapters[adapter] = name
         self.model.set_adapter(self.adapters[adapter])
         return self.model.eval()
+
+
+def stop_tokens(model: Any, tokenizer: Any) -> list[int]:
+    """The tokenizer's EOS and the model's own ends: Gemma closes a turn with `<end_of_turn>`, which is not its EOS."""
+    own = model.generation_config.eos_token_id
+    ends = own if isinstance(own, list) else [own]
+    return sorted({tokenizer.eos_token_id, *(token for token in ends if token is not None)})

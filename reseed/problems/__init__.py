@@ -23,11 +23,30 @@ BUILT_IN = {"prompt-recovery": "reseed.problems.prompt_recovery"}
 class Problem(Protocol):
     """Rows in, text for the models, a score out."""
 
-    name: str
-    columns: tuple[str, ...]  # what every row must hold
-    prompt_column: str  # the column whose distinct values the dataset table counts
-    metric: str
-    higher_is_better: bool
+    @property
+    def name(self) -> str:
+        """As recipes name it."""
+        ...
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """What every row must hold."""
+        ...
+
+    @property
+    def prompt_column(self) -> str:
+        """The column whose distinct values the dataset table counts."""
+        ...
+
+    @property
+    def metric(self) -> str:
+        """What `scores` measures, in a word."""
+        ...
+
+    @property
+    def higher_is_better(self) -> bool:
+        """Which way the metric points."""
+        ...
 
     def request(self, source: str, instruction: str) -> str:
         """What the generator is asked, as one user turn."""

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from reseed.problems import Embed
 
+QUOTES = {('"', '"'), ("'", "'"), ("“", "”")}
 QUESTION = "The most likely prompt given to transform the original text into the rewritten text was:"
 
 
@@ -70,7 +71,10 @@ class PromptRecovery:
     def parse(self, text: str) -> str:
         """The first line that says something, without quotes around it."""
         for line in text.splitlines():
-            if answer := line.strip().strip("\"'“”").strip():
+            answer = line.strip()
+            if len(answer) > 1 and (answer[0], answer[-1]) in QUOTES:
+                answer = answer[1:-1].strip()
+            if answer.strip("\"'“”"):
                 return answer
         return ""
 

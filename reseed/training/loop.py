@@ -17,8 +17,8 @@ from reseed.problems import Problem
 from reseed.recipe import TrainingSettings
 from reseed.records import LossPoint, ReseedError, Row
 from reseed.training.adapters import adapter_digest, add_adapter, verify_adapter
-from reseed.training.deepspeed import deepspeed_settings
 from reseed.training.tokens import encode
+from reseed.training.zero import deepspeed_settings
 
 if TYPE_CHECKING:
     pass

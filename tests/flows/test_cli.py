@@ -107,7 +107,7 @@ def test_plan_is_quick(work: Path) -> None:
 
 @pytest.mark.parametrize("arguments", [["plan", "quickstart"], ["data", "list"]], ids=" ".join)
 def test_command_that_only_looks_imports_nothing_heavy(work: Path, arguments: list[str]) -> None:
-    command = [sys.executable, "-X", "importtime", RESEED, *arguments]
+    command = [sys.executable, "-X", "importtime", str(RESEED), *arguments]
     done = subprocess.run(command, cwd=work, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0
     imported = {line.rpartition("|")[2].strip().split(".")[0] for line in done.stderr.splitlines()}

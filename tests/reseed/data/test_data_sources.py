@@ -28,7 +28,7 @@ ROOT = Path(__file__).resolve().parents[3]
 REWRITES = Path("..", "shared", "data", "gemma_rewrites.csv")  # from the repository's root
 PROBLEM = load_problem("prompt-recovery")
 HARD = 'He said "no",\nthen left; façade — 猫'
-RECORDS = [
+RECORDS: list[dict[str, Any]] = [
     {"original_text": "a, b", "rewritten_text": HARD, "rewrite_prompt": "Quote it.", "extra": 1},
     {"original_text": "c", "rewritten_text": None, "rewrite_prompt": "Drop it.", "extra": 2},
 ]

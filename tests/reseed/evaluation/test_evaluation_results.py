@@ -148,9 +148,12 @@ def answers(*texts: str) -> dict[str, list[dict[str, str]]]:
 
 def evidence(store: ArtifactStore, folder: Path, embedder: str = "nowhere") -> Evidence:
     """The artifacts of two variants of one seed each, over the same held-out rows."""
-    split = {"train.jsonl": TRAIN, "validation.jsonl": [], "test.jsonl": TEST}
+    split: dict[str, list[Row]] = {"train.jsonl": TRAIN, "validation.jsonl": [], "test.jsonl": TEST}
     stats = {"n": 5, "n_prompts": 4, "ratio": 0.8, "median_tokens": 9.0, "dropped": {"empty": 1}, "other": "left out"}
-    curve = [{"step": 0, "train": None, "validation": 2.0}, {"step": 4, "train": 1.0, "validation": 1.5}]
+    curve: list[dict[str, Any]] = [
+        {"step": 0, "train": None, "validation": 2.0},
+        {"step": 4, "train": 1.0, "validation": 1.5},
+    ]
     given = {"a": answers("Make it rhyme.", "Sing it.", "Cut it."), "b": answers("", "", "Cut it.")}
     partitions, adapters, predictions = {}, {}, {}
     for name in "ab":

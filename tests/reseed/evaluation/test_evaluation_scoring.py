@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from statistics import stdev
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -33,7 +33,7 @@ class Letters:
         self.asked += texts
         vocabulary = ["sea", "sky", "sun", "moon", "."]
         counts = np.array([[text.split().count(word) for word in vocabulary] for text in texts], dtype=np.float32)
-        return counts / np.maximum(np.linalg.norm(counts, axis=1, keepdims=True), 1e-9)
+        return np.asarray(counts / np.maximum(np.linalg.norm(counts, axis=1, keepdims=True), 1e-9), dtype=np.float32)
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,9 @@ class Distance(PromptRecovery):
     def scores(self, answers: Sequence[str], rows: Sequence[Row], embed: Embed) -> NDArray[np.float64]:
         pairs = zip(answers, rows, strict=True)
         return np.array([abs(len(answer) - len(row["rewrite_prompt"])) for answer, row in pairs], dtype=np.float64)
+
+
+DISTANCE: Any = Distance()
 
 
 def answered(*texts: str) -> dict[str, str]:
@@ -138,14 +141,14 @@ def test_best_constant_is_the_best_of_all_training_answers() -> None:
 
 def test_best_constant_of_a_metric_that_should_be_low() -> None:
     train = [PROBLEM.row("x", prompt, "y") for prompt in ("a long one", "abc", "abcdef")]
-    best = best_constant(Scorer(Distance(), ROWS, Letters()), train)
+    best = best_constant(Scorer(DISTANCE, ROWS, Letters()), train)
     assert (best.text, best.score) == ("abc", 0.0)
 
 
 def test_experiment_of_a_metric_that_should_be_low() -> None:
     members: dict[Member, tuple[Trained, Answers]] = {Member("a", 0): trained(0, "abc", "abc", "abcd", "abcd")}
     scores = score_experiment(
-        Scorer(Distance(), ROWS, Letters()), answered("a", "a", "a", "a"), members, ["abcde"], TRAIN
+        Scorer(DISTANCE, ROWS, Letters()), answered("a", "a", "a", "a"), members, ["abcde"], TRAIN
     )
     assert (scores.untrained, scores.variants[0].mean) == (2.0, 0.5)
     assert scores.gain.mean == -1.5, "the difference itself; the report says which way is better"

@@ -28,7 +28,17 @@ def test_wheel_names_are_told_from_others(name: str, wheel: Wheel | None) -> Non
 
 @pytest.mark.parametrize(
     "name",
-    ["wheel:", "wheel:a", "wheel:a=1", "wheel:==1", "wheel:a==", "wheel:a b==1", "wheel:a==1 ", "wheel:../a==1", "wheel:-r==1"],
+    [
+        "wheel:",
+        "wheel:a",
+        "wheel:a=1",
+        "wheel:==1",
+        "wheel:a==",
+        "wheel:a b==1",
+        "wheel:a==1 ",
+        "wheel:../a==1",
+        "wheel:-r==1",
+    ],
 )
 def test_a_bad_wheel_name_says_what_was_wanted(name: str) -> None:
     with pytest.raises(ReseedError, match="wanted wheel:package==version") as caught:
@@ -41,7 +51,9 @@ def test_local_names() -> None:
     assert not any(is_local(name) for name in ("org/model", "org/model@main", "wheel:a==1"))
 
 
-def test_identity_of_a_local_folder_is_its_content(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_identity_of_a_local_folder_is_its_content(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     here = identity(ModelSpec(name=str(tiny_model)))
     elsewhere = tmp_path / "another place"
     shutil.copytree(tiny_model, elsewhere)

@@ -49,8 +49,14 @@ def test_a_good_pad_token_stays(tmp_path: Path) -> None:
     [
         (["a", "<s>", "</s>", "<unk>", "<pad>"], "<pad>"),
         (["a", "<s>", "</s>", "<unk>"], "<unk>"),
-        (["a", "<s>", "</s>", "<|finetune_right_pad_id|>", "<|reserved_special_token_0|>"], "<|finetune_right_pad_id|>"),
-        (["a", "<s>", "</s>", "<|reserved_special_token_1|>", "<|reserved_special_token_0|>"], "<|reserved_special_token_1|>"),
+        (
+            ["a", "<s>", "</s>", "<|finetune_right_pad_id|>", "<|reserved_special_token_0|>"],
+            "<|finetune_right_pad_id|>",
+        ),
+        (
+            ["a", "<s>", "</s>", "<|reserved_special_token_1|>", "<|reserved_special_token_0|>"],
+            "<|reserved_special_token_1|>",
+        ),
     ],
 )
 def test_a_missing_pad_token_is_found_in_the_vocabulary(tmp_path: Path, words: list[str], wanted: str) -> None:
@@ -69,7 +75,7 @@ def test_a_word_that_speaks_of_reserving_is_no_pad_token(tmp_path: Path) -> None
 
 def test_without_a_token_that_can_pad_it_is_refused(tmp_path: Path) -> None:
     save_words(tmp_path, ["a", "b", "<s>", "</s>"], bos_token="<s>", eos_token="</s>")
-    with pytest.raises(ReseedError, match="no token of its vocabulary can pad.*add a <pad> token"):
+    with pytest.raises(ReseedError, match=r"no token of its vocabulary can pad.*add a <pad> token"):
         load_tokenizer(tmp_path)
 
 

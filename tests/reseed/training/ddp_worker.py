@@ -1,6 +1,6 @@
 """One rank that trains tiny models as a spec says: started by torchrun, or alone with torchrun's variables set.
 
-    ddp_worker.py SPEC.json     a list of runs; each one's rank 0 writes OUT/result.json
+ddp_worker.py SPEC.json     a list of runs; each one's rank 0 writes OUT/result.json
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tiny_rows import PROBLEM, SHORT, Recorder, Stopped, job, rows
+from tiny_rows import PROBLEM, SHORT, PowerError, Recorder, job, rows
 
 from reseed.records import ReseedError
 from reseed.training.loop import train
@@ -31,7 +31,7 @@ class Silent(Recorder):
     def checkpoint(self, folder: Path, step: int) -> None:
         assert (folder / "state").is_dir()
         if step == self.stop_after:
-            raise Stopped
+            raise PowerError
 
 
 def run(model: Path, out: Path, spec: dict[str, Any]) -> None:
@@ -43,7 +43,7 @@ def run(model: Path, out: Path, spec: dict[str, Any]) -> None:
     result: dict[str, Any] = {}
     before = dict(os.environ)
     os.environ.update(spec.get("environment", {}))
-    with contextlib.suppress(Stopped):
+    with contextlib.suppress(PowerError):
         try:
             summary = train(what, PROBLEM, rows(40), rows(47)[40:], node / "work", watcher, resume)
             result = asdict(summary) if summary is not None else {}

@@ -138,7 +138,10 @@ def test_a_target_that_takes_no_adapter_is_refused(tiny_model: Path) -> None:
 def test_the_output_head_can_be_a_target_and_brings_only_its_adapter(tiny_model: Path, tmp_path: Path) -> None:
     model = add_adapter(base(tiny_model), SHORT.model_copy(update={"targets": ("lm_head",)}), 0)
     save_adapter(model, tmp_path, "tiny")
-    assert sorted(name.split(".")[-2] for name in load_file(tmp_path / "adapter_model.safetensors")) == ["lora_A", "lora_B"]
+    assert sorted(name.split(".")[-2] for name in load_file(tmp_path / "adapter_model.safetensors")) == [
+        "lora_A",
+        "lora_B",
+    ]
 
 
 def test_only_the_adapter_is_trained(tiny_model: Path) -> None:

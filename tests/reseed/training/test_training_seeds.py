@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from peft import PeftModel
 from safetensors.torch import load_file
-from tiny_rows import PROBLEM, SHORT, Recorder, Stopped, job, rows
+from tiny_rows import PROBLEM, SHORT, PowerError, Recorder, job, rows
 
 from reseed.models.cache import materialise
 from reseed.models.loading import load_model
@@ -22,7 +22,9 @@ ADAPTER = "adapter_model.safetensors"
 DROPPING = SHORT.model_copy(update={"dropout": 0.1, "epochs": 2})  # dropout draws random numbers in every step
 
 
-def run(place: Path, what: TrainJob, resume: Path | None = None, stop_after: int | None = None) -> tuple[TrainSummary, Recorder]:
+def run(
+    place: Path, what: TrainJob, resume: Path | None = None, stop_after: int | None = None
+) -> tuple[TrainSummary, Recorder]:
     watcher = Recorder(place / "seen", stop_after)
     summary = train(what, PROBLEM, rows(12), rows(16)[12:], place / "work", watcher, resume)
     assert summary is not None
@@ -70,7 +72,7 @@ def test_a_stopped_run_goes_on_as_if_it_had_not(
 ) -> None:
     what = job(tiny_model, settings=settings)
     undisturbed, seen = run(tmp_path / "undisturbed", what)
-    with pytest.raises(Stopped):
+    with pytest.raises(PowerError):
         run(tmp_path / "stopped", what, stop_after=stop_after)
     checkpoint = tmp_path / "stopped" / "seen" / f"step-{stop_after}"
     resumed, seen_again = run(tmp_path / "resumed", what, resume=checkpoint)
@@ -84,7 +86,7 @@ def test_a_stopped_run_goes_on_as_if_it_had_not(
 def test_a_checkpoint_holds_no_path_of_the_run_that_wrote_it(tiny_model: Path, tmp_path: Path) -> None:
     """The folder that was trained in is gone when a run goes on, and so may be its machine."""
     what = job(tiny_model, settings=DROPPING)
-    with pytest.raises(Stopped):
+    with pytest.raises(PowerError):
         run(tmp_path / "stopped", what, stop_after=2)
     (tmp_path / "stopped" / "seen" / "step-2").rename(tmp_path / "moved")
     (tmp_path / "stopped").rename(tmp_path / "gone")
@@ -129,7 +131,9 @@ def test_the_last_step_is_evaluated_and_saved_whatever_the_interval(tiny_model: 
 
 
 @pytest.mark.parametrize("evaluate_every", [1, 3])
-def test_a_loss_that_is_no_number_ends_the_run_with_its_step(tiny_model: Path, tmp_path: Path, evaluate_every: int) -> None:
+def test_a_loss_that_is_no_number_ends_the_run_with_its_step(
+    tiny_model: Path, tmp_path: Path, evaluate_every: int
+) -> None:
     wild = SHORT.model_copy(update={"learning_rate": 1e30, "evaluate_every": evaluate_every})
     with pytest.raises(ReseedError, match=r"loss is (nan|inf) at step [12]; lower training\.learning_rate"):
         run(tmp_path, job(tiny_model, settings=wild))

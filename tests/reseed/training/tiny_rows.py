@@ -28,13 +28,15 @@ def rows(count: int, words: int = 8) -> list[Row]:
     return made
 
 
-def job(model: Path, seed: int = 0, settings: TrainingSettings = SHORT, sparse: bool = True, micro: int = 4) -> TrainJob:
+def job(
+    model: Path, seed: int = 0, settings: TrainingSettings = SHORT, sparse: bool = True, micro: int = 4
+) -> TrainJob:
     """One CPU worker without DeepSpeed, in float32."""
     spec = ModelSpec(name=str(model), dtype="float32", upcycle=Upcycle(experts=2, top_k=1) if sparse else None)
     return TrainJob(spec, settings, seed, world=1, micro_batch_size=micro, deepspeed=False)
 
 
-class Stopped(Exception):
+class PowerError(Exception):
     """The power went off."""
 
 
@@ -54,4 +56,4 @@ class Recorder:
         shutil.copytree(folder, self.folder / f"step-{step}")
         self.steps.append(step)
         if step == self.stop_after:
-            raise Stopped
+            raise PowerError

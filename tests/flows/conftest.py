@@ -1,0 +1,66 @@
+"""A project with tiny models for the tests of the whole line, and one undisturbed run that several tests look at."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from line_project import LineProject
+from tiny import save_profile, save_recipe
+
+from flows.local_server import down, up
+
+ROOT = Path(__file__).parents[2]
+MakeProject = Callable[..., LineProject]
+
+
+@pytest.fixture(scope="session")
+def make_project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MakeProject]:
+    """Makes working folders; they share the tiny models and the model cache. What runs in them at the end is killed."""
+    shared = tmp_path_factory.mktemp("shared")
+    save_profile(shared, store="store")
+    made: list[LineProject] = []
+
+    def make(**environment: str) -> LineProject:
+        folder = tmp_path_factory.mktemp("project")
+        shutil.copy(shared / "tiny.yaml", folder)
+        save_recipe(folder)
+        made.append(LineProject(folder, {"RESEED_CACHE": str(shared / "cache"), **environment}))
+        return made[-1]
+
+    yield make
+    for project in made:
+        project.stop()
+
+
+@pytest.fixture(scope="session")
+def served(make_project: MakeProject) -> Iterator[LineProject]:
+    """A copy of the repository with the tiny recipe and profile, and its Prefect server."""
+    project = make_project(PLANTED_SECRET="a-value-that-must-not-travel")
+    listed = subprocess.run(["git", "-C", ROOT, "ls-files", "-z"], capture_output=True, text=True, check=True)
+    for name in filter(None, listed.stdout.split("\0")):
+        (project.folder / name).parent.mkdir(parents=True, exist_ok=True)
+        if (ROOT / name).is_file():
+            shutil.copy(ROOT / name, project.folder / name)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = int(probe.getsockname()[1])
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in project.environment.items():
+            patch.setenv(name, value)
+        up(project.folder, port, say=lambda _: None)
+    yield project
+    down(project.folder, say=lambda _: None)
+
+
+@pytest.fixture(scope="session")
+def undisturbed(served: LineProject) -> LineProject:
+    """The project after one whole run of the line, its output in `output.txt`."""
+    code, output = served.line()
+    (served.folder / "output.txt").write_text(output)
+    assert code == 0, output
+    return served

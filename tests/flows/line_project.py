@@ -1,0 +1,141 @@
+"""A folder with the tiny recipe and profile, the `reseed` command started in it as a user does, and what it leaves behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from hashlib import sha256
+from pathlib import Path
+from typing import IO
+
+import psutil
+
+from reseed.store import ArtifactStore
+
+RESEED = Path(sys.executable).parent / "reseed"
+MARK = "RESEED_TEST_PROJECT"  # in the environment of every process that is started here
+PATIENCE = 400  # seconds for a whole line, which takes 45 on two idle cores
+
+
+@dataclass(frozen=True)
+class LineProject:
+    """A user's working folder."""
+
+    folder: Path
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def whole_environment(self) -> dict[str, str]:
+        """Nothing of the user's Weights & Biases account; the folder's own mark."""
+        ours = {MARK: str(self.folder), "NO_COLOR": "1", "COLUMNS": "200", **self.environment}
+        return {k: v for k, v in os.environ.items() if not k.startswith("WANDB_")} | {"WANDB_MODE": "offline"} | ours
+
+    @property
+    def store(self) -> ArtifactStore:
+        """The profile's store."""
+        return ArtifactStore(str(self.folder / "store"))
+
+    def start(self, *arguments: str, log: IO[str] | int) -> subprocess.Popen[str]:
+        """The command in a process group of its own, as a shell starts it; SIGINT is not ignored."""
+        command = [str(RESEED), *arguments]
+        return subprocess.Popen(
+            command, cwd=self.folder, env=self.whole_environment, stdin=subprocess.DEVNULL, stdout=log,
+            stderr=subprocess.STDOUT, text=True, process_group=0, preexec_fn=default_interrupt,
+        )  # fmt: skip
+
+    def run(self, *arguments: str) -> tuple[int, str]:
+        """Exit code and output of a command that ends by itself."""
+        with self.start(*arguments, log=subprocess.PIPE) as process:
+            try:
+                output, _ = process.communicate(timeout=PATIENCE)
+            finally:
+                process.kill()
+        return process.returncode, output
+
+    def line(self, *arguments: str) -> tuple[int, str]:
+        """`reseed run` of the tiny recipe."""
+        return self.run("run", "tiny-recipe.yaml", "--profile", "tiny.yaml", *arguments)
+
+    def processes(self) -> list[psutil.Process]:
+        """Everything that was started here and lives."""
+        found = []
+        for process in psutil.process_iter(["environ", "status"]):
+            if (process.info["environ"] or {}).get(MARK) == str(self.folder) and process.pid != os.getpid():
+                found.append(process)
+        return [process for process in found if process.info["status"] != psutil.STATUS_ZOMBIE]
+
+    def left_after(self, seconds: float) -> list[str]:
+        """The processes that still live after so many seconds, as text; none as soon as there is none."""
+        end = time.monotonic() + seconds
+        while (left := self.processes()) and time.monotonic() < end:
+            time.sleep(0.2)
+        return [describe(process) for process in left]
+
+    def stop(self) -> None:
+        """Kill what is left."""
+        for process in self.processes():
+            kill(process)
+
+
+def default_interrupt() -> None:
+    """A job in the background of a script is started with SIGINT ignored."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def kill(process: psutil.Process) -> None:
+    """SIGKILL, if it still lives."""
+    try:
+        process.kill()
+    except psutil.NoSuchProcess:
+        return
+
+
+def describe(process: psutil.Process) -> str:
+    """What a process is."""
+    try:
+        return " ".join(process.cmdline())[:100]
+    except psutil.Error:
+        return "gone"
+
+
+def eventually(true: Callable[[], object], seconds: float = PATIENCE, every: float = 0.1) -> None:
+    """Wait until it is true."""
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(every)
+
+
+def manifests(root: Path) -> dict[str, dict[str, object]]:
+    """Every manifest in a local store, by the artifact's path."""
+    found = {path: path.read_bytes() for path in root.glob("*/*/*/manifest.json") if path.parts[-4] != "scratch"}
+    return {path.parent.relative_to(root).as_posix(): json.loads(content) for path, content in found.items()}
+
+
+def contents(root: Path) -> dict[str, dict[str, str]]:
+    """The SHA-256 of every file of every artifact in a local store, as its manifest says."""
+    return {
+        path: {file["path"]: file["sha256"] for file in manifest["files"]}  # type: ignore[attr-defined]
+        for path, manifest in manifests(root).items()
+    }
+
+
+def broken(root: Path) -> Iterator[str]:
+    """What a reader of a local store finds half-written: a manifest without its files, or files that are not what it says."""
+    for path, manifest in manifests(root).items():
+        for file in manifest["files"]:  # type: ignore[attr-defined]
+            stored = root / path / str(manifest["attempt"]) / file["path"]
+            if not stored.is_file():
+                yield f"{stored}: missing"
+            elif sha256(stored.read_bytes()).hexdigest() != file["sha256"]:
+                yield f"{stored}: not what its manifest says"
+    for ref in (root / "refs").glob("*/*/*.json"):
+        target = json.loads(ref.read_bytes())
+        if not (root / target["kind"] / target["name"] / target["key"] / "manifest.json").is_file():
+            yield f"{ref}: points at nothing"

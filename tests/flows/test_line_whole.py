@@ -1,0 +1,123 @@
+"""The whole line, undisturbed: what a run prints, stores and tracks, and that a second run does nothing again."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from pathlib import Path
+
+import pytest
+from line_project import LineProject, broken, contents, manifests
+
+pytestmark = pytest.mark.slow
+KINDS = {"shard": 6, "rows": 1, "curated": 1, "partition": 1, "adapter": 1, "predictions": 2, "results": 1}
+ABSOLUTE = re.compile(r"""(?<![\w.~…*:/}>-])/(?:tmp|home|root|var|usr|work|Users|private)/[^\s"'<]*|file://""")
+
+
+def only(root: Path, kind: str) -> tuple[dict[str, object], Path]:
+    """The only artifact of a kind: its manifest and its files' folder."""
+    ((path, manifest),) = [entry for entry in manifests(root).items() if entry[0].startswith(f"{kind}/")]
+    return manifest, root / path / str(manifest["attempt"])
+
+
+def test_every_artifact_is_there_and_nothing_else(undisturbed: LineProject) -> None:
+    root = undisturbed.folder / "store"
+    assert list(broken(root)) == []
+    kinds = [path.split("/")[0] for path in manifests(root)]
+    assert {kind: kinds.count(kind) for kind in kinds} == KINDS
+    known = {
+        root / path / str(m["attempt"]) / name for path, m in manifests(root).items() for name in contents(root)[path]
+    }
+    known |= {root / path / "manifest.json" for path in manifests(root)} | set((root / "refs").rglob("*.json"))
+    left = {path for path in root.rglob("*") if path.is_file()} - known
+    assert {path for path in left if path.suffix != ".lock"} == set(), "no checkpoints, no parts of anything"
+
+
+def test_manifests_tell_where_things_came_from(undisturbed: LineProject) -> None:
+    root = undisturbed.folder / "store"
+    every = manifests(root)
+    for path, manifest in every.items():
+        assert manifest["attempt"]
+        assert {"torch", "transformers", "ray", "prefect"} <= set(manifest["packages"])  # type: ignore[call-overload]
+        for given in manifest["inputs"].values():  # type: ignore[attr-defined]
+            assert given in every, f"{path} says that it came from {given}"
+    adapter, _ = only(root, "adapter")
+    assert adapter["seed"] == 0
+    assert adapter["metrics"]["steps"] > 27  # type: ignore[index]
+    assert list(adapter["inputs"]) == ["partition"]  # type: ignore[call-overload]
+    results, _ = only(root, "results")
+    assert set(results["inputs"]) == {  # type: ignore[call-overload]
+        "partition default", "adapter default seed 0", "predictions default seed 0", "predictions untrained",
+    }  # fmt: skip
+
+
+def test_rows_too_long_for_the_generator_are_counted(undisturbed: LineProject) -> None:
+    manifest, folder = only(undisturbed.folder / "store", "curated")
+    assert manifest["metrics"]["dropped"]["too-long"] == 4  # type: ignore[index]
+    kept = [json.loads(line) for line in (folder / "rows.jsonl").read_text().splitlines()]
+    assert kept
+    assert all(len(row["original_text"]) < 200 for row in kept)
+
+
+def test_an_adapter_is_two_files_that_name_no_place(undisturbed: LineProject) -> None:
+    manifest, folder = only(undisturbed.folder / "store", "adapter")
+    names = {file["path"] for file in manifest["files"]}  # type: ignore[attr-defined]
+    assert names == {"adapter/adapter_config.json", "adapter/adapter_model.safetensors", "curve.jsonl"}
+    config = json.loads((folder / "adapter" / "adapter_config.json").read_text())
+    assert not config["base_model_name_or_path"].startswith("/")
+    curve = [json.loads(line) for line in (folder / "curve.jsonl").read_text().splitlines()]
+    validated = [point["step"] for point in curve if point["validation"] is not None]
+    assert validated[0] == 9
+    assert validated[-1] == manifest["metrics"]["steps"]  # type: ignore[index]
+
+
+def test_no_text_in_the_store_names_a_place_or_holds_a_secret(undisturbed: LineProject) -> None:
+    found = []
+    for path in (undisturbed.folder / "store").rglob("*"):
+        if path.is_file() and path.suffix not in {".safetensors", ".lock"}:
+            text = path.read_text(encoding="utf-8")
+            found += [f"{path}: {hit.group()[:80]}" for hit in ABSOLUTE.finditer(text)]
+            found += [str(path) for _ in re.finditer(re.escape(undisturbed.environment["PLANTED_SECRET"]), text)]
+    assert found == []
+
+
+def test_results_as_json_and_as_pages(undisturbed: LineProject) -> None:
+    code, output = undisturbed.run("results", "tiny", "--json", "--profile", "tiny.yaml")
+    assert code == 0, output
+    found = json.loads(output)
+    assert {"experiment", "question", "metric", "rows", "train_rows", "untrained", "variants", "gain"} <= set(found)
+    (variant,) = found["variants"]
+    assert [member["seed"] for member in variant["members"]] == [0]
+    assert {"mean", "std", "ensemble"} <= set(variant)
+    _, folder = only(undisturbed.folder / "store", "results")
+    assert {path.name for path in folder.iterdir()} == {"results.json", "report.md", "report.html"}
+    assert "<html" in (folder / "report.html").read_text()
+
+
+def test_one_offline_run_of_weights_and_biases_a_member(undisturbed: LineProject) -> None:
+    manifest, _ = only(undisturbed.folder / "store", "adapter")
+    runs = [path.name for path in (undisturbed.folder / ".reseed" / "wandb" / "wandb").glob("offline-run-*")]
+    assert len(runs) == 1
+    assert runs[0].endswith(str(manifest["key"])[:16])
+
+
+def test_it_says_what_it_does_and_ends_with_a_table(undisturbed: LineProject) -> None:
+    output = (undisturbed.folder / "output.txt").read_text()
+    for said in ("generate: rows: 48 of 48", "dropped: {", "train, ", "step 9, validation loss", "± std", "untrained"):
+        assert said in output, output
+    assert "Traceback" not in output
+
+
+def test_a_second_run_does_nothing_again(undisturbed: LineProject) -> None:
+    root = undisturbed.folder / "store"
+    before = {path: path.stat().st_mtime_ns for path in root.glob("*/*/*/manifest.json")}
+    begin = time.monotonic()
+    code, output = undisturbed.line()
+    seconds = time.monotonic() - begin
+    assert code == 0, output
+    assert output.count(": in the store") == 7, output  # rows, curated, partition, adapter, 2 predictions, results
+    assert ": done in" not in output
+    assert {path: path.stat().st_mtime_ns for path in root.glob("*/*/*/manifest.json")} == before
+    assert seconds < 30, "nothing heavy was started"
+    assert undisturbed.left_after(10) == []
