@@ -24,6 +24,8 @@ from reseed.records import LossPoint
 from reseed.tracking import Tracker
 
 folder = Path(sys.argv[1])
+broken = Tracker("f" * 32, "group of members", "default seed 9", {"rank": 8, "seed": 9}, folder)
+broken.point(LossPoint(7, train=9.0))  # this member fails, and nobody ends its run
 for seed in (0, 1):
     key = f"{seed:032x}"[::-1]  # only the first sixteen digits name the run
     tracker = Tracker(key, "group of members", f"default seed {seed}", {"rank": 8, "seed": seed}, folder)
@@ -97,7 +99,10 @@ def test_two_members_in_one_process_are_two_runs_with_their_own_steps(nobody: Pa
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stdout.strip() == "offline"
     runs = read_back(tmp_path / "runs")
-    assert set(runs) == {"0" * 16, "1" + "0" * 15}
+    assert set(runs) == {"0" * 16, "1" + "0" * 15, "f" * 16}
+    ((broken, history),) = runs.pop("f" * 16)
+    assert broken["config"] == {"rank": 8, "seed": 9}
+    assert [(item["_step"], item["train/loss"]) for item in history] == [(7, 9)]
     for seed, ((summary, history),) in enumerate(runs.values()):
         assert (summary["name"], summary["project"], summary["state"]) == (f"default seed {seed}", "reseed", "finished")
         assert summary["config"] == {"rank": 8, "seed": seed}
