@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +68,9 @@ def save_adapter(model: Any, folder: Path, model_name: str) -> None:
     for path in folder.iterdir():
         if path.name not in FILES:
             path.unlink()
+    written = json.loads((folder / FILES[0]).read_text(encoding="utf-8"))
+    written["target_modules"] = sorted(written["target_modules"])  # PEFT writes a set, in another order in each process
+    (folder / FILES[0]).write_text(json.dumps(written, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def verify_adapter(folder: Path, base: Any, tokenizer: Any) -> float:

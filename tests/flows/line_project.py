@@ -20,7 +20,7 @@ from reseed.store import ArtifactStore
 
 RESEED = Path(sys.executable).parent / "reseed"
 MARK = "RESEED_TEST_PROJECT"  # in the environment of every process that is started here
-PATIENCE = 400  # seconds for a whole line, which takes 45 on two idle cores
+PATIENCE = 580  # seconds for a whole line, which takes 45 on two idle cores
 
 
 @dataclass(frozen=True)
@@ -139,3 +139,17 @@ def broken(root: Path) -> Iterator[str]:
         target = json.loads(ref.read_bytes())
         if not (root / target["kind"] / target["name"] / target["key"] / "manifest.json").is_file():
             yield f"{ref}: points at nothing"
+
+
+def look(root: Path) -> None:
+    """Look at a local store for ever, and print what no reader may see."""
+    seen: dict[str, dict[str, object]] = {}
+    while True:
+        now = manifests(root)
+        for told in broken(root):
+            print(told, flush=True)
+        for path, manifest in seen.items():
+            if now.get(path) != manifest:
+                print(f"{path}: was committed, and has changed", flush=True)
+        seen |= now
+        time.sleep(0.05)

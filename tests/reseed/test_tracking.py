@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import time
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -77,40 +78,56 @@ def test_the_mode_that_is_set_wins(nobody: Path, monkeypatch: pytest.MonkeyPatch
     assert wandb_mode() == mode
 
 
-def read_back(folder: Path) -> dict[str, list[tuple[dict[str, Any], list[dict[str, Any]]]]]:
-    """The offline runs in `folder`: run id → its parts, each with the summary and history that wandb itself reads."""
+@dataclass
+class Run:
+    """One part of a run, as wandb itself reads it back."""
 
-    def inspect(run: Path, *options: str) -> str:
-        command = [str(Path(sys.executable).parent / "wandb"), "leet", "inspect", "--json", *options, str(run)]
-        return subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
+    config: dict[str, Any]
+    name: str
+    project: str
+    summary: dict[str, Any] = field(default_factory=dict)
+    history: list[dict[str, Any]] = field(default_factory=list)
+    ended: bool = False
 
-    found: dict[str, list[tuple[dict[str, Any], list[dict[str, Any]]]]] = {}
-    for run in sorted((folder / "wandb").glob("offline-run-*")):
-        summary = json.loads(inspect(run, "--summary"))
-        records = [json.loads(line) for line in inspect(run).splitlines()]
-        history = [record["history"]["item"] for record in records if record["type"] == "history"]
-        found.setdefault(summary["run_id"], []).append((summary, history))
+
+def read_back(folder: Path) -> dict[str, list[Run]]:
+    """The offline runs in `folder`: run id → its parts."""
+    found: dict[str, list[Run]] = {}
+    for place in sorted((folder / "wandb").glob("offline-run-*")):
+        command = [str(Path(sys.executable).parent / "wandb"), "leet", "inspect", "--json", str(place)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+        records = [json.loads(line) for line in done.stdout.splitlines()]
+        begun = next(record["run"] for record in records if record["type"] == "run")
+        config = {key: value for key, value in begun["config"]["update"].items() if not key.startswith("_")}
+        run = Run(config, begun["display_name"], begun["project"])
+        for record in records:
+            if record["type"] == "summary":
+                run.summary.update(record["summary"].get("update", {}))
+            elif record["type"] == "history":
+                run.history.append(record["history"]["item"])
+        run.ended = records[-1]["type"] == "exit"
+        found.setdefault(begun["run_id"], []).append(run)
     return found
 
 
 def test_two_members_in_one_process_are_two_runs_with_their_own_steps(nobody: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-c", TWO_MEMBERS, str(tmp_path / "runs")]
-    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stdout.strip() == "offline"
     runs = read_back(tmp_path / "runs")
     assert set(runs) == {"0" * 16, "1" + "0" * 15, "f" * 16}
-    ((broken, history),) = runs.pop("f" * 16)
-    assert broken["config"] == {"rank": 8, "seed": 9}
-    assert [(item["_step"], item["train/loss"]) for item in history] == [(7, 9)]
-    for seed, ((summary, history),) in enumerate(runs.values()):
-        assert (summary["name"], summary["project"], summary["state"]) == (f"default seed {seed}", "reseed", "finished")
-        assert summary["config"] == {"rank": 8, "seed": seed}
-        assert (summary["summary"]["best_step"], summary["summary"]["best_loss"]) == (3 + seed, 0.5 + seed)
+    (broken,) = runs.pop("f" * 16)
+    assert broken.config == {"rank": 8, "seed": 9}
+    assert [(item["_step"], item["train/loss"]) for item in broken.history] == [(7, 9)]
+    for seed, (run,) in enumerate(runs.values()):
+        assert (run.name, run.project, run.ended) == (f"default seed {seed}", "reseed", True)
+        assert run.config == {"rank": 8, "seed": seed}
+        assert (run.summary["best_step"], run.summary["best_loss"]) == (3 + seed, 0.5 + seed)
         steps = [1, 2, 3 + seed]
-        assert [item["_step"] for item in history] == steps
-        assert [item["train/loss"] for item in history] == [10 * (seed + 1) - step for step in steps]
-        assert [item.get("validation/loss") for item in history] == [None, None, 0.5 + seed]
+        assert [item["_step"] for item in run.history] == steps
+        assert [item["train/loss"] for item in run.history] == [10 * (seed + 1) - step for step in steps]
+        assert [item.get("validation/loss") for item in run.history] == [None, None, 0.5 + seed]
 
 
 def test_a_member_that_goes_on_writes_into_the_run_it_began(
@@ -125,4 +142,4 @@ def test_a_member_that_goes_on_writes_into_the_run_it_began(
         time.sleep(1.1)  # an offline run's folder is named by id and second; a member never goes on so soon
     runs = read_back(tmp_path)
     assert set(runs) == {"abcdef0123456789"}
-    assert [[item["_step"] for item in history] for _, history in runs["abcdef0123456789"]] == [[1, 2], [3, 4]]
+    assert [[item["_step"] for item in part.history] for part in runs["abcdef0123456789"]] == [[1, 2], [3, 4]]

@@ -8,7 +8,7 @@ import torch
 from tiny import save_model
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def one_thread() -> Iterator[None]:
     """Tiny tensors gain nothing from more, and a machine that is shared loses much."""
     before = torch.get_num_threads()

@@ -8,7 +8,7 @@ import torch
 from tiny import save_model
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def one_thread() -> Iterator[None]:
     """Equal bits need an equal number of threads, and tiny tensors gain nothing from more."""
     before = torch.get_num_threads()
