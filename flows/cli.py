@@ -117,8 +117,10 @@ def run(options: argparse.Namespace) -> int:
     from flows.experiment import run_experiment
     from flows.planning import load_plan
     from reseed.reporting.tables import results_table, verdict
+    from tasks.leftovers import start_server
 
     load_plan(options.recipe, options.profile, options.overrides)  # a user's mistake shows before anything starts
+    start_server()
     found = run_experiment(options.recipe, options.profile, options.overrides)
     console = open_console()
     console.print(results_table(found))

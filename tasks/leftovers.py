@@ -8,6 +8,7 @@ watcher that kills what has the mark when the flow's process is gone.
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import uuid
@@ -30,6 +31,23 @@ def end_together() -> None:
     command = [sys.executable, "-P", __file__, mark]
     _pipe = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True).stdin
     os.environ[MARK] = mark
+
+
+def start_server() -> None:
+    """Start Prefect's temporary server, where no other is named, out of reach of Ctrl-C.
+
+    A terminal's SIGINT is for every process of a command. Without the server, an interrupted flow would try for minutes
+    to tell it so. A blocked signal stays blocked in the processes that are started meanwhile.
+    """
+    if os.environ.get("PREFECT_API_URL"):
+        return
+    from prefect.server.api.server import SubprocessASGIServer
+
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        SubprocessASGIServer().start()  # the one that Prefect's clients use
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def watch(mark: str) -> None:

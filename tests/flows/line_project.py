@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import psutil
 
@@ -112,25 +112,33 @@ def eventually(true: Callable[[], object], seconds: float = PATIENCE, every: flo
         time.sleep(every)
 
 
-def manifests(root: Path) -> dict[str, dict[str, object]]:
+def manifests(root: Path) -> dict[str, dict[str, Any]]:
     """Every manifest in a local store, by the artifact's path."""
     found = {path: path.read_bytes() for path in root.glob("*/*/*/manifest.json") if path.parts[-4] != "scratch"}
     return {path.parent.relative_to(root).as_posix(): json.loads(content) for path, content in found.items()}
 
 
+def lineage(root: Path) -> dict[str, dict[str, Any]]:
+    """The manifests of all that the newest result of the tiny recipe rests on, and its own."""
+    every, target = manifests(root), json.loads((root / "refs/results/tiny/latest.json").read_bytes())
+    found, open_paths = {}, [f"{target['kind']}/{target['name']}/{target['key']}"]
+    while open_paths:
+        path = open_paths.pop()
+        found[path] = every[path]
+        open_paths += found[path]["inputs"].values()
+    return found
+
+
 def contents(root: Path) -> dict[str, dict[str, str]]:
-    """The SHA-256 of every file of every artifact in a local store, as its manifest says."""
-    return {
-        path: {file["path"]: file["sha256"] for file in manifest["files"]}  # type: ignore[attr-defined]
-        for path, manifest in manifests(root).items()
-    }
+    """The SHA-256 of every file of that lineage, as the manifests say."""
+    return {path: {file["path"]: file["sha256"] for file in m["files"]} for path, m in lineage(root).items()}
 
 
 def broken(root: Path) -> Iterator[str]:
     """What a reader of a local store finds half-written: a manifest without its files, or files that are not what it says."""
     for path, manifest in manifests(root).items():
-        for file in manifest["files"]:  # type: ignore[attr-defined]
-            stored = root / path / str(manifest["attempt"]) / file["path"]
+        for file in manifest["files"]:
+            stored = root / path / manifest["attempt"] / file["path"]
             if not stored.is_file():
                 yield f"{stored}: missing"
             elif sha256(stored.read_bytes()).hexdigest() != file["sha256"]:
@@ -143,7 +151,7 @@ def broken(root: Path) -> Iterator[str]:
 
 def look(root: Path) -> None:
     """Look at a local store for ever, and print what no reader may see."""
-    seen: dict[str, dict[str, object]] = {}
+    seen: dict[str, dict[str, Any]] = {}
     while True:
         now = manifests(root)
         for told in broken(root):

@@ -6,29 +6,28 @@ import json
 import re
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
-from line_project import LineProject, broken, contents, manifests
+from line_project import LineProject, broken, lineage, manifests
 
 pytestmark = pytest.mark.slow
 KINDS = {"shard": 6, "rows": 1, "curated": 1, "partition": 1, "adapter": 1, "predictions": 2, "results": 1}
 ABSOLUTE = re.compile(r"""(?<![\w.~…*:/}>-])/(?:tmp|home|root|var|usr|work|Users|private)/[^\s"'<]*|file://""")
 
 
-def only(root: Path, kind: str) -> tuple[dict[str, object], Path]:
+def only(root: Path, kind: str) -> tuple[dict[str, Any], Path]:
     """The only artifact of a kind: its manifest and its files' folder."""
-    ((path, manifest),) = [entry for entry in manifests(root).items() if entry[0].startswith(f"{kind}/")]
-    return manifest, root / path / str(manifest["attempt"])
+    ((path, manifest),) = [entry for entry in lineage(root).items() if entry[0].startswith(f"{kind}/")]
+    return manifest, root / path / manifest["attempt"]
 
 
 def test_every_artifact_is_there_and_nothing_else(undisturbed: LineProject) -> None:
     root = undisturbed.folder / "store"
     assert list(broken(root)) == []
-    kinds = [path.split("/")[0] for path in manifests(root)]
+    kinds = [path.split("/")[0] for path in lineage(root)]
     assert {kind: kinds.count(kind) for kind in kinds} == KINDS
-    known = {
-        root / path / str(m["attempt"]) / name for path, m in manifests(root).items() for name in contents(root)[path]
-    }
+    known = {root / path / m["attempt"] / file["path"] for path, m in manifests(root).items() for file in m["files"]}
     known |= {root / path / "manifest.json" for path in manifests(root)} | set((root / "refs").rglob("*.json"))
     left = {path for path in root.rglob("*") if path.is_file()} - known
     assert {path for path in left if path.suffix != ".lock"} == set(), "no checkpoints, no parts of anything"
@@ -36,25 +35,25 @@ def test_every_artifact_is_there_and_nothing_else(undisturbed: LineProject) -> N
 
 def test_manifests_tell_where_things_came_from(undisturbed: LineProject) -> None:
     root = undisturbed.folder / "store"
-    every = manifests(root)
+    every = lineage(root)
     for path, manifest in every.items():
         assert manifest["attempt"]
-        assert {"torch", "transformers", "ray", "prefect"} <= set(manifest["packages"])  # type: ignore[call-overload]
-        for given in manifest["inputs"].values():  # type: ignore[attr-defined]
+        assert {"torch", "transformers", "ray", "prefect"} <= set(manifest["packages"])
+        for given in manifest["inputs"].values():
             assert given in every, f"{path} says that it came from {given}"
     adapter, _ = only(root, "adapter")
     assert adapter["seed"] == 0
-    assert adapter["metrics"]["steps"] > 27  # type: ignore[index]
-    assert list(adapter["inputs"]) == ["partition"]  # type: ignore[call-overload]
+    assert adapter["metrics"]["steps"] > 27
+    assert list(adapter["inputs"]) == ["partition"]
     results, _ = only(root, "results")
-    assert set(results["inputs"]) == {  # type: ignore[call-overload]
+    assert set(results["inputs"]) == {
         "partition default", "adapter default seed 0", "predictions default seed 0", "predictions untrained",
     }  # fmt: skip
 
 
 def test_rows_too_long_for_the_generator_are_counted(undisturbed: LineProject) -> None:
     manifest, folder = only(undisturbed.folder / "store", "curated")
-    assert manifest["metrics"]["dropped"]["too-long"] == 4  # type: ignore[index]
+    assert manifest["metrics"]["dropped"]["too-long"] == 4
     kept = [json.loads(line) for line in (folder / "rows.jsonl").read_text().splitlines()]
     assert kept
     assert all(len(row["original_text"]) < 200 for row in kept)
@@ -62,14 +61,14 @@ def test_rows_too_long_for_the_generator_are_counted(undisturbed: LineProject) -
 
 def test_an_adapter_is_two_files_that_name_no_place(undisturbed: LineProject) -> None:
     manifest, folder = only(undisturbed.folder / "store", "adapter")
-    names = {file["path"] for file in manifest["files"]}  # type: ignore[attr-defined]
+    names = {file["path"] for file in manifest["files"]}
     assert names == {"adapter/adapter_config.json", "adapter/adapter_model.safetensors", "curve.jsonl"}
     config = json.loads((folder / "adapter" / "adapter_config.json").read_text())
     assert not config["base_model_name_or_path"].startswith("/")
     curve = [json.loads(line) for line in (folder / "curve.jsonl").read_text().splitlines()]
     validated = [point["step"] for point in curve if point["validation"] is not None]
     assert validated[0] == 9
-    assert validated[-1] == manifest["metrics"]["steps"]  # type: ignore[index]
+    assert validated[-1] == manifest["metrics"]["steps"]
 
 
 def test_no_text_in_the_store_names_a_place_or_holds_a_secret(undisturbed: LineProject) -> None:
@@ -99,7 +98,7 @@ def test_one_offline_run_of_weights_and_biases_a_member(undisturbed: LineProject
     manifest, _ = only(undisturbed.folder / "store", "adapter")
     runs = [path.name for path in (undisturbed.folder / ".reseed" / "wandb" / "wandb").glob("offline-run-*")]
     assert len(runs) == 1
-    assert runs[0].endswith(str(manifest["key"])[:16])
+    assert runs[0].endswith(manifest["key"][:16])
 
 
 def test_it_says_what_it_does_and_ends_with_a_table(undisturbed: LineProject) -> None:
