@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.ready
 
-.PHONY: demo test check clean
+.PHONY: demo test lint check clean
 
 demo: $(STAMP)            ## everything from nothing: the quickstart through a local Prefect server
 	$(BIN)/python -m flows.demo
@@ -11,12 +11,13 @@ demo: $(STAMP)            ## everything from nothing: the quickstart through a l
 test: $(STAMP)            ## everything from nothing: all tests
 	$(BIN)/python -m pytest
 
-check: $(STAMP)           ## what CI runs: lint, types, layers, tests
+lint: $(STAMP)            ## style, types, layers
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest
+
+check: lint test          ## what CI runs
 
 # torch first: deepspeed's build looks for it, and another version would bring gigabytes of CUDA.
 $(STAMP): requirements.lock pyproject.toml

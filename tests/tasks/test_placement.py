@@ -1,0 +1,169 @@
+"""The pool of engine actors on a real local Ray, with a tiny model."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import psutil
+import pytest
+from tiny import save_profile
+
+from reseed.profile import Profile, load_profile
+from reseed.records import Artifact, Prompt, ReseedError, Sampling
+from tasks.placement import Job, alone, awaited, connect, engine_pool, stoppable, training_slot
+
+pytestmark = pytest.mark.slow
+SHORT, ENDLESS = Sampling(4), Sampling(900, temperature=1.0)
+
+
+@pytest.fixture(scope="module")
+def profile(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Profile]:
+    """A profile with one actor, and Ray in this process."""
+    import ray
+
+    folder = tmp_path_factory.mktemp("placement")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RESEED_CACHE", str(folder / "cache"))
+        patch.delenv("RAY_ADDRESS", raising=False)
+        path = save_profile(folder, str(folder / "store"))
+        made = load_profile(str(path))
+        connect(made)
+        yield made
+        ray.shutdown()
+
+
+def job(name: str, sampling: Sampling = SHORT, text: str = "The sea") -> Job:
+    """Four prompts."""
+    return Job(name, tuple(Prompt(f"{name}{i}", f"{text} {i}") for i in range(4)), sampling, seed=1)
+
+
+def actors() -> list[psutil.Process]:
+    """The processes of engine actors that this process has started."""
+    found = psutil.Process().children(recursive=True)
+    return [process for process in found if "ray::EngineActor" in " ".join(process.cmdline())]
+
+
+def test_a_failing_job_does_not_stop_the_others(profile: Profile) -> None:
+    broken = replace(job("broken"), adapter=Artifact("adapter", "nobody", "made-it"))
+    done: list[tuple[str, dict[str, str]]] = []
+
+    def run_all() -> None:
+        with engine_pool(profile, profile.roles.generator, 3) as pool:
+            for one, answers in pool.run([job("a"), broken, job("b", text="sea " * 2000)]):
+                done.append((one.id, {answer.id: answer.finish for answer in answers}))
+
+    with pytest.raises(
+        ReseedError, match=r"^store .*: there is no adapter/nobody/made-it; run the step that makes it$"
+    ):
+        run_all()
+    (first, finishes), (second, too_long) = done
+    assert (first, second) == ("a", "b")
+    assert set(finishes) == {"a0", "a1", "a2", "a3"}
+    assert set(too_long.values()) == {"too-long"}, "an over-long prompt is an answer too"
+
+
+def test_a_model_that_cannot_be_loaded_is_told_as_it_is(profile: Profile, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    spec = profile.roles.generator.model_copy(update={"name": str(tmp_path)})
+    with engine_pool(profile, spec, 1) as pool, pytest.raises(ReseedError, match=r"cannot be loaded|tokenizer"):
+        list(pool.run([job("a")]))
+
+
+def test_the_job_of_a_killed_actor_is_done_by_its_successor(profile: Profile) -> None:
+    killed = threading.Event()
+
+    def kill_while_it_works() -> None:
+        while not (found := actors()):
+            time.sleep(0.05)
+        time.sleep(0.5)
+        found[0].kill()
+        killed.set()
+
+    with engine_pool(profile, profile.roles.generator, 2) as pool:
+        threading.Thread(target=kill_while_it_works, daemon=True).start()
+        answers = {one.id: given for one, given in pool.run([job("a", ENDLESS), job("b", ENDLESS)])}
+    assert killed.is_set()
+    with engine_pool(profile, profile.roles.generator, 2) as pool:
+        undisturbed = {one.id: given for one, given in pool.run([job("a", ENDLESS), job("b", ENDLESS)])}
+    assert answers == undisturbed
+
+
+def test_ray_outlives_the_thread_that_asked_for_it(profile: Profile) -> None:
+    """The kernel ends a local Ray with the thread that started it: that one stays."""
+    import ray
+
+    assert [thread.name for thread in threading.enumerate()].count("ray") == 1
+    assert ray.cluster_resources()["CPU"] == 2
+
+
+def test_members_that_do_not_fit_are_refused_or_wait(profile: Profile) -> None:
+    large = profile.model_copy(update={"training": profile.training.model_copy(update={"workers": 3})})
+    with (
+        pytest.raises(ReseedError, match=r"3 workers of 1 CPU .* do not fit into this Ray with 2 CPU"),
+        training_slot(large),
+    ):
+        pass
+    both = profile.model_copy(update={"training": profile.training.model_copy(update={"workers": 2})})
+    order = []
+
+    def member(name: str) -> None:
+        with training_slot(both):
+            order.append(f"{name} begins")
+            time.sleep(0.2)
+            order.append(f"{name} ends")
+
+    threads = [threading.Thread(target=member, args=(name,)) for name in "ab"]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [line.split()[1] for line in order] == ["begins", "ends", "begins", "ends"]
+
+
+def test_ctrl_c_reaches_the_threads_that_wait(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RESEED_CACHE", str(tmp_path))
+    ended: list[str] = []
+
+    def wait_for_ray() -> None:
+        try:
+            awaited(lambda: time.sleep(60))
+        except KeyboardInterrupt:
+            ended.append("waited for Ray")
+
+    def wait_for_another() -> None:
+        try:
+            with alone("member"):
+                ended.append("was let in")
+        except KeyboardInterrupt:
+            ended.append("waited for another flow")
+
+    threads = [threading.Thread(target=wait, daemon=True) for wait in (wait_for_ray, wait_for_another)]
+
+    def flow() -> None:
+        with alone("member"), stoppable():
+            for thread in threads:
+                thread.start()
+            time.sleep(0.3)
+            raise KeyboardInterrupt
+
+    begin = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        flow()
+    for thread in threads:
+        thread.join(10)
+    assert "waited for Ray" in ended
+    assert len(ended) == 2, "the other thread gave up, or was let in when the first let go"
+    assert time.monotonic() - begin < 10
+
+
+def test_a_failed_member_lets_the_others_finish() -> None:
+    with pytest.raises(ReseedError), stoppable():
+        raise ReseedError("one member")
+    assert awaited(lambda: os.getpid()) == os.getpid()
+    with pytest.raises(ValueError, match="as it is"):
+        awaited(lambda: int("as it is"))

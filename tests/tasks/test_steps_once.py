@@ -1,0 +1,109 @@
+"""A step that is done is not run again, one that fails leaves nothing, and checkpoints that are damaged are forgotten."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from reseed.records import Artifact, ReseedError
+from reseed.steps import Step
+from reseed.store import ArtifactStore
+from tasks.progress import Progress, artifact_key, progress
+from tasks.publish import move_latest
+from tasks.run_once import run_once
+from tasks.train import discard_damaged, scratch_name
+
+STEP = Step("generate", 1, "rows", "tiny", {"rows": 3})
+
+
+def write(folder: Path) -> dict[str, Any]:
+    (folder / "rows.jsonl").write_text("{}\n")
+    return {"rows": 1}
+
+
+def test_a_step_is_run_once(store: ArtifactStore) -> None:
+    runs = []
+
+    def work(folder: Path) -> dict[str, Any]:
+        runs.append(folder)
+        return write(folder)
+
+    assert run_once(store, STEP, work) == run_once(store, STEP, work) == STEP.artifact
+    assert len(runs) == 1
+    assert not runs[0].exists(), "the folder it wrote into is gone"
+    assert store.manifest(STEP.artifact).metrics == {"rows": 1}
+
+
+def test_a_step_that_fails_leaves_nothing(store: ArtifactStore) -> None:
+    def work(folder: Path) -> dict[str, Any]:
+        write(folder)
+        raise ReseedError("too late")
+
+    with pytest.raises(ReseedError, match="too late"):
+        run_once(store, STEP, work)
+    assert store.find(STEP.artifact) is None
+    assert run_once(store, STEP, write) == STEP.artifact
+
+
+@pytest.mark.parametrize("text", ["", '{"checkpoint_results": [', "{}"])
+def test_a_damaged_list_of_checkpoints_is_forgotten(store: ArtifactStore, text: str) -> None:
+    place = store.scratch(scratch_name(STEP))
+    discard_damaged(store, STEP)  # nothing there yet
+    store.fs.makedirs(f"{place}/checkpoint_1", exist_ok=True)
+    store.fs.pipe_file(f"{place}/checkpoint_manager_snapshot.json", text.encode())
+    store.fs.pipe_file(f"{place}/checkpoint_1/state.json", b"{}")
+    discard_damaged(store, STEP)
+    store.fs.invalidate_cache()
+    assert store.fs.exists(f"{place}/checkpoint_1/state.json") == (text == "{}")
+
+
+def test_latest_never_moves_back(store: ArtifactStore, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    write(tmp_path)
+
+    def publish(day: str) -> Artifact:
+        artifact = store.write(Step("publish", 1, "dataset", "nights", {"date": day}), tmp_path)
+        store.move_ref("dataset", "nights", day, artifact, expected=None)
+        return artifact
+
+    def latest() -> Artifact | None:
+        ref = store.ref("dataset", "nights", "latest")
+        return ref.artifact if ref is not None else None
+
+    first = publish("2026-11-20")
+    assert move_latest(store, "nights") == "2026-11-20"
+    publish("2026-11-19")
+    assert move_latest(store, "nights") == "2026-11-20"
+    assert latest() == first
+
+    listed = store.refs
+    newest: list[Artifact] = []
+
+    def refs_then_another_flow(kind: str, name: str) -> dict[str, Artifact]:
+        found = listed(kind, name)
+        if not newest:  # after this flow has listed the days, another one publishes a newer day and moves `latest`
+            newest.append(publish("2026-11-30"))
+            store.point(kind, name, "latest", newest[0])
+        return found
+
+    publish("2026-11-21")
+    monkeypatch.setattr(store, "refs", refs_then_another_flow)
+    assert move_latest(store, "nights") == "2026-11-30"
+    assert latest() == newest[0]
+
+
+def test_progress_counts_and_says_so(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", logger="reseed")
+    with progress("generate: rows", 10) as shown:
+        assert isinstance(shown, Progress)
+        assert shown.artifact is None, "no artifact outside a task run"
+        shown.advance(4)
+        shown.advance(6, "12 tokens/s")
+    assert caplog.messages == ["generate: rows: 4 of 10", "generate: rows: 10 of 10, 12 tokens/s"]
+
+
+def test_names_become_keys_that_prefect_takes() -> None:
+    assert artifact_key("iteration-10.b_2 Scores") == "iteration-10-b-2-scores"
+    assert json.dumps(artifact_key("Ünicode-scores")) == '"nicode-scores"'
