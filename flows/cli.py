@@ -60,6 +60,9 @@ def parser() -> argparse.ArgumentParser:
         made.add_argument("--profile", default="laptop", help="a profile's name or its YAML file (default: laptop)")
         made.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides",
                           help="as in training.epochs=2, or profile.store=s3://bucket for the profile's keys")  # fmt: skip
+    made = add("fetch", fetch, "fetch and convert the profile's models before they are needed")
+    made.add_argument("--profile", default="laptop")
+    made.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides")
     made = add("results", results, "variants × seeds: mean ± std, ensemble, the untrained model")
     made.add_argument("name", help="an experiment's name, as its recipe says")
     made.add_argument("--json", action="store_true", help="one JSON object")
@@ -125,6 +128,19 @@ def run(options: argparse.Namespace) -> int:
     console = open_console()
     console.print(results_table(found))
     console.print(verdict(found), markup=False)
+    return 0
+
+
+def fetch(options: argparse.Namespace) -> int:
+    """Fetch and convert the profile's models."""
+    from reseed.models.cache import materialise
+    from reseed.profile import load_profile
+    from reseed.recipe import split_overrides
+
+    roles = load_profile(options.profile, split_overrides(options.overrides)[1]).roles
+    for name, spec in (("generator", roles.generator), ("embedder", roles.embedder), ("student", roles.student)):
+        if spec is not None:
+            print(f"{name}: {materialise(spec).name}", flush=True)
     return 0
 
 

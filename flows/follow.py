@@ -7,11 +7,18 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
 from uuid import UUID
 
 from reseed.records import ReseedError
 
+if TYPE_CHECKING:
+    from prefect.client.orchestration import SyncPrefectClient
+    from prefect.client.schemas.objects import Log
+
 EVERY = 2.0  # seconds between two looks
+PAGE, LATE = 200, 100  # lines
+DEPLOYMENT_STEPS = re.compile(r"deployment (pull )?step", re.IGNORECASE)  # Prefect's own, the same in every run
 
 
 def start_deployment(name: str, environment: Mapping[str, str]) -> UUID:
@@ -27,28 +34,33 @@ def start_deployment(name: str, environment: Mapping[str, str]) -> UUID:
 def follow(run: UUID, api_url: str, say: Callable[[str], None] = print) -> str:
     """Print the run's log until it is over; the name of its last state, `Completed` when all went well."""
     from prefect.client.orchestration import SyncPrefectClient
-    from prefect.client.schemas.filters import LogFilter, LogFilterFlowRunId
-    from prefect.client.schemas.sorting import LogSort
 
-    said = 0
+    seen: set[UUID] = set()
     with SyncPrefectClient(api_url) as client:
         while True:
             state = client.read_flow_run(run).state
             ended = state is not None and state.is_final()
             if ended:
                 time.sleep(EVERY)  # the last lines reach the server after the state
-            while True:
-                lines = client.read_logs(
-                    LogFilter(flow_run_id=LogFilterFlowRunId(any_=[run])),
-                    limit=200,
-                    offset=said,
-                    sort=LogSort.TIMESTAMP_ASC,
-                )
-                for line in lines:
+            lines = read_log(client, run, max(0, len(seen) - LATE))
+            for line in lines:
+                if line.id not in seen and not DEPLOYMENT_STEPS.search(line.message):
                     say(f"{line.timestamp:%H:%M:%S} {line.message}")
-                said += len(lines)
-                if len(lines) < 200:
-                    break
+            seen |= {line.id for line in lines}
             if ended and state is not None:
                 return state.name or state.type.value
             time.sleep(EVERY)
+
+
+def read_log(client: SyncPrefectClient, run: UUID, offset: int) -> list[Log]:
+    """All lines from `offset` on. A line may arrive late, before others that were read already."""
+    from prefect.client.schemas.filters import LogFilter, LogFilterFlowRunId
+    from prefect.client.schemas.sorting import LogSort
+
+    wanted = LogFilter(flow_run_id=LogFilterFlowRunId(any_=[run]))
+    lines: list[Log] = []
+    while True:
+        page = client.read_logs(wanted, limit=PAGE, offset=offset + len(lines), sort=LogSort.TIMESTAMP_ASC)
+        lines += page
+        if len(page) < PAGE:
+            return lines

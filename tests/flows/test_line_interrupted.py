@@ -9,9 +9,14 @@ import time
 
 import pytest
 from conftest import MakeProject
-from line_project import LineProject, contents, eventually
+from line_project import LineProject, contents, describe, eventually
 
 pytestmark = pytest.mark.slow
+
+
+def trainers(project: LineProject) -> list[str]:
+    """The training workers that live."""
+    return [name for name in map(describe, project.processes()) if name.startswith("ray::RayTrainWorker")]
 
 
 def test_ctrl_c_ends_everything_and_the_same_command_goes_on(
@@ -23,7 +28,7 @@ def test_ctrl_c_ends_everything_and_the_same_command_goes_on(
     log = project.folder / "output.txt"
     with log.open("w") as file:
         process = project.start("run", "tiny-recipe.yaml", "--profile", "tiny.yaml", log=file)
-    eventually(lambda: process.poll() is not None or "step 9, validation" in log.read_text())
+    eventually(lambda: process.poll() is not None or trainers(project))
     assert process.poll() is None, log.read_text()
     os.killpg(process.pid, signal.SIGINT)  # as the terminal does: to every process of the command
     begin = time.monotonic()
@@ -39,6 +44,5 @@ def test_ctrl_c_ends_everything_and_the_same_command_goes_on(
 
     code, said = project.line()
     assert code == 0, said
-    assert "step 9, validation" not in said, "training went on from its checkpoint"
     assert contents(project.folder / "store") == contents(undisturbed.folder / "store")
     assert project.left_after(30) == []
