@@ -11,6 +11,7 @@ from reseed.profile import Profile, load_profile
 from reseed.recipe import Recipe, load_recipe, split_overrides
 from reseed.records import Artifact, Member
 from reseed.store import ArtifactStore
+from reseed.training.loop import micro_batch
 from tasks.leftovers import end_together
 from tasks.mistakes import quiet_mistakes
 from tasks.predict import Question
@@ -38,6 +39,8 @@ def load_plan(recipe: str, profile: str, overrides: Sequence[str]) -> Plan:
     own, place = split_overrides(overrides)
     loaded, where = load_recipe(recipe, own), load_profile(profile, place)
     variants = {name: loaded.variant(name) for name in loaded.variants}
+    for variant in variants.values():
+        micro_batch(variant.training.batch_size, where.training.workers, where.training.micro_batch_size)
     return Plan(loaded, where, variants, plan_line(loaded, where, ArtifactStore(where.store)))
 
 

@@ -141,6 +141,17 @@ def check_model_context(folder: Path, max_tokens: int) -> None:
         raise ReseedError(f"training.max_tokens: {max_tokens} is more than the model's context of {context}; lower it")
 
 
+def micro_batch(batch: int, world: int, most: int) -> int:
+    """Rows that one worker takes at once. Raises ReseedError when a step's rows cannot be shared evenly."""
+    micro = min(most, max(1, batch // world))
+    if batch % (micro * world):
+        raise ReseedError(
+            f"training.batch_size: {batch} rows a step cannot be shared by {world} workers in "
+            f"micro-batches of {micro}; choose a multiple of {micro * world}"
+        )
+    return micro
+
+
 def training_arguments(job: TrainJob, rows: int, work: Path) -> Any:
     """transformers' TrainingArguments of one rank."""
     import torch
@@ -149,12 +160,7 @@ def training_arguments(job: TrainJob, rows: int, work: Path) -> Any:
     settings = job.settings
     cuda = torch.cuda.is_available()
     bf16 = job.model.dtype == "bfloat16"
-    micro = min(job.micro_batch_size, max(1, settings.batch_size // job.world))
-    if settings.batch_size % (micro * job.world):
-        raise ReseedError(
-            f"training.batch_size: {settings.batch_size} rows a step cannot be shared by {job.world} workers in "
-            f"micro-batches of {micro}; choose a multiple of {micro * job.world}"
-        )
+    micro = micro_batch(settings.batch_size, job.world, job.micro_batch_size)
     return TrainingArguments(
         output_dir=str(work),
         seed=job.seed,

@@ -46,14 +46,23 @@ def test_a_file_that_is_not_there(served: LineProject) -> None:
 
 def test_a_file_that_cannot_be_read(served: LineProject) -> None:
     (served.folder / "cut.csv").write_bytes(b'original_text,rewritten_text,rewrite_prompt\n"a,b,c\n\xff\xfe\n')
-    assert "cut.csv: cannot be read as csv" in refused(served, "data.train=cut.csv")
+    assert "cut.csv: is not UTF-8 text" in (message := refused(served, "data.train=cut.csv"))
+    assert "save it as csv in UTF-8" in message
 
 
 def test_a_column_that_is_not_there(served: LineProject) -> None:
     name = save_csv(
         served.folder / "columns.csv", [("a", "b", "c")], ("original_text", "rewriten_text", "rewrite_prompt")
     )
-    assert "column 'rewritten_text' is missing (did you mean 'rewriten_text'?)" in refused(served, f"data.train={name}")
+    assert "columns.csv: no column 'rewritten_text' (did you mean 'rewriten_text'?)" in refused(
+        served, f"data.train={name}"
+    )
+
+
+def test_a_batch_that_cannot_be_shared(served: LineProject) -> None:
+    message = refused(served, "training.batch_size=6")
+    assert "training.batch_size: 6 rows a step cannot be shared by 1 workers in micro-batches of 4" in message
+    assert "choose a multiple of 4" in message
 
 
 def test_nothing_left_after_curation(served: LineProject) -> None:
@@ -71,19 +80,15 @@ def test_more_workers_than_the_machine_has(served: LineProject) -> None:
 
 
 def test_mistakes_that_only_a_worker_sees_are_not_tried_again(served: LineProject) -> None:
-    """Three variants with a mistake each: the first one's is the command's message, the others' are in its log."""
+    """Two variants with a mistake each: the first one's is the command's message, the other's is in its log."""
     name = save_csv(served.folder / "good.csv", good_rows())
-    variants = (
-        "{long: {training: {max_tokens: 4096}}, uneven: {training: {batch_size: 6}}, "
-        "nowhere: {training: {targets: [q_proj, kv_proj]}}}"
-    )
+    variants = "{long: {training: {max_tokens: 4096}}, nowhere: {training: {targets: [q_proj, kv_proj]}}}"
     given = [f"data.train={name}", f"variants={variants}", "profile.store=mistakes"]
     code, output = served.line(*[part for override in given for part in ("--set", override)])
     assert code == 2, output
     assert "Traceback" not in output
-    last = "reseed: training.max_tokens: 4096 is more than the model's context of 1024; lower it"
-    assert output.strip().splitlines()[-1] == last
-    assert "training.batch_size: 6 rows a step cannot be shared by 1 workers in micro-batches of 4" in output
+    message = "reseed: training.max_tokens: 4096 is more than the model's context of 1024; lower it"
+    assert output.splitlines().count(message) == 1
     assert "training.targets: 'kv_proj' matches no module of the model" in output
     keys = {path.parent.name for path in (served.folder / "mistakes" / "scratch" / "train").glob("*/*")}
     runs = [path.name[-16:] for path in (served.folder / ".reseed" / "wandb" / "wandb").glob("offline-run-*")]
