@@ -535,6 +535,7 @@ def test_interrupted_download_leaves_nothing(s3_store: ArtifactStore, tmp_path: 
 
 
 def fetch_quietly(url: str, artifact: Artifact) -> None:
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs start with SIGINT ignored
     try:
         ArtifactStore(url).fetch(artifact)
     except KeyboardInterrupt:
