@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from reseed.files import read_jsonl, write_jsonl
+from reseed.files import digest, read_jsonl, write_jsonl
 from reseed.problems import load_problem
 from reseed.records import Artifact, LossPoint
 from reseed.steps import Step
@@ -104,7 +104,7 @@ def worker(config: dict[str, Any]) -> None:
     store = ArtifactStore(assignment.store_url)
     rows = store.fetch(assignment.partition)
     watcher = RayWatcher(assignment, rank, local_rank)
-    with node_folder(assignment.attempt, local_rank) as work, resumed() as checkpoint:
+    with node_folder(assignment, local_rank) as work, resumed() as checkpoint:
         summary = train_loop(
             assignment.job,
             load_problem(assignment.problem),
@@ -141,13 +141,19 @@ def commit(store: ArtifactStore, assignment: Assignment, work: Path, summary: Tr
 
 
 @contextmanager
-def node_folder(attempt: str, local_rank: int) -> Iterator[Path]:
-    """A folder that the ranks of one node share, empty at the start and gone at the end."""
+def node_folder(assignment: Assignment, local_rank: int) -> Iterator[Path]:
+    """A folder that the ranks of one node share, empty at the start and gone at the end.
+
+    One flow at a time trains a member of a store, so what is there of this member was left by a worker that was killed.
+    """
     import torch
 
-    folder = Path(tempfile.gettempdir()) / f"reseed-train-{attempt}"
+    temporary = Path(tempfile.gettempdir())
+    name = f"reseed-train-{digest([assignment.store_url, assignment.step.artifact.key], 12)}"
+    folder = temporary / f"{name}-{assignment.attempt}"
     if local_rank == 0:
-        shutil.rmtree(folder, ignore_errors=True)
+        for left in temporary.glob(f"{name}-*"):
+            shutil.rmtree(left, ignore_errors=True)
         folder.mkdir()
     torch.distributed.barrier()
     try:

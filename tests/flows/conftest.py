@@ -29,7 +29,9 @@ def make_project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MakeProje
         folder = tmp_path_factory.mktemp("project")
         shutil.copy(shared / "tiny.yaml", folder)
         save_recipe(folder)
-        made.append(LineProject(folder, {"RESEED_CACHE": str(shared / "cache"), **environment}))
+        (folder / "tmp").mkdir()
+        own = {"RESEED_CACHE": str(shared / "cache"), "TMPDIR": str(folder / "tmp")}
+        made.append(LineProject(folder, own | environment))
         return made[-1]
 
     yield make
@@ -59,8 +61,10 @@ def served(make_project: MakeProject) -> Iterator[LineProject]:
 
 @pytest.fixture(scope="session")
 def undisturbed(served: LineProject) -> LineProject:
-    """The project after one whole run of the line, its output in `output.txt`."""
+    """The project after one whole run of the line, with its output and what it tracked in text files."""
     code, output = served.line()
     (served.folder / "output.txt").write_text(output)
+    runs = [path.name for path in (served.folder / ".reseed" / "wandb" / "wandb").glob("offline-run-*")]
+    (served.folder / "wandb-runs.txt").write_text("\n".join(runs))
     assert code == 0, output
     return served
