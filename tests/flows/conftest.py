@@ -29,9 +29,7 @@ def make_project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MakeProje
         folder = tmp_path_factory.mktemp("project")
         shutil.copy(shared / "tiny.yaml", folder)
         save_recipe(folder)
-        (folder / "tmp").mkdir()
-        own = {"RESEED_CACHE": str(shared / "cache"), "TMPDIR": str(folder / "tmp")}
-        made.append(LineProject(folder, own | environment))
+        made.append(LineProject(folder, {"RESEED_CACHE": str(shared / "cache"), **environment}))
         return made[-1]
 
     yield make
