@@ -68,7 +68,17 @@ class TrainingSettings(Section):
     evaluate_every: int = Field(10, ge=1)
     max_tokens: int = Field(512, ge=16)
     loss_on: Literal["completion", "all"] = "completion"
-    zero_stage: Literal[2] = 2
+    zero_stage: Literal[1, 2, 3] = 2
+    offload: Literal["none", "optimizer", "parameters"] = "none"  # into CPU memory; with the parameters, both
+
+    @model_validator(mode="after")
+    def _offload_fits(self) -> TrainingSettings:
+        if self.offload == "parameters" and self.zero_stage != 3:
+            raise ValueError(
+                "offload 'parameters' needs zero_stage 3, which divides the parameters among the workers, "
+                f"saw {self.zero_stage}; set zero_stage: 3, or offload: optimizer"
+            )
+        return self
 
 
 class PredictionSettings(Section):

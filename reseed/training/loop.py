@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,6 +16,8 @@ from reseed.problems import Problem
 from reseed.recipe import TrainingSettings
 from reseed.records import LossPoint, ReseedError, Row
 from reseed.training.adapters import adapter_digest, add_adapter, verify_adapter
+from reseed.training.checkpoints import check_origin, origin_of, prepare_work
+from reseed.training.divided import is_divided, verify_divided
 from reseed.training.tokens import encode
 from reseed.training.zero import deepspeed_settings
 
@@ -83,28 +84,32 @@ def train(
         for rows in (train_rows, validation_rows)
     ]
     check_model_context(folder, job.settings.max_tokens)
+    origin = origin_of(job, folder, train_rows)
+    if resume is not None:
+        check_origin(resume, origin)
     from reseed.training.trainer import barrier, build_trainer
 
     arguments = training_arguments(job, len(encoded[0].examples), work)  # first: it starts the process group
     model = add_adapter(load_model(folder, job.model), job.settings, job.seed)
     fresh = adapter_digest(model)
-    if resume is not None:
-        check_world(resume, job.world)
-        if arguments.local_process_index == 0:  # the ranks of a node share the folder
-            restore(resume, work)
-        barrier()
+    if arguments.local_process_index == 0:  # the ranks of a node share the folder
+        prepare_work(work, origin, resume)
+    barrier()
     trainer = build_trainer(
         model, arguments, encoded[0].examples, encoded[1].examples, tokenizer.pad_token_id, job, watcher
     )
     if job.deepspeed and not trainer.is_deepspeed_enabled:
         raise ReseedError("training: DeepSpeed was asked for but is off; unset ACCELERATE_USE_CPU in the worker")
     trainer.train(resume_from_checkpoint=str(work / "checkpoint-resumed") if resume is not None else None)
+    adapter = work / "best" / "adapter"
+    divided = is_divided(model)
+    shift = verify_divided(model, adapter, tokenizer) if divided else 0.0
     if not trainer.is_world_process_zero():
         return None
     best = json.loads((work / "best" / "best.json").read_text())
     curve = tuple(LossPoint(**point) for point in best.pop("curve"))
-    base = model.unload()  # a second copy of a large model would not fit
-    shift = verify_adapter(work / "best" / "adapter", base, tokenizer)
+    if not divided:
+        shift = verify_adapter(adapter, model.unload(), tokenizer)  # a second copy of a large model would not fit
     return TrainSummary(
         best_step=best["step"],
         best_loss=best["loss"],
@@ -115,22 +120,6 @@ def train(
         tokens_seen=sum(len(example.ids) for example in encoded[0].examples),
         curve=curve,
     )
-
-
-def restore(checkpoint: Path, work: Path) -> None:
-    """Lay a checkpoint's two parts, the trainer's state and the best adapter so far, into a fresh work folder."""
-    shutil.copytree(checkpoint / "best", work / "best", dirs_exist_ok=True)
-    shutil.copytree(checkpoint / "state", work / "checkpoint-resumed", dirs_exist_ok=True)
-
-
-def check_world(checkpoint: Path, world: int) -> None:
-    """Refuse a ZeRO checkpoint of another number of workers: each one's shard is its own (DeepSpeed#3810)."""
-    shards = len(list((checkpoint / "state").glob("global_step*/*_optim_states.pt")))
-    if shards not in (0, world):
-        raise ReseedError(
-            f"training: the checkpoint is of {shards} workers and cannot go on with {world}; set the profile's "
-            f"training.workers to {shards}, or begin anew"
-        )
 
 
 def check_model_context(folder: Path, max_tokens: int) -> None:
@@ -159,7 +148,7 @@ def training_arguments(job: TrainJob, rows: int, work: Path) -> Any:
 
     settings = job.settings
     cuda = torch.cuda.is_available()
-    bf16 = job.model.dtype == "bfloat16"
+    dtype = job.model.dtype
     micro = micro_batch(settings.batch_size, job.world, job.micro_batch_size)
     return TrainingArguments(
         output_dir=str(work),
@@ -173,9 +162,10 @@ def training_arguments(job: TrainJob, rows: int, work: Path) -> Any:
         lr_scheduler_type="linear",
         weight_decay=0.0,
         max_grad_norm=1.0,
-        bf16=bf16 and job.deepspeed,
+        bf16=dtype == "bfloat16" and job.deepspeed,
+        fp16=dtype == "float16" and job.deepspeed,
         use_cpu=not cuda,
-        deepspeed=deepspeed_settings(settings.zero_stage, bf16) if job.deepspeed else None,
+        deepspeed=deepspeed_settings(settings, dtype) if job.deepspeed else None,
         eval_strategy="steps",
         eval_steps=settings.evaluate_every,
         save_strategy="steps",

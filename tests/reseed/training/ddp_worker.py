@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tiny_rows import PROBLEM, SHORT, PowerError, Recorder, job, rows
+from tiny_rows import CURVE, PROBLEM, PowerError, Recorder, job, rows
 
 from reseed.records import ReseedError
 from reseed.training.loop import train
@@ -35,8 +35,9 @@ class Silent(Recorder):
 
 
 def run(model: Path, out: Path, spec: dict[str, Any]) -> None:
-    settings = SHORT.model_copy(update=spec.get("settings", {}))
+    settings = CURVE.model_copy(update=spec.get("settings", {}))
     what = replace(job(model, settings=settings, micro=4 // WORLD), world=spec.get("world", WORLD), deepspeed=True)
+    what = replace(what, model=what.model.model_copy(update={"dtype": spec.get("dtype", "float32")}))
     node = out / f"node-{RANK}" if LOCAL_RANK == 0 and RANK > 0 else out
     watcher = (Recorder if LOCAL_RANK == 0 else Silent)(node / "seen", spec.get("stop_after"))
     resume = Path(spec["resume"]) if "resume" in spec else None
@@ -45,7 +46,7 @@ def run(model: Path, out: Path, spec: dict[str, Any]) -> None:
     os.environ.update(spec.get("environment", {}))
     with contextlib.suppress(PowerError):
         try:
-            summary = train(what, PROBLEM, rows(40), rows(47)[40:], node / "work", watcher, resume)
+            summary = train(what, PROBLEM, rows(80), rows(87)[80:], node / "work", watcher, resume)
             result = asdict(summary) if summary is not None else {}
         except ReseedError as error:
             result = {"error": str(error)}
