@@ -19,7 +19,7 @@ from reseed.training.adapters import adapter_digest, add_adapter, verify_adapter
 from reseed.training.checkpoints import check_origin, origin_of, prepare_work
 from reseed.training.divided import is_divided, verify_divided
 from reseed.training.tokens import encode
-from reseed.training.zero import deepspeed_settings
+from reseed.training.zero import deepspeed_settings, join_ranks
 
 if TYPE_CHECKING:
     pass
@@ -90,6 +90,8 @@ def train(
     from reseed.training.trainer import barrier, build_trainer
 
     arguments = training_arguments(job, len(encoded[0].examples), work)  # first: it starts the process group
+    if job.deepspeed:
+        join_ranks()
     model = add_adapter(load_model(folder, job.model), job.settings, job.seed)
     fresh = adapter_digest(model)
     if arguments.local_process_index == 0:  # the ranks of a node share the folder

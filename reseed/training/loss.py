@@ -50,7 +50,7 @@ def evaluation_loss(
     total = torch.zeros(2, dtype=torch.float64, device=device)
     was_training = model.training
     model.eval()
-    with torch.no_grad():  # inference tensors, gathered by ZeRO-3, could not be trained afterwards
+    with torch.inference_mode():
         for turn in range(-(-len(batches) // world)):
             mine = turn * world + rank
             batch = collate(batches[min(mine, len(batches) - 1)], pad)

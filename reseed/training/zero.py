@@ -41,6 +41,13 @@ def deepspeed_settings(settings: TrainingSettings, dtype: str) -> dict[str, Any]
     }
 
 
+def join_ranks() -> None:
+    """Tell DeepSpeed of the other ranks: ZeRO-3 divides the model while it is loaded, before DeepSpeed looks by itself."""
+    import deepspeed
+
+    deepspeed.init_distributed(auto_mpi_discovery=False, verbose=False)
+
+
 def divided_parameters() -> dict[str, Any]:
     """What only ZeRO-3 has. Sized by the model's width: by DeepSpeed's own numbers a tiny model would never be divided."""
     return {"stage3_prefetch_bucket_size": "auto", "stage3_param_persistence_threshold": "auto"}
