@@ -55,7 +55,10 @@ def wait_for(ready: Callable[[], object], seconds: float = PATIENCE) -> None:
 
 @contextmanager
 def two_nodes(base: dict[str, str], place: Path) -> Iterator[dict[str, str]]:
-    """The environment of a driver of two Ray nodes, which live as long as the block; each has a temporary folder."""
+    """The environment of a driver of two Ray nodes, which live as long as the block.
+
+    Each has its own folders, as on two machines: what one rank of a node makes, no other node sees.
+    """
     address = f"127.0.0.2:{free_port()}"
     common = ["--num-cpus=1", "--disable-usage-stats", "--dashboard-agent-listen-port=0", "--block"]
     head = ["--head", f"--port={address.split(':')[1]}", "--include-dashboard=false", "--node-ip-address=127.0.0.2"]
@@ -64,7 +67,8 @@ def two_nodes(base: dict[str, str], place: Path) -> Iterator[dict[str, str]]:
     try:
         for number, own in enumerate((head, [f"--address={address}", "--node-ip-address=127.0.0.3"])):
             (place / f"node-{number}").mkdir()
-            environment = base | {"TMPDIR": str(place / f"node-{number}")}
+            own_place = {"TMPDIR": str(place / f"node-{number}"), "RESEED_CACHE": str(place / f"cache-{number}")}
+            environment = base | own_place
             with (place / f"node-{number}.txt").open("w") as log:
                 command = [str(RAY), "start", *own, *common]
                 started.append(subprocess.Popen(command, env=environment, cwd=place, stdout=log, stderr=log))
