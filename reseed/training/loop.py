@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from reseed.models.cache import materialise
-from reseed.models.loading import load_model
+from reseed.models.loading import hush, load_model
 from reseed.models.names import ModelSpec
+from reseed.models.sizes import Size, described, sizes
 from reseed.models.tokenizers import load_tokenizer
 from reseed.problems import Problem
 from reseed.recipe import TrainingSettings
 from reseed.records import LossPoint, ReseedError, Row
-from reseed.training.adapters import adapter_digest, add_adapter, verify_adapter
+from reseed.training.adapters import adapter_digest, add_adapter, check_stock_names, verify_adapter
 from reseed.training.tokens import encode
 from reseed.training.zero import deepspeed_settings
 
@@ -47,11 +48,16 @@ class TrainSummary:
     adapter_digest_start: str
     logit_shift: float
     tokens_seen: int
+    parameters: dict[str, Size]  # by group, on rank 0
     curve: tuple[LossPoint, ...]
 
 
 class Watcher(Protocol):
     """Whoever listens to one rank's loop: Ray Train, a tracker, a test."""
+
+    def note(self, text: str) -> None:
+        """A line for whoever follows the run; rank 0 only."""
+        ...
 
     def point(self, point: LossPoint) -> None:
         """A new point of the loss curve; rank 0 only."""
@@ -76,6 +82,7 @@ def train(
     Returns the summary on rank 0, None elsewhere. With `resume`, a folder that `Watcher.checkpoint` was given, the run
     goes on as if it had never stopped.
     """
+    hush()
     folder = materialise(job.model)
     tokenizer = load_tokenizer(folder)
     encoded = [
@@ -88,6 +95,9 @@ def train(
     arguments = training_arguments(job, len(encoded[0].examples), work)  # first: it starts the process group
     model = add_adapter(load_model(folder, job.model), job.settings, job.seed)
     fresh = adapter_digest(model)
+    groups = sizes(model)
+    if arguments.process_index == 0:
+        watcher.note(described(groups))
     if resume is not None:
         check_world(resume, job.world)
         if arguments.local_process_index == 0:  # the ranks of a node share the folder
@@ -105,6 +115,7 @@ def train(
     curve = tuple(LossPoint(**point) for point in best.pop("curve"))
     base = model.unload()  # a second copy of a large model would not fit
     shift = verify_adapter(work / "best" / "adapter", base, tokenizer)
+    check_stock_names(work / "best" / "adapter", folder)
     return TrainSummary(
         best_step=best["step"],
         best_loss=best["loss"],
@@ -113,6 +124,7 @@ def train(
         adapter_digest_start=fresh,
         logit_shift=shift,
         tokens_seen=sum(len(example.ids) for example in encoded[0].examples),
+        parameters={group.name: group for group in groups},
         curve=curve,
     )
 
