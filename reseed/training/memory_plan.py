@@ -45,19 +45,20 @@ def plan_memory(spec: ModelSpec, settings: Any, rows: int, labels: int, worlds: 
 
     model = shape_of(spec, settings)
     activations = activation_bytes(model, rows, settings.max_tokens, labels, settings.gradient_checkpointing)
-    frozen = trained = trained_bytes = 0
+    frozen = trained = 0
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             trained += parameter.numel()
-            trained_bytes += parameter.numel() * (4 if spec.dtype == "float32" else 2)
         elif spec.four_bit and group_of(name) in QUANTISED and parameter.ndim == 2:
             frozen += four_bit_bytes(parameter.numel(), spec.four_bit == "nf4-double")
         else:
             frozen += parameter.numel() * getattr(torch, spec.dtype).itemsize
     moments = 2 if "8bit" in settings.optimizer else 8
-    master = 0 if spec.dtype == "float32" else 4
     plans = []
     for stage, world in worlds.items():
+        # DeepSpeed trains a 16-bit adapter with a 32-bit copy in the optimiser; without it the adapter is in 32 bit.
+        copied = stage > 0 and spec.dtype != "float32"
+        trained_bytes, master = trained * (2 if copied else 4), 4 if copied else 0
         plans.append(
             Memory(
                 zero_stage=stage,
