@@ -56,7 +56,8 @@ class DataSettings(Section):
 class TrainingSettings(Section):
     """How one member is trained. `batch_size` counts rows a step over all workers."""
 
-    method: Literal["lora"] = "lora"
+    method: Literal["lora", "qlora"] = "lora"  # qlora: the base in 4 bit, a mixture's experts too
+    double_quantization: bool = False  # of the 4-bit base's scales
     rank: int = Field(8, ge=1)
     alpha: int = Field(16, ge=1)
     dropout: float = Field(0.0, ge=0, lt=1)
@@ -64,6 +65,8 @@ class TrainingSettings(Section):
     epochs: float = Field(1.0, gt=0)
     learning_rate: float = Field(2e-4, gt=0)
     warmup_steps: int = Field(0, ge=0)
+    optimizer: Literal["adamw", "adamw-8bit", "paged-adamw-8bit"] = "adamw"  # 8 bit: bitsandbytes, on a GPU
+    gradient_checkpointing: bool = False  # a third more time, a fraction of the activations' memory
     batch_size: int = Field(8, ge=1)
     evaluate_every: int = Field(10, ge=1)
     max_tokens: int = Field(512, ge=16)
@@ -77,6 +80,11 @@ class TrainingSettings(Section):
             raise ValueError(
                 "offload 'parameters' needs zero_stage 3, which divides the parameters among the workers, "
                 f"saw {self.zero_stage}; set zero_stage: 3, or offload: optimizer"
+            )
+        if self.offload != "none" and self.optimizer != "adamw":
+            raise ValueError(
+                f"offload '{self.offload}' steps the optimiser on the CPU, where optimizer '{self.optimizer}' does not "
+                "run; set optimizer: adamw, or offload: none"
             )
         return self
 

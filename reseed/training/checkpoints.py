@@ -29,7 +29,7 @@ def origin_of(job: TrainJob, folder: Path, rows: Sequence[Row]) -> Origin:
         "deepspeed": job.deepspeed,
         "seed": job.seed,
         "model": weights_digest(folder),
-        "model.dtype": job.model.dtype,
+        **{f"model.{name}": value for name, value in job.model.model_dump(exclude={"name", "upcycle"}).items()},
         "rows": digest([row["id"] for row in rows]),
         **{f"training.{name}": value for name, value in job.settings.model_dump(mode="json").items()},
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 from reseed.models.cache import first_line
 from reseed.records import ReseedError
 from reseed.training.adapters import check_files, check_moved
+from reseed.training.expert_adapters import has_separate_experts, to_module_names
 
 
 def is_divided(model: Any) -> bool:
@@ -41,6 +43,7 @@ def verify_divided(model: Any, folder: Path, tokenizer: Any) -> float:
     parameters, and a base without adapter would have to be gathered whole.
     """
     import torch
+    from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
     told: list[str | None] = [None]
     with whole_adapter(model, changed_by=0):
@@ -57,6 +60,7 @@ def verify_divided(model: Any, folder: Path, tokenizer: Any) -> float:
             plain = model(ids).logits.float()
         moved = float((model(ids).logits.float() - plain).abs().max())
     check_moved(moved)
+    unset_hf_deepspeed_config()  # or every model that rank 0 makes from here on would wait for the others too
     return moved
 
 
@@ -66,7 +70,9 @@ def mistake_in(model: Any, folder: Path) -> str | None:
 
     try:
         check_files(folder)
-        weights = load_peft_weights(str(folder), device="cpu")
+        with tempfile.TemporaryDirectory() as place:
+            own = to_module_names(folder, Path(place) / "own") if has_separate_experts(model) else folder
+            weights = load_peft_weights(str(own), device="cpu")
         if all(float(weight.abs().max()) == 0 for name, weight in weights.items() if "lora_B" in name):
             return "adapter: every lora_B is zero, so nothing was trained; raise the learning rate or the steps"
         loaded = set_peft_model_state_dict(model, weights)

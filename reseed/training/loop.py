@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from reseed.models.cache import materialise
-from reseed.models.loading import load_model
+from reseed.models.loading import hush, load_model
 from reseed.models.names import ModelSpec
+from reseed.models.sizes import Size, described, sizes
 from reseed.models.tokenizers import load_tokenizer
 from reseed.problems import Problem
 from reseed.recipe import TrainingSettings
 from reseed.records import LossPoint, ReseedError, Row
-from reseed.training.adapters import adapter_digest, add_adapter, verify_adapter
+from reseed.training.adapters import adapter_digest, add_adapter, check_stock_names, verify_adapter
 from reseed.training.checkpoints import check_origin, origin_of, prepare_work
 from reseed.training.divided import is_divided, verify_divided
 from reseed.training.tokens import encode
@@ -48,11 +49,16 @@ class TrainSummary:
     adapter_digest_start: str
     logit_shift: float
     tokens_seen: int
+    parameters: dict[str, Size]  # by group, on rank 0
     curve: tuple[LossPoint, ...]
 
 
 class Watcher(Protocol):
     """Whoever listens to one rank's loop: Ray Train, a tracker, a test."""
+
+    def note(self, text: str) -> None:
+        """A line for whoever follows the run; rank 0 only."""
+        ...
 
     def point(self, point: LossPoint) -> None:
         """A new point of the loss curve; rank 0 only."""
@@ -77,6 +83,7 @@ def train(
     Returns the summary on rank 0, None elsewhere. With `resume`, a folder that `Watcher.checkpoint` was given, the run
     goes on as if it had never stopped.
     """
+    hush()
     folder = materialise(job.model)
     tokenizer = load_tokenizer(folder)
     encoded = [
@@ -94,6 +101,9 @@ def train(
         join_ranks()
     model = add_adapter(load_model(folder, job.model), job.settings, job.seed)
     fresh = adapter_digest(model)
+    groups = sizes(model)
+    if arguments.process_index == 0:
+        watcher.note(described(groups))
     if arguments.local_process_index == 0:  # the ranks of a node share the folder
         prepare_work(work, origin, resume)
     barrier()
@@ -112,6 +122,7 @@ def train(
     curve = tuple(LossPoint(**point) for point in best.pop("curve"))
     if not divided:
         shift = verify_adapter(adapter, model.unload(), tokenizer)  # a second copy of a large model would not fit
+    check_stock_names(adapter, folder)
     return TrainSummary(
         best_step=best["step"],
         best_loss=best["loss"],
@@ -120,6 +131,7 @@ def train(
         adapter_digest_start=fresh,
         logit_shift=shift,
         tokens_seen=sum(len(example.ids) for example in encoded[0].examples),
+        parameters={group.name: group for group in groups},
         curve=curve,
     )
 

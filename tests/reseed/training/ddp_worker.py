@@ -37,7 +37,7 @@ class Silent(Recorder):
 def run(model: Path, out: Path, spec: dict[str, Any]) -> None:
     settings = CURVE.model_copy(update=spec.get("settings", {}))
     what = replace(job(model, settings=settings, micro=4 // WORLD), world=spec.get("world", WORLD), deepspeed=True)
-    what = replace(what, model=what.model.model_copy(update={"dtype": spec.get("dtype", "float32")}))
+    what = replace(what, model=what.model.model_copy(update=spec.get("model", {})))
     node = out / f"node-{RANK}" if LOCAL_RANK == 0 and RANK > 0 else out
     watcher = (Recorder if LOCAL_RANK == 0 else Silent)(node / "seen", spec.get("stop_after"))
     resume = Path(spec["resume"]) if "resume" in spec else None

@@ -16,6 +16,7 @@ from tiny_rows import CURVE, PROBLEM, Recorder, job, rows
 
 from reseed.models.cache import materialise
 from reseed.models.loading import load_model
+from reseed.models.names import ModelSpec
 from reseed.models.tokenizers import load_tokenizer
 from reseed.training.adapters import verify_adapter
 from reseed.training.loop import train
@@ -24,6 +25,8 @@ HERE = Path(__file__).resolve().parent
 REPOSITORY = HERE.parents[2]
 WORKER = str(HERE / "ddp_worker.py")
 ADAPTER = Path("adapter_model.safetensors")
+FOUR_BIT = {"four_bit": "nf4"}
+EXPERTS = ("q_proj", "gate_proj", "up_proj", "down_proj")
 LIMIT = 300  # seconds; a hang is a failure
 
 pytestmark = pytest.mark.slow
@@ -148,7 +151,9 @@ def test_two_ranks_of_one_node(tiny_model: Path, shared_cache: Path, tmp_path: P
         "resumed-3": {"settings": three, "resume": str(tmp_path / "stopped-3" / "seen" / "step-10")},
         "optimizer": {"settings": {**two, "offload": "optimizer"}},
         "parameters": {"settings": {**three, "offload": "parameters"}},
-        "bfloat16": {"settings": three, "dtype": "bfloat16"},
+        "bfloat16": {"settings": three, "model": {"dtype": "bfloat16"}},
+        "four-bit-2": {"settings": {**two, "targets": EXPERTS}, "model": FOUR_BIT},
+        "four-bit-3": {"settings": {**three, "targets": EXPERTS}, "model": FOUR_BIT},
     }
     torchrun(tmp_path, shared_cache, tiny_model, [{"out": str(tmp_path / name), **run} for name, run in runs.items()])
     for name in ("whole-1", "whole-2", "whole-3", "optimizer", "parameters"):
@@ -162,16 +167,21 @@ def test_two_ranks_of_one_node(tiny_model: Path, shared_cache: Path, tmp_path: P
     assert "the checkpoint is of 2 workers and cannot go on with 1" in result(tmp_path / "one-worker")["error"]
     assert "training.zero_stage was 2 and is 3" in result(tmp_path / "other-stage")["error"]
     assert losses(result(tmp_path / "bfloat16")["curve"]) == pytest.approx(losses(alone["curve"]), rel=0.01)
-    for name in ("whole-3", "parameters", "bfloat16"):
-        assert_whole_adapter(tmp_path / name, tmp_path / "whole-2", tiny_model)
+    two_bits, three_bits = (losses(result(tmp_path / f"four-bit-{stage}")["curve"]) for stage in "23")
+    assert three_bits == pytest.approx(two_bits, rel=1e-4), "experts in 4 bit that take LoRA, too"
+    spec = job(tiny_model).model
+    assert_whole_adapter(tmp_path / "whole-3", tmp_path / "whole-2", spec)
+    assert_whole_adapter(tmp_path / "parameters", tmp_path / "whole-2", spec)
+    assert_whole_adapter(tmp_path / "four-bit-3", tmp_path / "four-bit-2", spec.model_copy(update=FOUR_BIT))
 
 
-def assert_whole_adapter(run: Path, like: Path, model: Path) -> None:
-    """Not the 40 bytes of a divided adapter (trl#4416): stock PEFT loads it, and it has the shapes of another stage's."""
-    folder, spec = run / "work" / "best" / "adapter", job(model).model
+def assert_whole_adapter(run: Path, like: Path, spec: ModelSpec) -> None:
+    """Not the 40 bytes of a divided adapter (trl#4416): it loads onto a whole model, and has another stage's shapes."""
+    folder = run / "work" / "best" / "adapter"
     weights, others = load_file(folder / ADAPTER), load_file(like / "work" / "best" / "adapter" / ADAPTER)
     assert {name: weight.shape for name, weight in weights.items()} == {n: w.shape for n, w in others.items()}
-    moved = verify_adapter(folder, load_model(materialise(spec), spec), load_tokenizer(model))
+    base = materialise(spec)
+    moved = verify_adapter(folder, load_model(base, spec), load_tokenizer(base))
     assert moved == pytest.approx(result(run)["logit_shift"], rel=0.1), "what the ranks found together"
 
 

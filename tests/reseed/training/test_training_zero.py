@@ -9,7 +9,6 @@ import pytest
 from tiny_rows import SHORT, job
 
 from reseed.models.cache import materialise
-from reseed.models.experts import load_separate
 from reseed.models.loading import load_model
 from reseed.recipe import load_recipe
 from reseed.records import ReseedError
@@ -46,6 +45,13 @@ def test_parameters_are_offloaded_only_where_they_are_divided(stage: int) -> Non
     assert load_recipe("quickstart", ("training.zero_stage=3", "training.offload=parameters")).training.zero_stage == 3
 
 
+@pytest.mark.parametrize("optimizer", ["adamw-8bit", "paged-adamw-8bit"])
+def test_states_in_8_bit_stay_on_the_gpu(optimizer: str) -> None:
+    told = rf"training: offload 'optimizer' steps the optimiser on the CPU, where optimizer '{optimizer}' does not run"
+    with pytest.raises(ReseedError, match=told):
+        load_recipe("quickstart", (f"training.optimizer={optimizer}", "training.offload=optimizer"))
+
+
 @pytest.mark.parametrize("separate", [False, True])
 def test_sparse_blocks_are_gathered_whole(tiny_model: Path, separate: bool) -> None:
     """Ranks that route differently would otherwise wait for each other's experts (DeepSpeed#4808)."""
@@ -55,6 +61,6 @@ def test_sparse_blocks_are_gathered_whole(tiny_model: Path, separate: bool) -> N
 
     spec = job(tiny_model).model
     folder = materialise(spec)
-    model = load_separate(folder) if separate else load_model(folder, spec)
+    model = load_model(folder, spec.model_copy(update={"separate_experts": separate}))
     apply_zero_leaf_module_config(model, DeepSpeedZeroConfig(**settings(3)["zero_optimization"]).leaf_module)
     assert get_z3_leaf_modules(model) == [layer.mlp for layer in model.model.layers]
