@@ -111,7 +111,7 @@ def test_no_thought_is_trained_or_asked_for(tokenizer: Any) -> None:
 
 def test_a_template_whose_turns_do_not_follow_its_prompt_is_refused(tokenizer: Any) -> None:
     tokenizer.chat_template = BACKWARDS
-    with pytest.raises(ReseedError, match=r"'…|Answer:.* use prompt_format: text"):
+    with pytest.raises(ReseedError, match=r"does not begin with its own prompt: .*Answer:.* use prompt_format: text"):
         answer_ids(tokenizer, "Why?", "Because.", CHATTING)
 
 
@@ -124,7 +124,6 @@ def test_a_model_without_a_template_is_refused(tokenizer: Any) -> None:
 def test_sentencepiece_begins_no_answer_with_a_second_space() -> None:
     """Llama's and Mistral's tokenizers put a space before every text: the answer alone would begin with two."""
     words = ["<unk>", "<s>", "</s>", "▁", "▁▁", "▁Why", "▁Because", "?", "."]
-    merges = [(word[:n], word[n:]) for word in words[3:7] for n in range(1, len(word)) if n == len(word) - 1]
     letters = sorted({letter for word in words[3:] for letter in word} - set(words))
     parts = [word[:n] for word in words[5:7] for n in range(2, len(word))]
     vocabulary = {token: n for n, token in enumerate(dict.fromkeys([*words, *letters, *parts]))}
