@@ -11,8 +11,11 @@ REACH = 50  # and in parts of at most so many groups
 
 
 class SeededOrder(torch.utils.data.Sampler[int]):
-    """A sampler that asks for its epoch when it begins, rather than being told: accelerate tells no sampler that it has
-    wrapped for several ranks and for a resumed epoch, and the order of the first epoch would come again."""
+    """A sampler that asks for its epoch when it begins, rather than being told: accelerate tells it to no sampler but its
+    own once it has wrapped it for several ranks and a resumed epoch, and the first epoch's order would come again.
+
+    With groups of one row the order is that of accelerate's sampler.
+    """
 
     def __init__(self, lengths: Sequence[int], group: int, seed: int, epoch: Callable[[], int]) -> None:
         self.lengths, self.group, self.seed, self.epoch = lengths, group, seed, epoch

@@ -107,13 +107,14 @@ def test_the_loss_and_its_gradient_are_those_of_full_logits(tiny_model: Path, wr
             mean = total / count
         mean.backward()
         gradients = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
-        found.append((float(mean), gradients))
+        found.append((mean.item(), gradients))
     (ours, gradients), (wanted, wanted_gradients) = found
     assert ours == pytest.approx(wanted, rel=1e-6)
     assert gradients.keys() == wanted_gradients.keys()
-    assert max(float(gradient.abs().max()) for gradient in gradients.values()) > 1e-3
+    scale = max(float(gradient.abs().max()) for gradient in wanted_gradients.values())
+    assert scale > 0
     for name, gradient in gradients.items():
-        torch.testing.assert_close(gradient, wanted_gradients[name], rtol=1e-4, atol=1e-6)
+        torch.testing.assert_close(gradient / scale, wanted_gradients[name] / scale, rtol=1e-4, atol=1e-6)
 
 
 def test_the_output_head_runs_only_where_a_label_is(model: Any) -> None:
