@@ -30,7 +30,8 @@ from reseed.problems import load_problem
 from reseed.recipe import TrainingSettings
 from reseed.records import LossPoint, Row
 from reseed.training.loop import TrainJob, train
-from reseed.training.tokens import Example, collate, encode
+from reseed.training.layout import collate
+from reseed.training.tokens import Example, encode
 
 if TYPE_CHECKING:
     import torch

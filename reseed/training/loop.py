@@ -18,6 +18,7 @@ from reseed.problems import Problem
 from reseed.recipe import TrainingSettings
 from reseed.records import LossPoint, ReseedError, Row
 from reseed.training.adapters import adapter_digest, add_adapter, check_stock_names, verify_adapter
+from reseed.training.prompts import prompt_format
 from reseed.training.tokens import encode
 from reseed.training.zero import deepspeed_settings
 
@@ -45,6 +46,7 @@ class TrainSummary:
     best_loss: float
     steps: int
     shortened_rows: int
+    dropped_rows: int
     adapter_digest_start: str
     logit_shift: float
     tokens_seen: int
@@ -85,8 +87,9 @@ def train(
     hush()
     folder = materialise(job.model)
     tokenizer = load_tokenizer(folder)
+    settings, style = job.settings, prompt_format(job.settings)
     encoded = [
-        encode(problem, rows, tokenizer, job.settings.max_tokens, job.settings.loss_on)
+        encode(problem, rows, tokenizer, settings.max_tokens, settings.loss_on, style, settings.too_long)
         for rows in (train_rows, validation_rows)
     ]
     check_model_context(folder, job.settings.max_tokens)
@@ -121,6 +124,7 @@ def train(
         best_loss=best["loss"],
         steps=trainer.state.global_step,
         shortened_rows=sum(part.shortened for part in encoded),
+        dropped_rows=sum(part.dropped for part in encoded),
         adapter_digest_start=fresh,
         logit_shift=shift,
         tokens_seen=sum(len(example.ids) for example in encoded[0].examples),
