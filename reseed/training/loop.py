@@ -19,6 +19,7 @@ from reseed.records import LossPoint, ReseedError, Row
 from reseed.training.adapters import adapter_digest, add_adapter, check_stock_names, verify_adapter
 from reseed.training.checkpoints import check_origin, origin_of, prepare_work
 from reseed.training.divided import is_divided, verify_divided
+from reseed.training.prompts import prompt_format
 from reseed.training.tokens import encode
 from reseed.training.zero import deepspeed_settings, join_ranks
 
@@ -46,6 +47,7 @@ class TrainSummary:
     best_loss: float
     steps: int
     shortened_rows: int
+    dropped_rows: int
     adapter_digest_start: str
     logit_shift: float
     tokens_seen: int
@@ -86,8 +88,9 @@ def train(
     hush()
     folder = materialise(job.model)
     tokenizer = load_tokenizer(folder)
+    settings, style = job.settings, prompt_format(job.settings)
     encoded = [
-        encode(problem, rows, tokenizer, job.settings.max_tokens, job.settings.loss_on)
+        encode(problem, rows, tokenizer, settings.max_tokens, settings.loss_on, style, settings.too_long)
         for rows in (train_rows, validation_rows)
     ]
     check_model_context(folder, job.settings.max_tokens)
@@ -128,6 +131,7 @@ def train(
         best_loss=best["loss"],
         steps=trainer.state.global_step,
         shortened_rows=sum(part.shortened for part in encoded),
+        dropped_rows=sum(part.dropped for part in encoded),
         adapter_digest_start=fresh,
         logit_shift=shift,
         tokens_seen=sum(len(example.ids) for example in encoded[0].examples),
