@@ -30,6 +30,8 @@ def add_adapter(model: Any, settings: TrainingSettings, seed: int) -> Any:
         r=settings.rank,
         lora_alpha=settings.alpha,
         lora_dropout=settings.dropout,
+        use_rslora=settings.rslora,
+        use_dora=settings.dora,
         target_modules=list(settings.targets),
         task_type="CAUSAL_LM",
     )
@@ -42,6 +44,17 @@ def add_adapter(model: Any, settings: TrainingSettings, seed: int) -> Any:
             f"training.targets: one of {wanted} matches a module that takes no LoRA ({first_line(error)}); "
             f"it has {', '.join(linear)}"
         ) from error
+
+
+def continue_adapter(model: Any, settings: TrainingSettings, seed: int, folder: Path) -> Any:
+    """A PeftModel that goes on from the adapter in `folder`; of the settings, only the dropout is new."""
+    from peft import LoraConfig, PeftModel
+    from transformers import set_seed
+
+    config = LoraConfig.from_pretrained(folder)
+    config.lora_dropout = settings.dropout
+    set_seed(seed)  # of the dropout that is to come
+    return PeftModel.from_pretrained(model, folder, config=config, is_trainable=True)
 
 
 def adapter_digest(model: Any) -> str:
