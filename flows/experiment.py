@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from prefect import flow
 from prefect.futures import PrefectFuture
 
@@ -29,7 +31,7 @@ def run_experiment(recipe: str = "quickstart", profile: str = "laptop", override
         for member in training_order(plan.recipe):
             variant, rows = plan.variants[member.variant], partitions[member.variant]
             before = start_of(variant, member)
-            start = training[before] if before is not None else None  # Prefect waits for it
+            start: Any = training[before] if before is not None else None  # Prefect waits for it
             training[member] = train.submit(variant, plan.profile, rows, member, start)
         adapters = scored(plan, {member: future.result() for member, future in training.items()})
     predictions = predict(plan.profile, questions_of(plan, partitions, adapters))

@@ -45,7 +45,8 @@ def plan_line(recipe: Recipe, profile: Profile, store: ArtifactStore) -> Line:
     """Every step's key, computed from the recipe, the profile's models, and the sources' content."""
     load_problem(recipe.problem)
     shards: dict[Artifact, Step] = {}
-    rows, curated, partitions, members = {}, {}, {}, {}
+    rows, curated, partitions = {}, {}, {}
+    members: dict[Member, Step] = {}
     predictions: dict[Member | None, Step] = {}
     for name in recipe.variants:
         variant = recipe.variant(name)

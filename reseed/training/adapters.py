@@ -53,6 +53,7 @@ def continue_adapter(model: Any, settings: TrainingSettings, seed: int, folder: 
 
     config = LoraConfig.from_pretrained(folder)
     config.lora_dropout = settings.dropout
+    config.base_model_name_or_path = model.name_or_path  # of the stored name, PEFT would ask the hub at each checkpoint
     set_seed(seed)  # of the dropout that is to come
     return PeftModel.from_pretrained(model, folder, config=config, is_trainable=True)
 

@@ -31,7 +31,8 @@ def sharded(optimizer: Any) -> bool:
 
 def gather_moments(model: Any, wrapped: Any) -> dict[str, torch.Tensor]:
     """The whole moments; `wrapped` is the optimiser as a callback sees it. Every rank must call this."""
-    optimizer, found = wrapped.optimizer, {}
+    optimizer = wrapped.optimizer
+    found: dict[str, torch.Tensor] = {}
     if sharded(optimizer):
         from deepspeed.utils import safe_get_full_optimizer_state
 

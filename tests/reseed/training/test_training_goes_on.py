@@ -15,7 +15,7 @@ from reseed.models.cache import materialise
 from reseed.models.loading import load_model
 from reseed.recipe import TrainingSettings
 from reseed.records import ReseedError
-from reseed.training.adapters import adapter_digest, continue_adapter
+from reseed.training.adapters import adapter_digest, add_adapter, continue_adapter
 from reseed.training.loop import TrainSummary, train
 
 ADAPTER = "adapter_model.safetensors"
@@ -65,6 +65,9 @@ def test_it_begins_with_the_other_s_adapter_to_the_bit(tiny_model: Path, best: P
     assert {module.p for module in model.modules() if isinstance(module, torch.nn.Dropout)} == {0.1}
     stock = PeftModel.from_pretrained(load_model(materialise(spec), spec), best / "adapter")
     assert adapter_digest(model) == adapter_digest(stock)
+    fresh = add_adapter(load_model(materialise(spec), spec), DROPPING, 0)
+    names = {kind.peft_config["default"].base_model_name_or_path for kind in (model, fresh)}
+    assert len(names) == 1, "a checkpoint that names another base makes PEFT ask the hub"
 
 
 def test_a_second_stage_is_better_from_its_first_step(
