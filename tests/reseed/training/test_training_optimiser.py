@@ -27,7 +27,9 @@ TWELVE = SHORT.model_copy(update={"epochs": 4, "evaluate_every": 4})  # twelve s
 def run(place: Path, model: Path, settings: TrainingSettings) -> tuple[TrainSummary, Path]:
     """The summary, and the folder of the last checkpoint's state."""
     watcher = Recorder(place / "seen")
-    summary = train(job(model, settings=settings), PROBLEM, rows(12), rows(16)[12:], place / "work", watcher)
+    summary = train(
+        job(model, settings=settings, sparse=False), PROBLEM, rows(12), rows(16)[12:], place / "work", watcher
+    )
     assert summary is not None
     return summary, watcher.folder / f"step-{watcher.steps[-1]}" / "state"
 

@@ -21,6 +21,10 @@ from reseed.training.tokens import encode
 ADAPTER = "adapter_model.safetensors"
 DROPPING = SHORT.model_copy(update={"dropout": 0.1, "epochs": 2})  # dropout draws random numbers in every step
 
+RICH = DROPPING.model_copy(
+    update={"gradient_checkpointing": True, "dora": True, "schedule": "cyclic", "weight_decay": 0.1, "patience": 2}
+)
+
 
 def run(
     place: Path, what: TrainJob, resume: Path | None = None, stop_after: int | None = None
@@ -39,8 +43,9 @@ def best_adapter(place: Path) -> bytes:
     return (place / "work" / "best" / "adapter" / ADAPTER).read_bytes()
 
 
-def test_one_seed_one_adapter(tiny_model: Path, tmp_path: Path) -> None:
-    (first, seen), (second, again) = (run(tmp_path / n, job(tiny_model, settings=DROPPING)) for n in "ab")
+@pytest.mark.parametrize("settings", [DROPPING, RICH], ids=["plain", "rich"])
+def test_one_seed_one_adapter(tiny_model: Path, tmp_path: Path, settings: TrainingSettings) -> None:
+    (first, seen), (second, again) = (run(tmp_path / n, job(tiny_model, settings=settings)) for n in "ab")
     assert first == second, "digest before the first step, curve, best step and all the rest"
     assert last_adapter(seen) == last_adapter(again)
     assert best_adapter(tmp_path / "a") == best_adapter(tmp_path / "b")

@@ -42,9 +42,9 @@ def test_patience_counts_evaluations_since_the_best() -> None:
 
 
 def test_training_stops_when_patience_is_used_up(tiny_model: Path, tmp_path: Path) -> None:
-    whole, _ = run(tmp_path / "whole", job(tiny_model, settings=STEEP))
+    whole, _ = run(tmp_path / "whole", job(tiny_model, settings=STEEP, sparse=False))
     patient = STEEP.model_copy(update={"patience": 2})
-    summary, watcher = run(tmp_path / "patient", job(tiny_model, settings=patient))
+    summary, watcher = run(tmp_path / "patient", job(tiny_model, settings=patient, sparse=False))
     assert whole.steps == 24
     assert summary.steps == summary.best_step + 2 < 24
     assert summary.curve == tuple(point for point in whole.curve if point.step <= summary.steps)
@@ -55,7 +55,7 @@ def test_training_stops_when_patience_is_used_up(tiny_model: Path, tmp_path: Pat
 
 
 def test_patience_survives_a_stop(tiny_model: Path, tmp_path: Path) -> None:
-    what = job(tiny_model, settings=STEEP.model_copy(update={"patience": 3}))
+    what = job(tiny_model, settings=STEEP.model_copy(update={"patience": 3}), sparse=False)
     undisturbed, seen = run(tmp_path / "undisturbed", what)
     for stop_after in (undisturbed.best_step + 1, undisturbed.steps):
         place = tmp_path / str(stop_after)
