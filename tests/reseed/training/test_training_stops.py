@@ -21,7 +21,7 @@ from reseed.training.memory import memory_explained
 from reseed.training.tokens import encode
 
 # twelve rows, three steps an epoch, evaluated at every step; it overshoots
-STEEP = SHORT.model_copy(update={"epochs": 8, "learning_rate": 1.0, "evaluate_every": 1})
+STEEP = SHORT.model_copy(update={"epochs": 6, "learning_rate": 1.0, "evaluate_every": 1})
 ADAPTER = "adapter_model.safetensors"
 
 
@@ -45,8 +45,8 @@ def test_training_stops_when_patience_is_used_up(tiny_model: Path, tmp_path: Pat
     whole, _ = run(tmp_path / "whole", job(tiny_model, settings=STEEP, sparse=False))
     patient = STEEP.model_copy(update={"patience": 2})
     summary, watcher = run(tmp_path / "patient", job(tiny_model, settings=patient, sparse=False))
-    assert whole.steps == 24
-    assert summary.steps == summary.best_step + 2 < 24
+    assert whole.steps == 18
+    assert summary.steps == summary.best_step + 2 < 18
     assert summary.curve == tuple(point for point in whole.curve if point.step <= summary.steps)
     assert watcher.steps[-1] == summary.steps, "the last state is saved as ever"
     kept = load_file(tmp_path / "patient" / "work" / "best" / "adapter" / ADAPTER)
