@@ -127,12 +127,21 @@ def ours(
     folder: Path,
 ) -> Any:
     """reseed's trainer."""
-    from reseed.training.loop import training_arguments
+    from reseed.training.arguments import training_arguments
     from reseed.training.trainer import build_trainer
 
     arguments = training_arguments(job, len(training), folder)
     model = add_adapter(model, job.settings, job.seed)
-    return build_trainer(model, arguments, training, validation, tokenizer.pad_token_id, job, Silent())
+    return build_trainer(
+        model,
+        arguments,
+        training,
+        validation,
+        tokenizer.pad_token_id,
+        job,
+        Silent(),
+        [str(n) for n in range(len(training))],
+    )
 
 
 def theirs(
