@@ -132,16 +132,9 @@ def ours(
 
     arguments = training_arguments(job, len(training), folder)
     model = add_adapter(model, job.settings, job.seed)
-    return build_trainer(
-        model,
-        arguments,
-        training,
-        validation,
-        tokenizer.pad_token_id,
-        job,
-        Silent(),
-        [str(n) for n in range(len(training))],
-    )
+    ids = [str(number) for number in range(len(training))]
+    pad = tokenizer.pad_token_id
+    return build_trainer(model, arguments, training, validation, pad, job, Silent(), ids)
 
 
 def theirs(
