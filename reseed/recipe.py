@@ -56,16 +56,30 @@ class DataSettings(Section):
 class TrainingSettings(Section):
     """How one member is trained. `batch_size` counts rows a step over all workers."""
 
-    method: Literal["lora"] = "lora"
+    method: Literal["lora", "qlora"] = "lora"  # qlora: the base in 4 bit, a mixture's experts too
+    double_quantization: bool = False  # of the 4-bit base's scales
     rank: int = Field(8, ge=1)
     alpha: int = Field(16, ge=1)
     dropout: float = Field(0.0, ge=0, lt=1)
     targets: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj")
+    rslora: bool = False  # scale by alpha / √rank instead of alpha / rank
+    dora: bool = False  # learn the length of every weight's columns apart from their direction
+    start_from: str | None = None  # a variant: each member goes on from that variant's member of the same seed
+    keep_optimizer: bool = False  # store the optimiser's state with the adapter, and take over that of `start_from`
     epochs: float = Field(1.0, gt=0)
     learning_rate: float = Field(2e-4, gt=0)
+    optimizer: Literal["adamw", "adamw-8bit", "paged-adamw-8bit"] = "adamw"  # 8 bit: bitsandbytes, on a GPU
+    schedule: Literal["linear", "cosine", "cyclic"] = "linear"  # down to 0; cyclic: `cycles` times, along a cosine
+    cycles: int = Field(3, ge=1)
     warmup_steps: int = Field(0, ge=0)
+    weight_decay: float = Field(0.0, ge=0)
+    max_grad_norm: float = Field(1.0, ge=0)  # 0: gradients are not clipped
     batch_size: int = Field(8, ge=1)
     evaluate_every: int = Field(10, ge=1)
+    choose_by: Literal["loss", "metric"] = "loss"  # metric: the problem's, of greedy answers to `metric_rows` rows
+    metric_rows: int = Field(32, ge=1)
+    patience: int | None = Field(None, ge=1)  # evaluations without a better one, after which training stops
+    gradient_checkpointing: bool = False  # a third more time, a fraction of the activations' memory
     max_tokens: int = Field(512, ge=16)
     too_long: Literal["shorten", "drop"] = "shorten"  # a row of more tokens: its source text is cut, or it is left out
     prompt_format: Literal["text", "chat"] = "text"  # the problem's own text, or the model's chat template
@@ -152,11 +166,16 @@ def load_recipe(name: str, overrides: tuple[str, ...] = ()) -> Recipe:
 
     Raises ReseedError with every mistake at once: key, value seen, what was wanted, nearest valid name.
     """
+    from reseed.stages import stage_mistakes  # which needs Recipe
+
     path = find_recipe(name)
     values = read_yaml(path)
     for text in overrides:
         values = override(values, text)
-    return validate(values, f"recipe {path.name}")
+    recipe = validate(values, f"recipe {path.name}")
+    if wrong := stage_mistakes(recipe):
+        raise ReseedError(listed(f"recipe {path.name}", wrong))
+    return recipe
 
 
 def find_recipe(name: str) -> Path:

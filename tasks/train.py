@@ -14,13 +14,14 @@ from typing import Any, NoReturn
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from reseed.line import train_step
+from reseed.line import student, train_step
 from reseed.profile import Profile
 from reseed.recipe import Recipe
 from reseed.records import Artifact, LossPoint, Member, ReseedError
 from reseed.steps import Step
 from reseed.store import ArtifactStore
 from reseed.training.loop import TrainJob
+from reseed.training.metric import judge_of
 from tasks.placement import alone, awaited, connect, store_url, training_slot
 from tasks.run_once import log
 from tasks.training_worker import Assignment, LossFeed, worker
@@ -29,10 +30,12 @@ FAILURES = 3  # of a member's workers before the member fails; each one goes on 
 
 
 @task(cache_policy=NO_CACHE, task_run_name="train {member}")
-def train(recipe: Recipe, profile: Profile, partition: Artifact, member: Member) -> Artifact:
-    """One member's adapter. `recipe` is the variant's."""
+def train(
+    recipe: Recipe, profile: Profile, partition: Artifact, member: Member, start: Artifact | None = None
+) -> Artifact:
+    """One member's adapter, which goes on from the adapter `start`. `recipe` is the variant's."""
     store = ArtifactStore(profile.store)
-    step = train_step(recipe, profile, partition, member)
+    step = train_step(recipe, profile, partition, member, start)
     if store.find(step.artifact) is None:
         connect(profile)
         with training_slot(profile), alone(f"train-{step.artifact.key}"):
@@ -56,17 +59,19 @@ def assignment_for(recipe: Recipe, profile: Profile, partition: Artifact, member
     import ray
 
     job = TrainJob(
-        model=profile.student(recipe.model),
+        model=student(recipe, profile),
         settings=recipe.training,
         seed=member.seed,
         world=profile.training.workers,
         micro_batch_size=profile.training.micro_batch_size,
+        judge=judge_of(recipe, profile),
     )
     return Assignment(
         step=step,
         problem=recipe.problem,
         job=job,
         partition=partition,
+        start=step.inputs.get("start"),
         store_url=store_url(profile),
         run_name=f"{recipe.name} {member}",
         wandb_folder=str(Path(".reseed/wandb").absolute()),
@@ -184,12 +189,16 @@ def followed(assignment: Assignment) -> Iterator[None]:
     logger, ended = log(), threading.Event()
 
     def drain() -> None:
-        points: list[LossPoint] = []
-        with suppress(ray.exceptions.RayError):  # a feed that was killed has lost points of the log, nothing else
-            points = ray.get(assignment.feed.drain.remote(), timeout=10)
-        for point in points:
+        news: list[LossPoint | str] = []
+        with suppress(ray.exceptions.RayError):  # a feed that was killed has lost lines of the log, nothing else
+            news = ray.get(assignment.feed.drain.remote(), timeout=10)
+        for point in news:
+            if isinstance(point, str):
+                logger.info("%s: %s", assignment.run_name, point)
+                continue
             kind, loss = ("train", point.train) if point.validation is None else ("validation", point.validation)
-            logger.info("%s: step %d, %s loss %.4f", assignment.run_name, point.step, kind, loss)
+            scored = f", metric {point.metric:.4f}" if point.metric is not None else ""
+            logger.info("%s: step %d, %s loss %.4f%s", assignment.run_name, point.step, kind, loss, scored)
 
     def follow() -> None:
         while not ended.wait(1.0):

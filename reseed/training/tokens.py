@@ -32,7 +32,8 @@ class Encoded:
 
     examples: list[Example]
     shortened: int
-    dropped: int = 0
+    dropped: int
+    ids: list[str]  # of the rows that the examples were made of
 
 
 def fit(problem: Problem, row: Row, tokenizer: Any, budget: int, style: PromptFormat = TEXT) -> tuple[Row, list[int]]:
@@ -65,7 +66,7 @@ def encode(
 
     A longer row is cut in its source text, or dropped where `too_long` says so or nothing is left to cut: both counted.
     """
-    examples, shortened, refused = [], 0, []
+    examples, kept, shortened, refused = [], [], 0, []
     for row in rows:
         answer = answer_ids(tokenizer, problem.prompt(row), problem.completion(row), style)
         try:
@@ -79,6 +80,7 @@ def encode(
         ids = (*prompt, *answer)
         labels = (IGNORED,) * len(prompt) + tuple(answer) if loss_on == "completion" else ids
         examples.append(Example(ids, labels, len(prompt)))
+        kept.append(row["id"])
     if refused and not examples:
         raise ReseedError(f"training.max_tokens: none of {len(rows)} rows fits into {max_tokens}; {refused[0]}")
-    return Encoded(examples, shortened, len(refused))
+    return Encoded(examples, shortened, len(refused), kept)

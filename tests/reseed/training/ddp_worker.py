@@ -17,8 +17,10 @@ from typing import Any
 import torch
 from tiny_rows import PROBLEM, SHORT, PowerError, Recorder, job, rows
 
+from reseed.models.names import ModelSpec
 from reseed.records import ReseedError
 from reseed.training.loop import train
+from reseed.training.metric import Judge
 
 RANK = int(os.environ["RANK"])
 LOCAL_RANK = int(os.environ["LOCAL_RANK"])
@@ -39,13 +41,15 @@ def run(model: Path, out: Path, spec: dict[str, Any]) -> None:
     what = replace(job(model, settings=settings, micro=4 // WORLD), world=spec.get("world", WORLD), deepspeed=True)
     node = out / f"node-{RANK}" if LOCAL_RANK == 0 and RANK > 0 else out
     watcher = (Recorder if LOCAL_RANK == 0 else Silent)(node / "seen", spec.get("stop_after"))
-    resume = Path(spec["resume"]) if "resume" in spec else None
+    resume, start = (Path(spec[name]) if name in spec else None for name in ("resume", "start"))
+    if "embedder" in spec:
+        what = replace(what, judge=Judge(ModelSpec(name=spec["embedder"], dtype="float32"), 12, True))
     result: dict[str, Any] = {}
     before = dict(os.environ)
     os.environ.update(spec.get("environment", {}))
     with contextlib.suppress(PowerError):
         try:
-            summary = train(what, PROBLEM, rows(40), rows(47)[40:], node / "work", watcher, resume)
+            summary = train(what, PROBLEM, rows(40), rows(47)[40:], node / "work", watcher, resume, start)
             result = asdict(summary) if summary is not None else {}
         except ReseedError as error:
             result = {"error": str(error)}
