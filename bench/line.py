@@ -33,6 +33,7 @@ def bare() -> dict[str, float]:
     from reseed.evaluation.embedding import load_embedder
     from reseed.evaluation.scoring import Scorer, Trained, score_experiment
     from reseed.generation.transformers_engine import TransformersEngine
+    from reseed.line import student as student_of
     from reseed.problems import load_problem
     from reseed.profile import load_profile
     from reseed.recipe import load_recipe
@@ -56,11 +57,13 @@ def bare() -> dict[str, float]:
     del engine
 
     class Silent:
+        def note(self, text: str) -> None: ...
+
         def point(self, point: LossPoint) -> None: ...
 
         def checkpoint(self, folder: Path, step: int) -> None: ...
 
-    student = profile.student(recipe.model)
+    student = student_of(recipe, profile)
     greedy = Sampling(recipe.prediction.max_new_tokens)
 
     def predict(engine: TransformersEngine, adapter: Path | None) -> dict[str, str]:

@@ -15,6 +15,8 @@ from reseed.records import ReseedError
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from reseed.profile import Profile
+    from reseed.recipe import Recipe
     from reseed.store import ArtifactStore
 
 
@@ -60,12 +62,21 @@ def parser() -> argparse.ArgumentParser:
         made.add_argument("--profile", default="laptop", help="a profile's name or its YAML file (default: laptop)")
         made.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides",
                           help="as in training.epochs=2, or profile.store=s3://bucket for the profile's keys")  # fmt: skip
+        if name == "plan":
+            made.add_argument("--memory", action="store_true", help="bytes a rank of training, for each ZeRO stage")
     made = add("fetch", fetch, "fetch and convert the profile's models before they are needed")
     made.add_argument("--profile", default="laptop")
     made.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides")
     made = add("results", results, "variants × seeds: mean ± std, ensemble, the untrained model")
     made.add_argument("name", help="an experiment's name, as its recipe says")
     made.add_argument("--json", action="store_true", help="one JSON object")
+    made.add_argument("--profile", default="laptop")
+    made.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides")
+    made = add("export", export, "a member's adapter as two files that stock PEFT loads, or merged into its base")
+    made.add_argument("artifact", help="adapter/NAME/KEY, as `reseed results NAME --json` shows it")
+    made.add_argument("folder", type=Path, help="a new folder")
+    made.add_argument("--merge", action="store_true", help="the whole 16-bit model, with the adapter merged in")
+    made.add_argument("--base", metavar="FOLDER", help="the base, where it was a local folder (with --merge)")
     made.add_argument("--profile", default="laptop")
     made.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides")
     made = add("data", data_list, "dataset versions in the store")
@@ -101,12 +112,36 @@ def plan(options: argparse.Namespace) -> int:
 
     own, place = split_overrides(options.overrides)
     recipe, profile = load_recipe(options.recipe, own), load_profile(options.profile, place)
+    if options.memory:
+        return plan_memory(recipe, profile)
     store = ArtifactStore(profile.store)
     steps = plan_line(recipe, profile, store).steps()
     for step in steps:
         state = "in the store" if store.find(step.artifact) else "would run"
         seed = f" seed {step.seed}" if step.seed is not None else ""
         print(f"{state:13} {step.verb:10} {step.artifact}{seed}")
+    return 0
+
+
+def plan_memory(recipe: Recipe, profile: Profile) -> int:
+    """Print what training will take, once for each variant whose model or training differs."""
+    from reseed.line import student
+    from reseed.reporting.memory import memory_table
+    from reseed.training.memory_plan import plan_memory as planned
+
+    workers, rows = profile.training.workers, profile.training.micro_batch_size
+    seen: dict[tuple[object, object], str] = {}
+    for name in recipe.variants:
+        variant = recipe.variant(name)
+        spec, settings = student(variant, profile), variant.training
+        if (spec, settings) in seen:
+            print(f"{name}: as {seen[spec, settings]}")
+            continue
+        seen[spec, settings] = name
+        labels = settings.max_tokens if settings.loss_on == "all" else variant.prediction.max_new_tokens
+        plans = planned(spec, settings, rows, labels, dict.fromkeys((0, 1, 2, 3), workers))
+        title = f"{name}: {spec.name}, {workers} ranks, {rows} rows × {settings.max_tokens} tokens a rank"
+        open_console().print(memory_table(title, plans))
     return 0
 
 
@@ -178,6 +213,23 @@ def results(options: argparse.Namespace) -> int:
     console = open_console()
     console.print(results_table(found))
     console.print(verdict(found), markup=False)
+    return 0
+
+
+def export(options: argparse.Namespace) -> int:
+    """Copy an adapter out of the store, or merge it."""
+    from reseed.export import export_adapter, find_adapter, merge_adapter
+
+    store = open_store(options)
+    artifact = find_adapter(store, options.artifact)
+    if not options.merge:
+        print("\n".join(f"{options.folder}/{name}" for name in export_adapter(store, artifact, options.folder)))
+        return 0
+    found = merge_adapter(store, artifact, options.folder, options.base)
+    print(
+        f"{options.folder}: the adapter moves the logits by {found.adapter_shift:.4f} on average, "
+        f"merging it by {found.merge_error:.4f}"
+    )
     return 0
 
 

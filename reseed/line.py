@@ -8,7 +8,7 @@ from typing import Any
 
 from reseed.data.sources import DATASET, Source, draw_pairs, resolve_source
 from reseed.files import digest
-from reseed.models.names import identity
+from reseed.models.names import FourBit, ModelSpec, identity
 from reseed.problems import load_problem
 from reseed.profile import Profile
 from reseed.recipe import Recipe
@@ -128,7 +128,7 @@ def train_step(
     """
     spec = {
         "problem": recipe.problem,
-        "model": identity(profile.student(recipe.model)),
+        "model": identity(student(recipe, profile)),
         "training": recipe.training.model_dump(mode="json", exclude={"start_from"}),
         "workers": profile.training.workers,
         "micro_batch_size": profile.training.micro_batch_size,
@@ -144,7 +144,7 @@ def predict_step(recipe: Recipe, profile: Profile, partition: Artifact, adapter:
     """The held-out rows answered by the student with one adapter, or by the untrained student."""
     spec = {
         "problem": recipe.problem,
-        "model": identity(profile.student(recipe.model)),
+        "model": identity(student(recipe, profile)),
         "sampling": recipe.prediction.model_dump(),
         "max_tokens": recipe.training.max_tokens,
         "batch_size": profile.engines.batch_size,  # even greedy text depends on which rows share a batch
@@ -174,6 +174,16 @@ def results_step(
     inputs |= {f"adapter {member}": step.artifact for member, step in members.items() if member.variant in scored}
     inputs |= {f"predictions {member or 'untrained'}": step.artifact for member, step in predictions.items()}
     return Step("score", 1, "results", recipe.name, spec, inputs)
+
+
+def student(recipe: Recipe, profile: Profile) -> ModelSpec:
+    """The model that a variant trains, in the form it is trained and predicts in."""
+    training = recipe.training
+    four_bit: FourBit | None = None
+    if training.method == "qlora":
+        four_bit = "nf4-double" if training.double_quantization else "nf4"
+    separate = bool({"gate_proj", "up_proj", "down_proj"} & set(training.targets))
+    return profile.student(recipe.model).model_copy(update={"four_bit": four_bit, "separate_experts": separate})
 
 
 def dataset_name(recipe: Recipe) -> str:

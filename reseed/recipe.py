@@ -56,7 +56,8 @@ class DataSettings(Section):
 class TrainingSettings(Section):
     """How one member is trained. `batch_size` counts rows a step over all workers."""
 
-    method: Literal["lora"] = "lora"
+    method: Literal["lora", "qlora"] = "lora"  # qlora: the base in 4 bit, a mixture's experts too
+    double_quantization: bool = False  # of the 4-bit base's scales
     rank: int = Field(8, ge=1)
     alpha: int = Field(16, ge=1)
     dropout: float = Field(0.0, ge=0, lt=1)

@@ -11,7 +11,7 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from reseed.files import read_jsonl, write_jsonl
-from reseed.line import predict_step
+from reseed.line import predict_step, student
 from reseed.problems import load_problem
 from reseed.profile import Profile
 from reseed.recipe import Recipe
@@ -43,8 +43,8 @@ def predict(profile: Profile, questions: Sequence[Question]) -> list[Artifact]:
             missing[step.artifact.key] = (question, step)
         else:
             log().info("%s: in the store", step.artifact)
-    for model in dict.fromkeys(profile.student(q.recipe.model) for q, _ in missing.values()):
-        own = [(q, s) for q, s in missing.values() if profile.student(q.recipe.model) == model]
+    for model in dict.fromkeys(student(q.recipe, profile) for q, _ in missing.values()):
+        own = [(q, s) for q, s in missing.values() if student(q.recipe, profile) == model]
         jobs = [job for q, s in own for job in jobs_of(store, profile, q, s)]
         answers: dict[str, list[Generation]] = {s.artifact.key: [] for _, s in own}
         open_jobs = {s.artifact.key: sum(job.id.startswith(s.artifact.key) for job in jobs) for _, s in own}

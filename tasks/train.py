@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from reseed.line import train_step
+from reseed.line import student, train_step
 from reseed.profile import Profile
 from reseed.recipe import Recipe
 from reseed.records import Artifact, LossPoint, Member, ReseedError
@@ -59,7 +59,7 @@ def assignment_for(recipe: Recipe, profile: Profile, partition: Artifact, member
     import ray
 
     job = TrainJob(
-        model=profile.student(recipe.model),
+        model=student(recipe, profile),
         settings=recipe.training,
         seed=member.seed,
         world=profile.training.workers,
@@ -189,10 +189,13 @@ def followed(assignment: Assignment) -> Iterator[None]:
     logger, ended = log(), threading.Event()
 
     def drain() -> None:
-        points: list[LossPoint] = []
-        with suppress(ray.exceptions.RayError):  # a feed that was killed has lost points of the log, nothing else
-            points = ray.get(assignment.feed.drain.remote(), timeout=10)
-        for point in points:
+        news: list[LossPoint | str] = []
+        with suppress(ray.exceptions.RayError):  # a feed that was killed has lost lines of the log, nothing else
+            news = ray.get(assignment.feed.drain.remote(), timeout=10)
+        for point in news:
+            if isinstance(point, str):
+                logger.info("%s: %s", assignment.run_name, point)
+                continue
             kind, loss = ("train", point.train) if point.validation is None else ("validation", point.validation)
             scored = f", metric {point.metric:.4f}" if point.metric is not None else ""
             logger.info("%s: step %d, %s loss %.4f%s", assignment.run_name, point.step, kind, loss, scored)

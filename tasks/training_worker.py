@@ -40,19 +40,19 @@ class Assignment:
 
 
 class LossFeed:
-    """A tiny actor between rank 0 and the flow: points of the loss curve come in, the flow drains them."""
+    """A tiny actor between rank 0 and the flow: points of the loss curve and notes come in, the flow drains them."""
 
     def __init__(self) -> None:
-        self.points: list[LossPoint] = []
+        self.news: list[LossPoint | str] = []
 
-    def put(self, point: LossPoint) -> None:
+    def put(self, news: LossPoint | str) -> None:
         """From rank 0."""
-        self.points.append(point)
+        self.news.append(news)
 
-    def drain(self) -> list[LossPoint]:
+    def drain(self) -> list[LossPoint | str]:
         """To the flow."""
-        points, self.points = self.points, []
-        return points
+        news, self.news = self.news, []
+        return news
 
 
 class RayWatcher:
@@ -72,6 +72,10 @@ class RayWatcher:
             if rank == 0
             else None
         )
+
+    def note(self, text: str) -> None:
+        """To the flow."""
+        self.assignment.feed.put.remote(text)
 
     def point(self, point: LossPoint) -> None:
         """To the tracker and the flow."""

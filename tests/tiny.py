@@ -34,7 +34,7 @@ def save_tokenizer(folder: Path, pad_is_eos: bool = True) -> None:
     tokenizer.save_pretrained(folder)
 
 
-def save_model(folder: Path, seed: int = 0) -> Path:
+def save_model(folder: Path, seed: int = 0, width: int = 32) -> Path:
     """A dense Llama of 2 layers and width 32 with its tokenizer, float32."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
@@ -43,7 +43,7 @@ def save_model(folder: Path, seed: int = 0) -> Path:
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         config = LlamaConfig(
-            vocab_size=300, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
+            vocab_size=300, hidden_size=width, intermediate_size=2 * width, num_hidden_layers=2, num_attention_heads=4,
             num_key_value_heads=2, max_position_embeddings=1024, tie_word_embeddings=True,
             bos_token_id=1, eos_token_id=2, pad_token_id=2,
         )  # fmt: skip

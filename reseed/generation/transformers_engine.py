@@ -12,6 +12,7 @@ from reseed.models.names import ModelSpec
 from reseed.models.tokenizers import load_tokenizer
 from reseed.problems import Problem
 from reseed.records import Finish, Generation, Prompt, Row, Sampling
+from reseed.training.adapters import attach_adapter
 from reseed.training.tokens import fit
 
 
@@ -109,10 +110,7 @@ class TransformersEngine:
             return self.model
         if adapter not in self.adapters:
             name = f"adapter{len(self.adapters)}"
-            if isinstance(self.model, PeftModel):
-                self.model.load_adapter(adapter, adapter_name=name)
-            else:
-                self.model = PeftModel.from_pretrained(self.model, adapter, adapter_name=name)
+            self.model = attach_adapter(self.model, adapter, name)
             self.adapters[adapter] = name
         self.model.set_adapter(self.adapters[adapter])
         return self.model.eval()

@@ -8,12 +8,15 @@ experts take the stock code of both. The price is one matrix product per expert 
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 from transformers import MixtralConfig, MixtralForCausalLM
 from transformers.activations import ACT2FN
+
+from reseed.records import ReseedError
 
 # A hub checkpoint's names → the names here, which are Llama's. PEFT would take w1, w2, w3 for the 3-D parameters.
 CHECKPOINT_NAMES = {
@@ -56,8 +59,7 @@ class SeparateExperts(nn.ModuleList):
         """
         tokens, top_k = chosen.shape
         order = chosen.flatten().argsort(stable=True)
-        counts = torch.bincount(chosen.flatten(), minlength=len(self)).tolist()
-        parts = hidden[order // top_k].split(counts)
+        parts = torch.split(hidden[order // top_k], rows_of(chosen, len(self)))
         out = torch.cat([expert(part) for expert, part in zip(self, parts, strict=True)])
         out = out * weights.flatten()[order, None]
         back = torch.empty_like(order)
@@ -66,10 +68,23 @@ class SeparateExperts(nn.ModuleList):
         return summed.to(hidden.dtype)
 
 
+def rows_of(chosen: torch.Tensor, experts: int) -> list[int]:
+    """How many rows go to each expert; evenly where there are only shapes, as in a memory plan."""
+    if chosen.is_meta:
+        return [len(part) for part in torch.empty(chosen.numel(), 0).tensor_split(experts)]
+    counts: list[int] = torch.bincount(chosen.flatten(), minlength=experts).tolist()
+    return counts
+
+
 class SeparateMixtralConfig(MixtralConfig):
     """Mixtral's configuration under a name of its own: by the name, transformers and PEFT would fuse the experts."""
 
     model_type = "mixtral_separate"
+
+
+def separate_config(config: MixtralConfig) -> SeparateMixtralConfig:
+    """The same shape under the other name."""
+    return SeparateMixtralConfig(**{key: value for key, value in config.to_dict().items() if key != "model_type"})
 
 
 class SeparateMixtral(MixtralForCausalLM):
@@ -83,7 +98,12 @@ class SeparateMixtral(MixtralForCausalLM):
             layer.mlp.experts = SeparateExperts(config)
 
 
-def load_separate(folder: Any, **options: Any) -> Any:
+def load_separate(folder: Path, family: str, **options: Any) -> Any:
     """The Mixtral in `folder` with separate experts; `options` are those of `from_pretrained`."""
-    config = SeparateMixtralConfig.from_pretrained(folder)
+    if family != "mixtral":
+        raise ReseedError(
+            f"model in {folder.name}: the experts of a {family} model can be neither trained nor held in 4 bit here; "
+            "wanted a mixtral model, or training.method lora with targets in the attention"
+        )
+    config = separate_config(MixtralConfig.from_pretrained(folder))
     return SeparateMixtral.from_pretrained(folder, config=config, key_mapping=CHECKPOINT_NAMES, **options)

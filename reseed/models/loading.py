@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -10,19 +11,41 @@ from reseed.models.names import ModelSpec
 from reseed.records import ReseedError
 
 
-def load_model(folder: Path, spec: ModelSpec) -> Any:
-    """The causal language model in `folder`, in the spec's dtype, on the accelerator of this process if it has one.
+def hush() -> None:
+    """Before PEFT imports bitsandbytes, which warns of a missing inference kernel in every process of such a CPU."""
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 
-    Mixtral runs its experts with `grouped_mm`: 1.6 × faster than `eager` here, while `batched_mm` copies the weights
-    for every token and runs out of memory in training.
+
+def load_model(folder: Path, spec: ModelSpec) -> Any:
+    """The causal language model in `folder`, as the spec says, on the accelerator of this process if it has one.
+
+    A Mixtral runs its experts with `grouped_mm`: 1.6 × faster than `eager` here, while `batched_mm` copies the weights
+    for every token and runs out of memory in training. In 4 bit, or to take LoRA, its experts are Linear modules.
     """
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
+    hush()
+    options: dict[str, Any] = {"dtype": getattr(torch, spec.dtype)}
+    if spec.four_bit is not None:
+        from reseed.models.four_bit import quantised
+
+        options |= quantised(spec)
     try:
         config = AutoConfig.from_pretrained(folder)
-        options = {"experts_implementation": "grouped_mm"} if hasattr(config, "num_local_experts") else {}
-        model = AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, spec.dtype), **options)
-    except (OSError, ValueError) as error:
+        mixture = hasattr(config, "num_local_experts")
+        if mixture and (spec.four_bit is not None or spec.separate_experts):
+            from reseed.models.experts import load_separate
+
+            model = load_separate(folder, config.model_type, **options)
+        else:
+            fused = {"experts_implementation": "grouped_mm"} if mixture else {}
+            model = AutoModelForCausalLM.from_pretrained(folder, **options, **fused)
+    except (OSError, ValueError, ImportError) as error:
         raise ReseedError(f"model '{spec.name}' cannot be loaded: {first_line(error)}") from error
+    if spec.four_bit is not None:
+        from reseed.models.four_bit import check_four_bit
+
+        check_four_bit(model, spec.name)
+        return model
     return model.to("cuda") if torch.cuda.is_available() else model

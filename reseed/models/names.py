@@ -13,6 +13,7 @@ from reseed.files import digest, file_digest
 from reseed.records import ReseedError
 
 DType = Literal["bfloat16", "float16", "float32"]
+FourBit = Literal["nf4", "nf4-double"]  # double: the blocks' scales are quantised too
 CONTENT = {".json", ".safetensors", ".jinja", ".bin"}  # the files that say what a model folder computes
 
 
@@ -32,12 +33,18 @@ class Upcycle(BaseModel):
 
 
 class ModelSpec(BaseModel):
-    """One model: its name, the number format it runs in, and whether it is upcycled first."""
+    """One model: its name, the number format it runs in, and whether it is upcycled first.
+
+    `separate_experts` gives every expert of a Mixtral its own Linear modules, so that they can take LoRA; with
+    `four_bit` they have them anyway.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     name: str
     dtype: DType = "bfloat16"
     upcycle: Upcycle | None = None
+    four_bit: FourBit | None = None
+    separate_experts: bool = False
 
 
 @dataclass(frozen=True)
@@ -74,4 +81,8 @@ def identity(spec: ModelSpec) -> dict[str, object]:
         described["name"] = f"local:{digest([(p.relative_to(folder).as_posix(), file_digest(p)) for p in files])}"
     if spec.upcycle is not None:
         described["upcycle"] = spec.upcycle.model_dump()
+    if spec.four_bit is not None:
+        described["four_bit"] = spec.four_bit
+    if spec.separate_experts:
+        described["separate_experts"] = True  # the same function, summed in another order
     return described

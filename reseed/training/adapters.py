@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,13 @@ from reseed.models.cache import first_line
 from reseed.models.names import is_local
 from reseed.recipe import TrainingSettings
 from reseed.records import ReseedError
-
-FILES = ("adapter_config.json", "adapter_model.safetensors")
+from reseed.training.expert_adapters import (
+    FILES,
+    check_expert_targets,
+    has_separate_experts,
+    to_checkpoint_names,
+    to_module_names,
+)
 
 
 def add_adapter(model: Any, settings: TrainingSettings, seed: int) -> Any:
@@ -20,12 +26,15 @@ def add_adapter(model: Any, settings: TrainingSettings, seed: int) -> Any:
     from peft import LoraConfig, get_peft_model
     from transformers import set_seed
 
-    linear = sorted({n.rsplit(".", 1)[-1] for n, m in model.named_modules() if type(m).__name__ == "Linear"})
+    kinds = ("Linear", "Linear4bit")
+    linear = sorted({n.rsplit(".", 1)[-1] for n, m in model.named_modules() if type(m).__name__ in kinds})
     for target in settings.targets:
         if not any(f".{name}".endswith(f".{target}") for name, _ in model.named_modules()):
             raise ReseedError(
                 f"training.targets: '{target}' matches no module of the model; it has {', '.join(linear)}"
             )
+    if has_separate_experts(model):
+        check_expert_targets(settings.targets, settings.dora)
     config = LoraConfig(
         r=settings.rank,
         lora_alpha=settings.alpha,
@@ -51,11 +60,13 @@ def continue_adapter(model: Any, settings: TrainingSettings, seed: int, folder: 
     from peft import LoraConfig, PeftModel
     from transformers import set_seed
 
-    config = LoraConfig.from_pretrained(folder)
-    config.lora_dropout = settings.dropout
-    config.base_model_name_or_path = model.name_or_path  # of the stored name, PEFT would ask the hub at each checkpoint
-    set_seed(seed)  # of the dropout that is to come
-    return PeftModel.from_pretrained(model, folder, config=config, is_trainable=True)
+    with tempfile.TemporaryDirectory() as place:
+        own = to_module_names(folder, Path(place) / "own") if has_separate_experts(model) else folder
+        config = LoraConfig.from_pretrained(own)
+        config.lora_dropout = settings.dropout
+        config.base_model_name_or_path = model.name_or_path  # of another name PEFT would ask the hub at each checkpoint
+        set_seed(seed)  # of the dropout that is to come
+        return PeftModel.from_pretrained(model, own, config=config, is_trainable=True)
 
 
 def adapter_digest(model: Any) -> str:
@@ -85,15 +96,46 @@ def save_adapter(model: Any, folder: Path, model_name: str) -> None:
     written = json.loads((folder / FILES[0]).read_text(encoding="utf-8"))
     written["target_modules"] = sorted(written["target_modules"])  # PEFT writes a set, in another order in each process
     (folder / FILES[0]).write_text(json.dumps(written, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    if has_separate_experts(model):
+        to_checkpoint_names(folder)
+
+
+def attach_adapter(model: Any, folder: Path, name: str = "default") -> Any:
+    """A PeftModel of `model` with the saved adapter, one more if `model` is a PeftModel already."""
+    from peft import PeftModel
+
+    with tempfile.TemporaryDirectory() as place:
+        own = to_module_names(folder, Path(place) / "own") if has_separate_experts(model) else folder
+        if isinstance(model, PeftModel):
+            model.load_adapter(own, adapter_name=name)
+            return model
+        return PeftModel.from_pretrained(model, own, adapter_name=name)
+
+
+def check_stock_names(folder: Path, model_folder: Path) -> None:
+    """Load the adapter with stock PEFT onto the stock model without its weights: every tensor must find its place.
+
+    Raises ReseedError with the names that stock PEFT would leave out.
+    """
+    import torch
+    from peft import PeftConfig, PeftModel, load_peft_weights, set_peft_model_state_dict
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    with torch.device("meta"):
+        stock = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(model_folder))
+    model = PeftModel(stock, PeftConfig.from_pretrained(folder), low_cpu_mem_usage=True)
+    found = set_peft_model_state_dict(model, load_peft_weights(folder, device="cpu"), low_cpu_mem_usage=True)
+    lost = [*found.unexpected_keys, *(name for name in found.missing_keys if ".lora_" in name)]
+    if lost:
+        raise ReseedError(f"adapter: stock PEFT finds no place, or no tensor, for {len(lost)} names, such as {lost[0]}")
 
 
 def verify_adapter(folder: Path, base: Any, tokenizer: Any) -> float:
-    """Load the adapter with stock PEFT onto `base`; return how far it moves the logits (largest difference).
+    """Load the saved adapter onto `base`; return how far it moves the logits (largest difference).
 
     Raises ReseedError when the files are not the two, lora_B is zero, or the logits stay those of the base.
     """
     import torch
-    from peft import PeftModel
 
     names = sorted(path.name for path in folder.iterdir())
     if names != sorted(FILES):
@@ -102,7 +144,7 @@ def verify_adapter(folder: Path, base: Any, tokenizer: Any) -> float:
     ids = tokenizer("An adapter that changes nothing has learnt nothing.", return_tensors="pt").input_ids.to(device)
     with torch.inference_mode():
         plain = base.eval()(ids).logits.float()
-        adapted = PeftModel.from_pretrained(base, folder).eval()
+        adapted = attach_adapter(base, folder).eval()
         if all(float(p.abs().max()) == 0 for n, p in adapted.named_parameters() if "lora_B" in n):
             raise ReseedError(
                 "adapter: every lora_B is zero, so nothing was trained; raise the learning rate or the steps"

@@ -10,13 +10,20 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from reseed.models.cache import materialise
-from reseed.models.loading import load_model
+from reseed.models.loading import hush, load_model
 from reseed.models.names import ModelSpec
+from reseed.models.sizes import Size, described, sizes
 from reseed.models.tokenizers import load_tokenizer
 from reseed.problems import Problem
 from reseed.recipe import TrainingSettings
 from reseed.records import LossPoint, ReseedError, Row
-from reseed.training.adapters import adapter_digest, add_adapter, continue_adapter, verify_adapter
+from reseed.training.adapters import (
+    adapter_digest,
+    add_adapter,
+    check_stock_names,
+    continue_adapter,
+    verify_adapter,
+)
 from reseed.training.arguments import check_worker, training_arguments
 from reseed.training.early import stopped_early
 from reseed.training.memory import memory_explained
@@ -49,11 +56,16 @@ class TrainSummary:
     adapter_digest_start: str
     logit_shift: float
     tokens_seen: int
+    parameters: dict[str, Size]  # by group, on rank 0
     curve: tuple[LossPoint, ...]
 
 
 class Watcher(Protocol):
     """Whoever listens to one rank's loop: Ray Train, a tracker, a test."""
+
+    def note(self, text: str) -> None:
+        """A line for whoever follows the run; rank 0 only."""
+        ...
 
     def point(self, point: LossPoint) -> None:
         """A new point of the loss curve; rank 0 only."""
@@ -79,6 +91,7 @@ def train(
     Returns the summary on rank 0, None elsewhere. With `resume`, a folder that `Watcher.checkpoint` was given, the run
     goes on as if it had never stopped. With `start`, a member's artifact, its adapter is trained on, not a fresh one.
     """
+    hush()
     check_worker(job.settings, job.model)
     folder = materialise(job.model)
     tokenizer = load_tokenizer(folder)
@@ -92,6 +105,9 @@ def train(
     arguments = training_arguments(job, len(encoded[0].examples), work)  # first: it starts the process group
     model = adapted(load_model(folder, job.model), job, start)
     fresh = adapter_digest(model)
+    groups = sizes(model)
+    if arguments.process_index == 0:
+        watcher.note(described(groups))
     if resume is not None:
         check_world(resume, job.world)
         if arguments.local_process_index == 0:  # the ranks of a node share the folder
@@ -115,6 +131,7 @@ def train(
     curve = tuple(LossPoint(**point) for point in best.pop("curve"))
     base = model.unload()  # a second copy of a large model would not fit
     shift = verify_adapter(work / "best" / "adapter", base, tokenizer)
+    check_stock_names(work / "best" / "adapter", folder)
     return TrainSummary(
         best_step=best["step"],
         best_loss=best["loss"],
@@ -124,6 +141,7 @@ def train(
         adapter_digest_start=fresh,
         logit_shift=shift,
         tokens_seen=sum(len(example.ids) for example in encoded[0].examples),
+        parameters={group.name: group for group in groups},
         curve=curve,
     )
 

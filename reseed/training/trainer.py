@@ -176,9 +176,9 @@ def build_trainer(
     pad: int,
     job: TrainJob,
     watcher: Watcher,
-    ids: Sequence[str],
+    ids: Sequence[str] = (),
 ) -> AdapterTrainer:
-    """A Trainer over encoded examples; `ids` are those of the training rows."""
+    """A Trainer over encoded examples; `ids` are those of the training rows, for messages."""
     losses = StepLosses(train_examples, ids)
     keep = KeepBest(Path(arguments.output_dir), job, watcher, arguments.process_index)
     trainer = AdapterTrainer(

@@ -170,6 +170,50 @@ def test_recipe_file_with_several_mistakes_is_one_message(work: Path) -> None:
     assert "data: missing" in message
 
 
+def test_plan_memory_is_a_table_for_each_model_that_is_trained(work: Path) -> None:
+    from transformers import MixtralConfig
+
+    MixtralConfig(num_hidden_layers=2).save_pretrained(work / "shape")
+    (work / "two.yaml").write_text(
+        yaml.safe_dump(
+            {
+                "name": "two",
+                "problem": "prompt-recovery",
+                "question": "What does it take?",
+                "model": str(work / "shape"),
+                "data": {
+                    "train": "rows.csv",
+                    "validation": {"fraction": 0.1, "group_by": "rewrite_prompt"},
+                    "test": {"fraction": 0.1, "group_by": "rewrite_prompt"},
+                },
+                "variants": {"plain": {}, "small": {"training": {"method": "qlora"}}, "again": {}},
+            }
+        )
+    )
+    said = reseed(work, "plan", "two.yaml", "--memory", "--profile", "gpu").stdout
+    assert "again: as plain" in said
+    weights = [float(line.split()[3]) for line in said.splitlines() if "weights" in line]
+    assert weights[0] == pytest.approx(3.16e9 * 2 / 2**30, rel=0.05)
+    assert weights[1] < 0.4 * weights[0]
+    assert "ZeRO-3" in said
+
+
+def test_export_copies_two_files(work: Path, tmp_path: Path) -> None:
+    (tmp_path / "made" / "adapter").mkdir(parents=True)
+    for name in ("adapter_config.json", "adapter_model.safetensors"):
+        (tmp_path / "made" / "adapter" / name).write_text(name)
+    store = ArtifactStore(str(tmp_path / "store"))
+    artifact = store.write(Step("train", 1, "adapter", "small-a", {}), tmp_path / "made")
+    given = ["--set", f"profile.store={tmp_path / 'store'}"]
+    reseed(work, "export", str(artifact), "out", *given)
+    assert sorted(path.name for path in (work / "out").iterdir()) == [
+        "adapter_config.json",
+        "adapter_model.safetensors",
+    ]
+    assert "is there already" in mistake(work, "export", str(artifact), "out", *given)
+    assert "not in the store" in mistake(work, "export", "adapter/small-a/0000", "other", *given)
+
+
 def test_results_as_json_are_one_object(work: Path, stored: str) -> None:
     done = reseed(work, "results", "small", "--json", "--set", stored)
     told = json.loads(done.stdout)

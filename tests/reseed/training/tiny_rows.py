@@ -48,6 +48,10 @@ class Recorder:
     stop_after: int | None = None
     points: list[LossPoint] = field(default_factory=list)
     steps: list[int] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
 
     def point(self, point: LossPoint) -> None:
         self.points.append(point)

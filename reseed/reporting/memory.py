@@ -1,0 +1,25 @@
+"""A memory plan as a table."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from reseed.training.memory_plan import Memory
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+PARTS = ("weights", "adapters", "gradients", "optimizer", "activations", "total")
+
+
+def memory_table(title: str, plans: Sequence[Memory]) -> Table:
+    """A column for each ZeRO stage, a line for each part, in GiB of one rank."""
+    from rich.table import Table
+
+    table = Table("GiB a rank", title=title, title_justify="left")
+    for plan in plans:
+        table.add_column("no ZeRO" if plan.zero_stage == 0 else f"ZeRO-{plan.zero_stage}", justify="right")
+    for part in PARTS:
+        table.add_row(part, *(f"{getattr(plan, part) / 2**30:.2f}" for plan in plans))
+    return table
