@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -27,8 +29,9 @@ from reseed.models.tokenizers import load_tokenizer
 from reseed.problems import load_problem
 from reseed.recipe import TrainingSettings
 from reseed.records import LossPoint, Row
+from reseed.training.layout import collate
 from reseed.training.loop import TrainJob, train
-from reseed.training.tokens import Example, collate, encode
+from reseed.training.tokens import Example, encode
 
 if TYPE_CHECKING:
     import torch
@@ -113,7 +116,18 @@ def unequal_experts() -> int:
 
 
 def loading(shard: str) -> dict[str, float]:
-    """Anonymous memory of this process, in MB, while the model is loaded in 4 bit from shards of that size."""
+    """Anonymous memory in MB that loading the model in 4 bit from shards of that size takes, in a fresh process."""
+    with tempfile.TemporaryDirectory() as folder:
+        load_model(materialise(SPARSE), SPARSE).save_pretrained(folder, max_shard_size=shard)
+        command = [sys.executable, __file__, "--data", "none", "--load", folder]
+        return dict(json.loads(subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout.splitlines()[-1]))
+
+
+def load_and_watch(folder: Path) -> dict[str, float]:
+    """The model's bytes in MB, and the most that this process held above what it held before."""
+    from bitsandbytes.nn import Linear4bit
+
+    Linear4bit(64, 64).to("cpu")  # what the library takes once is not the model's
     peak, done = 0, threading.Event()
 
     def anonymous() -> int:
@@ -125,19 +139,13 @@ def loading(shard: str) -> dict[str, float]:
         while not done.wait(0.002):
             peak = max(peak, anonymous())
 
-    with tempfile.TemporaryDirectory() as folder:
-        whole = load_model(materialise(SPARSE), SPARSE)
-        whole.save_pretrained(folder, max_shard_size=shard)
-        del whole
-        load_model(Path(folder), nf4(SPARSE))  # what libraries take once is not the model's
-        before = anonymous()
-        watcher = threading.Thread(target=watch)
-        watcher.start()
-        model = load_model(Path(folder), nf4(SPARSE))
-        done.set()
-        watcher.join()
-    taken = sum(group.bytes for group in sizes(model))
-    return {"model": taken / 1e6, "peak": (peak - before) / 1e6}
+    before = anonymous()
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    model = load_model(folder, nf4(SPARSE))
+    done.set()
+    watcher.join()
+    return {"model": sum(group.bytes for group in sizes(model)) / 1e6, "peak": (peak - before) / 1e6}
 
 
 def curve(spec: ModelSpec, rows: Sequence[Row], steps: int) -> dict[str, Any]:
@@ -163,7 +171,11 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=200)
     parser.add_argument("--steps", type=int, default=40)
     parser.add_argument("--out", type=Path)
+    parser.add_argument("--load", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
+    if options.load:
+        print(json.dumps(load_and_watch(options.load)))
+        return
     tokenizer = load_tokenizer(materialise(SPARSE))
     rows = [row for row in as_rows(read_table(options.data), PROBLEM, options.data) if PROBLEM.refuse(row) is None]
     examples = encode(PROBLEM, rows[: options.rows], tokenizer, TOKENS, "all").examples

@@ -32,6 +32,7 @@ from reseed.problems import load_problem
 from reseed.recipe import TrainingSettings
 from reseed.records import LossPoint
 from reseed.training.adapters import add_adapter
+from reseed.training.layout import Layout
 from reseed.training.loop import TrainJob
 from reseed.training.loss import evaluation_loss
 from reseed.training.tokens import Example, encode
@@ -71,7 +72,7 @@ class Clock(TrainerCallback):
         """The optimiser has stepped."""
         self.seconds += time.perf_counter() - self.began
         if state.global_step % self.every == 0 or state.global_step == state.max_steps:
-            self.curve.append((self.seconds, evaluation_loss(kwargs["model"], self.examples, self.pad, 8)))
+            self.curve.append((self.seconds, evaluation_loss(kwargs["model"], self.examples, Layout(self.pad), 8)))
 
 
 class Silent:
@@ -131,7 +132,9 @@ def ours(
 
     arguments = training_arguments(job, len(training), folder)
     model = add_adapter(model, job.settings, job.seed)
-    return build_trainer(model, arguments, training, validation, tokenizer.pad_token_id, job, Silent())
+    ids = [str(number) for number in range(len(training))]
+    pad = tokenizer.pad_token_id
+    return build_trainer(model, arguments, training, validation, pad, job, Silent(), ids)
 
 
 def theirs(

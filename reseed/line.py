@@ -149,6 +149,7 @@ def predict_step(recipe: Recipe, profile: Profile, partition: Artifact, adapter:
         "max_tokens": recipe.training.max_tokens,
         "batch_size": profile.engines.batch_size,  # even greedy text depends on which rows share a batch
     }
+    spec |= recipe.training.model_dump(include={"prompt_format", "system"}, exclude_defaults=True)
     inputs = {"partition": partition} | ({"adapter": adapter} if adapter is not None else {})
     return Step("predict", 1, "predictions", recipe.name, spec, inputs)
 

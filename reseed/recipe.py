@@ -81,7 +81,13 @@ class TrainingSettings(Section):
     patience: int | None = Field(None, ge=1)  # evaluations without a better one, after which training stops
     gradient_checkpointing: bool = False  # a third more time, a fraction of the activations' memory
     max_tokens: int = Field(512, ge=16)
-    loss_on: Literal["completion", "all"] = "completion"
+    too_long: Literal["shorten", "drop"] = "shorten"  # a row of more tokens: its source text is cut, or it is left out
+    prompt_format: Literal["text", "chat"] = "text"  # the problem's own text, or the model's chat template
+    system: str | None = None
+    loss_on: Literal["completion", "all", "weighted"] = "completion"
+    prompt_weight: float = Field(0.1, gt=0, le=1)  # with `weighted`: what a prompt's token counts, an answer's counts 1
+    packing: bool = False  # several rows in one sequence, none of which sees another
+    group_by_length: bool = False  # less padding, but a step's rows are then of like length: packing has neither cost
     zero_stage: Literal[2] = 2
 
 

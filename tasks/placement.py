@@ -18,6 +18,7 @@ from reseed.models.names import ModelSpec
 from reseed.profile import Profile
 from reseed.records import Artifact, Generation, Prompt, ReseedError, Row, Sampling
 from reseed.store import ArtifactStore
+from reseed.training.prompts import TEXT, PromptFormat
 
 if TYPE_CHECKING:
     from reseed.generation.transformers_engine import TransformersEngine
@@ -177,6 +178,7 @@ class Job:
     rows: tuple[Row, ...] = ()  # for the student: the problem makes the prompts
     problem: str = ""
     max_tokens: int = 0
+    style: PromptFormat = TEXT
     adapter: Artifact | None = None
 
 
@@ -212,9 +214,11 @@ class EngineActor:
         if job.rows:
             problem = load_problem(job.problem)
             prompts = [
-                Prompt(row["id"], self.engine.question(problem, row, job.sampling, job.max_tokens)) for row in job.rows
+                Prompt(row["id"], self.engine.question(problem, row, job.sampling, job.max_tokens, job.style))
+                for row in job.rows
             ]
-        return self.engine.generate(prompts, job.sampling, job.seed, adapter, templated=job.chat)
+        templated = job.chat or job.style.templated
+        return self.engine.generate(prompts, job.sampling, job.seed, adapter, templated=templated)
 
 
 class EnginePool:

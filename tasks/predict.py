@@ -18,6 +18,7 @@ from reseed.recipe import Recipe
 from reseed.records import Artifact, Generation, Sampling
 from reseed.steps import Step
 from reseed.store import ArtifactStore
+from reseed.training.prompts import prompt_format
 from tasks.placement import Job, engine_pool
 from tasks.progress import progress
 from tasks.run_once import log, run_once
@@ -78,6 +79,7 @@ def jobs_of(store: ArtifactStore, profile: Profile, question: Question, step: St
             rows=tuple(rows[start : start + size]),
             problem=question.recipe.problem,
             max_tokens=question.recipe.training.max_tokens,
+            style=prompt_format(question.recipe.training),
             adapter=question.adapter,
         )
         for start in range(0, len(rows), size)

@@ -13,6 +13,7 @@ from reseed.models.tokenizers import load_tokenizer
 from reseed.problems import Problem
 from reseed.records import Finish, Generation, Prompt, Row, Sampling
 from reseed.training.adapters import attach_adapter
+from reseed.training.prompts import TEXT, PromptFormat, chat_text, prompt_text
 from reseed.training.tokens import fit
 
 
@@ -34,13 +35,15 @@ class TransformersEngine:
         for a model without a chat format."""
         if self.tokenizer.chat_template is None:
             return text
-        turn = [{"role": "user", "content": text}]
-        return str(self.tokenizer.apply_chat_template(turn, add_generation_prompt=True, tokenize=False))
+        return chat_text(self.tokenizer, text)
 
-    def question(self, problem: Problem, row: Row, sampling: Sampling, max_tokens: int) -> str:
-        """The student's prompt for a row, cut in the source text as in training, so that the answer has its room."""
-        short, _ = fit(problem, row, self.tokenizer, max_tokens - sampling.max_new_tokens)
-        return problem.prompt(short)
+    def question(
+        self, problem: Problem, row: Row, sampling: Sampling, max_tokens: int, style: PromptFormat = TEXT
+    ) -> str:
+        """The student's prompt for a row, in the format and cut in the source text as in training, so that the answer
+        has its room. `generate` is told when the format is a template (`style.templated`)."""
+        short, _ = fit(problem, row, self.tokenizer, max_tokens - sampling.max_new_tokens, style)
+        return prompt_text(self.tokenizer, problem.prompt(short), style)
 
     def generate(
         self,

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -60,11 +62,12 @@ def continue_adapter(model: Any, settings: TrainingSettings, seed: int, folder: 
     from peft import LoraConfig, PeftModel
     from transformers import set_seed
 
-    with tempfile.TemporaryDirectory() as place:
-        own = to_module_names(folder, Path(place) / "own") if has_separate_experts(model) else folder
+    with module_names(model, folder) as own:
         config = LoraConfig.from_pretrained(own)
         config.lora_dropout = settings.dropout
-        config.base_model_name_or_path = model.name_or_path  # of another name PEFT would ask the hub at each checkpoint
+        config.base_model_name_or_path = (
+            model.name_or_path
+        )  # of the stored name, PEFT would ask the hub for each checkpoint
         set_seed(seed)  # of the dropout that is to come
         return PeftModel.from_pretrained(model, own, config=config, is_trainable=True)
 
@@ -100,12 +103,21 @@ def save_adapter(model: Any, folder: Path, model_name: str) -> None:
         to_checkpoint_names(folder)
 
 
+@contextmanager
+def module_names(model: Any, folder: Path) -> Iterator[Path]:
+    """The saved adapter with the names of the model's own modules."""
+    if not has_separate_experts(model):
+        yield folder
+        return
+    with tempfile.TemporaryDirectory() as place:
+        yield to_module_names(folder, Path(place) / "own")
+
+
 def attach_adapter(model: Any, folder: Path, name: str = "default") -> Any:
     """A PeftModel of `model` with the saved adapter, one more if `model` is a PeftModel already."""
     from peft import PeftModel
 
-    with tempfile.TemporaryDirectory() as place:
-        own = to_module_names(folder, Path(place) / "own") if has_separate_experts(model) else folder
+    with module_names(model, folder) as own:
         if isinstance(model, PeftModel):
             model.load_adapter(own, adapter_name=name)
             return model

@@ -25,11 +25,11 @@ def has_separate_experts(model: Any) -> bool:
 
 
 def check_expert_targets(targets: tuple[str, ...], dora: bool) -> None:
-    """Refuse LoRA on one half of what a stock Mixtral holds as one parameter, and DoRA, which PEFT has for modules only."""
-    if dora and (experts := sorted(set(NAMES) & set(targets))):
+    """Refuse LoRA on one half of what a stock Mixtral holds as one parameter, and DoRA, which PEFT refuses there."""
+    if dora and set(NAMES) & set(targets):
         raise ReseedError(
-            f"training.dora: stock PEFT has no DoRA for a Mixtral's experts, and training.targets has {', '.join(experts)}; "
-            "leave them out, or set dora to false"
+            "training.dora: stock PEFT cannot load DoRA onto a mixture's experts; "
+            f"leave dora out, or {', '.join(sorted(NAMES))} out of training.targets"
         )
     halves = {"gate_proj", "up_proj"}
     if len(halves & set(targets)) == 1:

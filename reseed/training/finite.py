@@ -18,8 +18,7 @@ class StepLosses:
     """The losses of the step under way, looked at together, so that the accelerator is waited for once a step."""
 
     def __init__(self, examples: Sequence[Example], ids: Sequence[str]) -> None:
-        numbers = [f"number {place}" for place in range(1, len(examples) + 1)]
-        self.examples, self.ids = examples, ids if len(ids) == len(examples) else numbers  # where rows were dropped
+        self.examples, self.ids = examples, ids
         self._open: list[tuple[torch.Tensor, torch.Tensor]] = []
 
     def add(self, tokens: torch.Tensor, loss: torch.Tensor) -> None:

@@ -28,6 +28,7 @@ from reseed.training.arguments import check_worker, training_arguments
 from reseed.training.early import stopped_early
 from reseed.training.memory import memory_explained
 from reseed.training.metric import Judge, ValidationMetric
+from reseed.training.prompts import prompt_format
 from reseed.training.tokens import encode
 
 
@@ -53,6 +54,7 @@ class TrainSummary:
     best_metric: float | None
     steps: int
     shortened_rows: int
+    dropped_rows: int
     adapter_digest_start: str
     logit_shift: float
     tokens_seen: int
@@ -95,8 +97,9 @@ def train(
     check_worker(job.settings, job.model)
     folder = materialise(job.model)
     tokenizer = load_tokenizer(folder)
+    settings, style = job.settings, prompt_format(job.settings)
     encoded = [
-        encode(problem, rows, tokenizer, job.settings.max_tokens, job.settings.loss_on)
+        encode(problem, rows, tokenizer, settings.max_tokens, settings.loss_on, style, settings.too_long)
         for rows in (train_rows, validation_rows)
     ]
     check_model_context(folder, job.settings.max_tokens)
@@ -115,7 +118,7 @@ def train(
         barrier()
     trainer = build_trainer(
         model, arguments, encoded[0].examples, encoded[1].examples, tokenizer.pad_token_id, job, watcher,
-        [row["id"] for row in train_rows],
+        encoded[0].ids,
     )  # fmt: skip
     if start is not None and job.settings.keep_optimizer:
         trainer.add_callback(TakeOver(start))
@@ -138,6 +141,7 @@ def train(
         best_metric=best["metric"],
         steps=trainer.state.global_step,
         shortened_rows=sum(part.shortened for part in encoded),
+        dropped_rows=sum(part.dropped for part in encoded),
         adapter_digest_start=fresh,
         logit_shift=shift,
         tokens_seen=sum(len(example.ids) for example in encoded[0].examples),

@@ -2,42 +2,72 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from reseed.training.tokens import IGNORED, Example, collate
+from reseed.training.layout import Layout
+from reseed.training.tokens import IGNORED, Example
 
 if TYPE_CHECKING:
     import torch
 
 
-def summed_loss(model: Any, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Negative log-likelihood summed over the labelled tokens (float32 scalar), and their number (int64 scalar).
-
-    The output head runs only at positions where some row of the batch has a label: with a vocabulary of 49 152 the
-    full logits would be the largest tensor of the step.
-    """
+def summed_loss(
+    model: Any, batch: dict[str, torch.Tensor], prompt_weight: float | None = None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Negative log-likelihood summed over the labelled tokens, each times what it counts, and the sum of what they
+    count: their number, unless a prompt's token counts `prompt_weight`. Two float32 scalars."""
     import torch
 
-    targets = batch["labels"][:, 1:]
-    positions = (targets != IGNORED).any(dim=0).nonzero().squeeze(1)
-    out = model(
-        input_ids=batch["input_ids"],
-        attention_mask=batch["attention_mask"],
-        logits_to_keep=positions,
-        use_cache=False,
-    )
-    kept = targets[:, positions]
-    loss = torch.nn.functional.cross_entropy(
-        out.logits.float().flatten(0, 1), kept.flatten(), ignore_index=IGNORED, reduction="sum"
-    )
-    return loss, (kept != IGNORED).sum()
+    targets = batch["labels"][:, 1:].contiguous()
+    rows, places = (targets != IGNORED).nonzero(as_tuple=True)
+    with logits_only_at(model, rows * batch["labels"].shape[1] + places):
+        out = model(
+            input_ids=batch["input_ids"],
+            attention_mask=batch.get("attention_mask"),
+            position_ids=batch.get("position_ids"),
+            use_cache=False,
+        )
+    loss = torch.nn.functional.cross_entropy(out.logits.float(), targets[rows, places], reduction="none")
+    weights = label_weights(batch, prompt_weight)[rows, places]
+    return (loss * weights).sum(), weights.sum()
+
+
+def label_weights(batch: dict[str, torch.Tensor], prompt_weight: float | None = None) -> torch.Tensor:
+    """What each next token counts in the mean: float32 of shape (sequences, longest − 1), 0 where there is no label."""
+    weights = (batch["labels"][:, 1:] != IGNORED).float()
+    return weights if prompt_weight is None else weights.where(batch["prompt"][:, 1:] == 0, weights * prompt_weight)
+
+
+@contextmanager
+def logits_only_at(model: Any, places: torch.Tensor) -> Iterator[None]:
+    """Within the block the output head sees, of all hidden states, those at `places` of the flattened batch: its logits
+    are of shape (places, vocabulary).
+
+    With a vocabulary of 49 152 the full logits would be the largest tensor of the step. The head is entered through the
+    model's own forward, so that whatever wraps it (LoRA, gathered ZeRO-3 weights) and follows it (Gemma's soft cap)
+    stays as it is.
+    """
+
+    def chosen(_: Any, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+        return (inputs[0].flatten(0, 1).index_select(0, places), *inputs[1:])
+
+    inner = model
+    while hasattr(inner, "module"):  # DeepSpeed's engine, DistributedDataParallel
+        inner = inner.module
+    hook = inner.get_output_embeddings().register_forward_pre_hook(chosen)
+    try:
+        yield
+    finally:
+        hook.remove()
 
 
 def evaluation_loss(
-    model: Any, examples: Sequence[Example], pad: int, batch_size: int, rank: int = 0, world: int = 1
+    model: Any, examples: Sequence[Example], layout: Layout, batch_size: int, rank: int = 0, world: int = 1
 ) -> float:
-    """Mean loss over all label tokens of all rows, the same whatever the batch size and the number of ranks.
+    """Mean loss over all label tokens of all rows, each by what it counts, the same whatever the layout, batch size and
+    number of ranks.
 
     Every rank runs the same number of batches (a rank without rows repeats one with weight 0), because sharded models
     gather their weights in every forward pass.
@@ -53,8 +83,9 @@ def evaluation_loss(
     with torch.inference_mode():
         for turn in range(-(-len(batches) // world)):
             mine = turn * world + rank
-            batch = collate(batches[min(mine, len(batches) - 1)], pad)
-            loss, count = summed_loss(model, {key: value.to(device) for key, value in batch.items()})
+            batch = layout(batches[min(mine, len(batches) - 1)])
+            batch = {key: value.to(device) for key, value in batch.items()}
+            loss, count = summed_loss(model, batch, layout.prompt_weight)
             if mine < len(batches):
                 total += torch.stack([loss.double(), count.double()])
     model.train(was_training)

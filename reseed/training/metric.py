@@ -11,6 +11,7 @@ from reseed.problems import Problem, load_problem
 from reseed.profile import Profile
 from reseed.recipe import Recipe
 from reseed.records import Row
+from reseed.training.prompts import prompt_format
 from reseed.training.tokens import fit
 
 if TYPE_CHECKING:
@@ -43,8 +44,9 @@ class ValidationMetric:
 
         self.problem, self.tokenizer, self.judge, self.size = problem, tokenizer, judge, job.micro_batch_size
         self.rows = sorted(rows, key=lambda row: row["id"])[: job.settings.metric_rows]
+        style = prompt_format(job.settings)
         budget = job.settings.max_tokens - judge.max_new_tokens
-        asked = [(row["id"], fit(problem, row, tokenizer, budget)[1]) for row in self.rows]
+        asked = [(row["id"], fit(problem, row, tokenizer, budget, style)[1]) for row in self.rows]
         self.asked = sorted(asked, key=lambda pair: len(pair[1]))
         self.stop_tokens = stop_tokens
         self._embed: Embed | None = None

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from reseed.problems import Problem
 from reseed.records import ReseedError, Row
-
-if TYPE_CHECKING:
-    import torch
+from reseed.training.prompts import TEXT, PromptFormat, answer_ids, prompt_ids
 
 IGNORED = -100
 
@@ -21,62 +19,68 @@ class Example:
 
     ids: tuple[int, ...]
     labels: tuple[int, ...]
+    prompt: int = 0  # how many of the ids are the prompt's
 
 
 @dataclass(frozen=True)
 class Encoded:
-    """Examples in the order of their rows, and how many rows had their source text cut."""
+    """Examples in the order of their rows, how many rows had their source text cut, and how many were left out."""
 
     examples: list[Example]
     shortened: int
+    dropped: int
+    ids: list[str]  # of the rows that the examples were made of
 
 
-def prompt_ids(tokenizer: Any, text: str) -> list[int]:
-    """A prompt's ids, with one BOS where the model has one."""
-    return list(tokenizer(text, add_special_tokens=True).input_ids)
-
-
-def fit(problem: Problem, row: Row, tokenizer: Any, budget: int) -> tuple[Row, list[int]]:
+def fit(problem: Problem, row: Row, tokenizer: Any, budget: int, style: PromptFormat = TEXT) -> tuple[Row, list[int]]:
     """The row, cut in its source text until its prompt takes at most `budget` tokens, and the prompt's ids."""
-    short, ids = row, prompt_ids(tokenizer, problem.prompt(row))
+    short, ids = row, prompt_ids(tokenizer, problem.prompt(row), style)
     keep = 1.0
     while len(ids) > budget:
         if keep == 0:
             raise ReseedError(
                 f"row {row['id']}: its prompt takes {len(ids)} tokens even with the source text cut away, "
-                f"and {budget} are left for it; raise training.max_tokens"
+                f"and {max(0, budget)} are left for it; raise training.max_tokens"
             )
         keep *= min(0.97, budget / len(ids))
         keep = keep if keep > 1e-4 else 0.0
         short = problem.shorten(row, keep)
-        ids = prompt_ids(tokenizer, problem.prompt(short))
+        ids = prompt_ids(tokenizer, problem.prompt(short), style)
     return short, ids
 
 
-def encode(problem: Problem, rows: Sequence[Row], tokenizer: Any, max_tokens: int, loss_on: str) -> Encoded:
-    """Examples of at most `max_tokens` tokens. The last label of every row is EOS; a source too long is cut, counted."""
-    examples, shortened = [], 0
+def encode(
+    problem: Problem,
+    rows: Sequence[Row],
+    tokenizer: Any,
+    max_tokens: int,
+    loss_on: str,
+    style: PromptFormat = TEXT,
+    too_long: str = "shorten",
+) -> Encoded:
+    """Examples of at most `max_tokens` tokens. The last label of every row is EOS, and no answer is ever cut.
+
+    A longer row is cut in its source text, or dropped where `too_long` says so or nothing is left to cut: both counted.
+    """
+    examples, kept, shortened, refusal = [], [], 0, None
     for row in rows:
-        answer = [*tokenizer(problem.completion(row), add_special_tokens=False).input_ids, tokenizer.eos_token_id]
-        short, prompt = fit(problem, row, tokenizer, max_tokens - len(answer))
+        answer = answer_ids(tokenizer, problem.prompt(row), problem.completion(row), style)
+        try:
+            short, prompt = fit(problem, row, tokenizer, max_tokens - len(answer), style)
+        except ReseedError as error:
+            refusal = refusal or error
+            continue
+        if short is not row and too_long == "drop":
+            refusal = refusal or ReseedError(
+                f"row {row['id']}: it takes more than {max_tokens} tokens; "
+                "raise training.max_tokens, or set training.too_long: shorten"
+            )
+            continue
         shortened += short is not row
-        ids = tuple(prompt + answer)
-        labels = ids if loss_on == "all" else (IGNORED,) * len(prompt) + tuple(answer)
-        examples.append(Example(ids, labels))
-    return Encoded(examples, shortened)
-
-
-def collate(examples: Sequence[Example], pad: int) -> dict[str, torch.Tensor]:
-    """Right-padded `input_ids`, `attention_mask`, `labels`, each int64 of shape (rows, longest)."""
-    import torch
-
-    longest = max(len(example.ids) for example in examples)
-
-    def padded(values: tuple[int, ...], fill: int) -> list[int]:
-        return [*values, *[fill] * (longest - len(values))]
-
-    return {
-        "input_ids": torch.tensor([padded(e.ids, pad) for e in examples]),
-        "attention_mask": torch.tensor([padded((1,) * len(e.ids), 0) for e in examples]),
-        "labels": torch.tensor([padded(e.labels, IGNORED) for e in examples]),
-    }
+        ids = (*prompt, *answer)
+        labels = (IGNORED,) * len(prompt) + tuple(answer) if loss_on == "completion" else ids
+        examples.append(Example(ids, labels, len(prompt)))
+        kept.append(row["id"])
+    if refusal is not None and not examples:
+        raise ReseedError(f"training: none of {len(rows)} rows fits, the first is {refusal}") from refusal
+    return Encoded(examples, shortened, len(rows) - len(examples), kept)

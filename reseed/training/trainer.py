@@ -7,7 +7,6 @@ import math
 import shutil
 from collections.abc import Sequence
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,9 +17,11 @@ from reseed.records import LossPoint, ReseedError
 from reseed.training.adapters import save_adapter
 from reseed.training.early import exhausted, is_better
 from reseed.training.finite import StepLosses
-from reseed.training.loss import evaluation_loss, summed_loss
+from reseed.training.layout import Layout, check_attention, layout_of
+from reseed.training.loss import evaluation_loss, label_weights, summed_loss
 from reseed.training.moments import gather_moments, load_moments, save_moments, take_over
-from reseed.training.tokens import Example, collate
+from reseed.training.order import SeededOrder
+from reseed.training.tokens import Example
 
 if TYPE_CHECKING:
     from reseed.training.loop import TrainJob, Watcher
@@ -31,7 +32,8 @@ class AdapterTrainer(Trainer):
     """Loss over label tokens; evaluation that does not depend on batch shape."""
 
     examples: Sequence[Example]
-    pad: int
+    layout: Layout
+    group: int  # rows of like length that all ranks take at once; 1: drawn without regard to length
     losses: StepLosses
     metric: ValidationMetric | None = None
     control: Any
@@ -44,17 +46,29 @@ class AdapterTrainer(Trainer):
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> torch.Tensor:
         """The rank's part of the step's mean loss: workers average gradients, so each one's part counts `world` times."""
-        loss, _ = summed_loss(model, inputs)
+        loss, _ = summed_loss(model, inputs, self.layout.prompt_weight)
         self.losses.add(inputs["input_ids"], loss)
         if num_items_in_batch is None:
             raise ReseedError("training: the step's number of label tokens is unknown, the loss would be mis-scaled")
         mine: torch.Tensor = loss / num_items_in_batch * self.accelerator.num_processes
         return mine
 
+    def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: Any) -> tuple[list[Any], Any]:
+        """One step's micro-batches, and what all their labels on all ranks count together."""
+        batches, counted = super().get_batch_samples(epoch_iterator, num_batches, device)
+        if counted is None or self.layout.prompt_weight is None:
+            return batches, counted
+        mine = torch.stack([label_weights(batch, self.layout.prompt_weight).sum() for batch in batches]).sum()
+        return batches, self.accelerator.gather(mine.to(device)).sum()
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> SeededOrder:
+        lengths = [len(example.ids) for example in self.train_dataset]
+        return SeededOrder(lengths, self.group, self.args.data_seed, lambda: int(self.state.epoch or 0))
+
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         """The mean loss over the validation rows' label tokens, and the problem's metric where it chooses."""
         size, rank, world = self.args.per_device_train_batch_size, self.args.process_index, self.args.world_size
-        loss = evaluation_loss(self.model, self.examples, self.pad, size, rank, world)
+        loss = evaluation_loss(self.model, self.examples, self.layout, size, rank, world)
         metrics = {"eval_loss": loss}
         if self.metric is not None and math.isfinite(loss):
             metrics["eval_metric"] = self.metric.measure(self.model, rank, world)
@@ -176,19 +190,21 @@ def build_trainer(
     pad: int,
     job: TrainJob,
     watcher: Watcher,
-    ids: Sequence[str] = (),
+    ids: Sequence[str],
 ) -> AdapterTrainer:
-    """A Trainer over encoded examples; `ids` are those of the training rows, for messages."""
-    losses = StepLosses(train_examples, ids)
+    """A Trainer over encoded examples; `ids` are those of the training rows."""
+    layout, losses = layout_of(job.settings, pad), StepLosses(train_examples, ids)
+    check_attention(model, layout)
     keep = KeepBest(Path(arguments.output_dir), job, watcher, arguments.process_index)
     trainer = AdapterTrainer(
         model=model,
         args=arguments,
         train_dataset=list(train_examples),
         eval_dataset=list(validation_examples),
-        data_collator=partial(collate, pad=pad),
+        data_collator=layout,
         callbacks=[keep, StopAtNan(losses)],
     )
-    trainer.examples, trainer.pad, trainer.losses = validation_examples, pad, losses
+    trainer.examples, trainer.layout, trainer.losses = validation_examples, layout, losses
+    trainer.group = arguments.per_device_train_batch_size * job.world if job.settings.group_by_length else 1
     trainer.model_accepts_loss_kwargs = True  # the Trainer then counts the label tokens of the whole step
     return trainer

@@ -79,7 +79,11 @@ def test_members_are_every_variant_with_every_seed(tmp_path: Path) -> None:
         ({"generation": {"top-p": 0.9}}, ["generation.top-p: unknown key", "did you mean 'top_p'"]),
         ({"training": {"epochs": "many"}}, ["training.epochs: ", "valid number", "saw 'many'"]),
         ({"training": {"rank": 0}}, ["training.rank: ", "greater than or equal to 1", "saw 0"]),
-        ({"training": {"loss_on": "answer"}}, ["training.loss_on: ", "'completion' or 'all'", "saw 'answer'"]),
+        (
+            {"training": {"loss_on": "answer"}},
+            ["training.loss_on: ", "'completion', 'all' or 'weighted'", "saw 'answer'"],
+        ),
+        ({"training": {"prompt_weight": 1.5}}, ["training.prompt_weight: ", "less than or equal to 1", "saw 1.5"]),
         ({"generation": {"top_p": 1.5}}, ["generation.top_p: ", "less than or equal to 1", "saw 1.5"]),
         ({"data": {"test": {"fraction": 1.0}}}, ["data.test.fraction: ", "less than 1", "saw 1.0"]),
         ({"seeds": [0, 1, 0]}, ["seeds: seed 0 stands twice", "saw [0, 1, 0]"]),

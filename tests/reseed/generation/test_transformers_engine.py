@@ -20,7 +20,7 @@ from reseed.problems import load_problem
 from reseed.recipe import TrainingSettings
 from reseed.records import Generation, Prompt, Sampling
 from reseed.training.adapters import add_adapter, save_adapter
-from reseed.training.tokens import prompt_ids
+from reseed.training.prompts import prompt_ids
 
 TEXT = "the sea rolls in grey and slow while gulls cry over harbour walls and old boats creak at their ropes"
 WORDS = TEXT.split()

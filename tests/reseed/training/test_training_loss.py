@@ -12,9 +12,11 @@ from tiny_rows import PROBLEM, SHORT, Recorder, job, rows
 from reseed.models.cache import materialise
 from reseed.models.loading import load_model
 from reseed.models.tokenizers import load_tokenizer
+from reseed.training.adapters import add_adapter
+from reseed.training.layout import Layout, collate
 from reseed.training.loop import train
-from reseed.training.loss import evaluation_loss, summed_loss
-from reseed.training.tokens import Example, collate, encode
+from reseed.training.loss import evaluation_loss, logits_only_at, summed_loss
+from reseed.training.tokens import IGNORED, Example, encode
 
 
 @pytest.fixture(params=["llama", "mixtral"])
@@ -52,6 +54,93 @@ def test_summed_loss_has_the_gradients_of_the_full_loss(model: Any, tiny_model: 
     torch.testing.assert_close(ours, weight.grad, rtol=1e-4, atol=1e-7)
 
 
+# --- logits only where a label is --------------------------------------------------------------------------------------
+
+
+def full_loss(model: Any, batch: dict[str, torch.Tensor], prompt_weight: float = 1.0) -> torch.Tensor:
+    """The weighted mean over full logits, written out."""
+    logits = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits.float()
+    loss = torch.nn.functional.cross_entropy(
+        logits[:, :-1].flatten(0, 1), batch["labels"][:, 1:].flatten(), ignore_index=IGNORED, reduction="none"
+    )
+    weights = (batch["labels"][:, 1:] != IGNORED).float().flatten()
+    if "prompt" in batch:
+        weights = weights * (1 - (1 - prompt_weight) * batch["prompt"][:, 1:].flatten())
+    return (loss * weights).sum() / weights.sum()
+
+
+def soft_capped() -> Any:
+    """A tiny Gemma 2, which caps its logits after the output head."""
+    from transformers import Gemma2Config, Gemma2ForCausalLM
+
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        config = Gemma2Config(
+            vocab_size=300, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
+            num_key_value_heads=2, head_dim=8, initializer_range=0.5, final_logit_softcapping=2.0, pad_token_id=0,
+        )  # fmt: skip
+        return Gemma2ForCausalLM(config)
+
+
+@pytest.mark.parametrize("loss_on", ["completion", "weighted"])
+@pytest.mark.parametrize("wrapped", ["plain", "adapter", "adapter on the head", "soft cap", "module"])
+def test_the_loss_and_its_gradient_are_those_of_full_logits(tiny_model: Path, wrapped: str, loss_on: str) -> None:
+    what = job(tiny_model).model
+    model = soft_capped() if wrapped == "soft cap" else load_model(materialise(what), what)
+    if wrapped.startswith("adapter"):
+        targets = ("q_proj", "lm_head") if "head" in wrapped else ("q_proj",)
+        model = add_adapter(model, SHORT.model_copy(update={"targets": targets}), 0)
+        with torch.no_grad():
+            for name, weight in model.named_parameters():
+                if "lora_B" in name:
+                    weight.normal_(generator=torch.Generator().manual_seed(0), std=0.1)
+    some, pad = examples(tiny_model, 6, loss_on)
+    layout = Layout(pad, prompt_weight=0.25 if loss_on == "weighted" else None)
+    batch, found = layout(some), []
+    called = torch.nn.parallel.DataParallel(model, device_ids=[]) if wrapped == "module" else model
+    for full in (False, True):
+        model.zero_grad()
+        if full:
+            mean = full_loss(model, batch, 0.25)
+        else:
+            total, count = summed_loss(called, batch, layout.prompt_weight)
+            mean = total / count
+        mean.backward()
+        gradients = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+        found.append((mean.item(), gradients))
+    (ours, gradients), (wanted, wanted_gradients) = found
+    assert ours == pytest.approx(wanted, rel=1e-6)
+    assert gradients.keys() == wanted_gradients.keys()
+    scale = max(float(gradient.abs().max()) for gradient in wanted_gradients.values())
+    assert scale > 0
+    for name, gradient in gradients.items():
+        torch.testing.assert_close(gradient / scale, wanted_gradients[name] / scale, rtol=1e-4, atol=1e-6)
+
+
+def test_the_output_head_runs_only_where_a_label_is(model: Any) -> None:
+    ids = torch.arange(3, 43).reshape(2, 20)
+    places = torch.tensor([4, 19, 20, 37])
+    with torch.no_grad():
+        with logits_only_at(model, places):
+            some = model(input_ids=ids).logits
+        full = model(input_ids=ids).logits
+    assert some.shape == (4, 300)
+    assert full.shape == (2, 20, 300), "the next forward is whole again"
+    torch.testing.assert_close(some, full.flatten(0, 1)[places])
+
+
+def test_weights_at_their_ends_are_the_completion_and_all(model: Any, tiny_model: Path) -> None:
+    def loss(loss_on: str, weight: float | None) -> float:
+        some, pad = examples(tiny_model, 4, loss_on)
+        return evaluation_loss(model, some, Layout(pad, prompt_weight=weight), 4)
+
+    assert loss("weighted", 1.0) == pytest.approx(loss("all", None), rel=1e-6)
+    assert loss("weighted", 1e-6) == pytest.approx(loss("completion", None), rel=1e-4)
+    between = loss("weighted", 0.1)
+    assert min(loss("weighted", 1.0), loss("completion", None)) < between
+    assert between < max(loss("weighted", 1.0), loss("completion", None))
+
+
 @pytest.mark.parametrize("loss_on", ["completion", "all"])
 def test_evaluation_loss_does_not_depend_on_the_batch_size(model: Any, tiny_model: Path, loss_on: str) -> None:
     some, pad = examples(tiny_model, 10, loss_on)
@@ -62,18 +151,18 @@ def test_evaluation_loss_does_not_depend_on_the_batch_size(model: Any, tiny_mode
         )
     mean = total / sum(sum(label != -100 for label in example.labels[1:]) for example in some)
     for size in (1, 4, 8):
-        assert evaluation_loss(model, some, pad, size) == pytest.approx(mean, rel=1e-5)
+        assert evaluation_loss(model, some, Layout(pad), size) == pytest.approx(mean, rel=1e-5)
 
 
 def test_evaluation_restores_the_mode(model: Any, tiny_model: Path) -> None:
     some, pad = examples(tiny_model, 2, "completion")
     for training in (True, False):
         model.train(training)
-        evaluation_loss(model, some, pad, 2)
+        evaluation_loss(model, some, Layout(pad), 2)
         assert model.training is training
 
 
-@pytest.mark.parametrize("loss_on", ["completion", "all"])
+@pytest.mark.parametrize("loss_on", ["completion", "all", "weighted"])
 def test_gradient_accumulation_changes_nothing(tiny_model: Path, tmp_path: Path, loss_on: str) -> None:
     from safetensors.torch import load_file
 

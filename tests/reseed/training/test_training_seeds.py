@@ -14,6 +14,7 @@ from reseed.models.loading import load_model
 from reseed.models.tokenizers import load_tokenizer
 from reseed.recipe import TrainingSettings
 from reseed.records import ReseedError
+from reseed.training.layout import Layout
 from reseed.training.loop import TrainJob, TrainSummary, train
 from reseed.training.loss import evaluation_loss
 from reseed.training.tokens import encode
@@ -125,7 +126,9 @@ def test_the_best_loss_is_that_of_the_kept_adapter(tiny_model: Path, tmp_path: P
     tokenizer = load_tokenizer(folder)
     adapted = PeftModel.from_pretrained(load_model(folder, what.model), tmp_path / "work" / "best" / "adapter")
     examples = encode(PROBLEM, rows(16)[12:], tokenizer, SHORT.max_tokens, "completion").examples
-    assert evaluation_loss(adapted, examples, tokenizer.pad_token_id, 1) == pytest.approx(summary.best_loss, rel=1e-5)
+    assert evaluation_loss(adapted, examples, Layout(tokenizer.pad_token_id), 1) == pytest.approx(
+        summary.best_loss, rel=1e-5
+    )
 
 
 def test_the_last_step_is_evaluated_and_saved_whatever_the_interval(tiny_model: Path, tmp_path: Path) -> None:

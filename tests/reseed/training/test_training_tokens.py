@@ -12,7 +12,9 @@ from tokenizers.processors import TemplateProcessing
 
 from reseed.models.tokenizers import load_tokenizer
 from reseed.records import ReseedError, Row
-from reseed.training.tokens import IGNORED, Example, collate, encode, fit, prompt_ids
+from reseed.training.layout import collate
+from reseed.training.prompts import prompt_ids
+from reseed.training.tokens import IGNORED, Example, encode, fit
 
 LONG = 4096
 
@@ -107,10 +109,40 @@ def test_a_very_long_source_is_cut_however_long_it_is(tokenizer: Any) -> None:
 
 def test_an_answer_that_cannot_fit_is_an_error(tokenizer: Any) -> None:
     row = with_text(rewrite_prompt="Tell it backwards, and then once more. " * 20)
-    with pytest.raises(ReseedError, match=f"row {row['id']}: .*raise training.max_tokens"):
+    with pytest.raises(ReseedError, match=f"none of 1 rows fits, .* row {row['id']}: .*raise training.max_tokens"):
         encode(PROBLEM, [row], tokenizer, 128, "completion")
     with pytest.raises(ReseedError, match=r"raise training\.max_tokens"):
         fit(PROBLEM, rows(1)[0], tokenizer, 16)  # less than the question alone takes
+
+
+@pytest.mark.parametrize("too_long", ["shorten", "drop"])
+def test_rows_that_do_not_fit_are_dropped_and_counted(tokenizer: Any, too_long: str) -> None:
+    fits = [{**row, "original_text": "One.", "rewritten_text": "Two."} for row in rows(3)]
+    cut = [{**row, "original_text": row["original_text"] * 30} for row in rows(2)]
+    answer = with_text(rewrite_prompt="Tell it backwards, and then once more. " * 20)
+    encoded = encode(PROBLEM, [answer, *fits, *cut], tokenizer, 256, "completion", too_long=too_long)
+    kept = [*fits, *cut] if too_long == "shorten" else fits
+    assert (encoded.shortened, encoded.dropped) == ((2, 1) if too_long == "shorten" else (0, 3))
+    assert len(encoded.examples) == len(kept)
+    for row, example in zip(kept, encoded.examples, strict=True):
+        assert len(example.ids) <= 256
+        assert tokenizer.decode(labelled(example)) == PROBLEM.completion(row) + tokenizer.eos_token, "never cut"
+
+
+def test_when_every_row_is_too_long_to_keep(tokenizer: Any) -> None:
+    long = [{**row, "original_text": row["original_text"] * 30} for row in rows(2)]
+    with pytest.raises(ReseedError, match=r"none of 2 rows fits, .* more than 256 tokens; .*too_long: shorten"):
+        encode(PROBLEM, long, tokenizer, 256, "completion", too_long="drop")
+
+
+def test_a_weighted_row_labels_all_and_knows_its_prompt(tokenizer: Any) -> None:
+    some = rows(3)
+    weighted, half = (
+        encode(PROBLEM, some, tokenizer, LONG, loss_on).examples for loss_on in ("weighted", "completion")
+    )
+    for example, other in zip(weighted, half, strict=True):
+        assert example.labels == example.ids == other.ids
+        assert example.prompt == other.prompt == other.labels.count(IGNORED)
 
 
 def test_one_bos_where_the_tokenizer_begins_with_bos(tokenizer: Any, begun: Any) -> None:

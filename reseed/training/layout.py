@@ -1,0 +1,115 @@
+"""Examples side by side as a batch: one a sequence, padded, or several packed into each sequence."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from reseed.recipe import TrainingSettings
+from reseed.records import ReseedError
+from reseed.training.tokens import IGNORED, Example
+
+if TYPE_CHECKING:
+    import torch
+
+MASKED = ("sdpa", "eager", "flex_attention")  # flash attention packs single sequences only, and would look across
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Makes batches: int64 tensors of shape (sequences, longest).
+
+    Packing changes where the rows of a batch stand, and nothing else: a step has the same rows, and up to rounding the
+    same loss and gradient. So `batch_size` and the profile's `micro_batch_size` still count rows; with packing the
+    latter can be raised until the accelerator is busy.
+    """
+
+    pad: int
+    pack_to: int | None = None  # most tokens of a packed sequence; None: one row a sequence
+    prompt_weight: float | None = None  # what a label within the prompt counts; None: as much as any other
+
+    def __call__(self, examples: Sequence[Example]) -> dict[str, torch.Tensor]:
+        """`input_ids`, `labels`, and `attention_mask` or, for packed rows, `position_ids` that restart.
+
+        With a `prompt_weight`, `prompt` says which tokens are a prompt's.
+        """
+        if self.pack_to is None:
+            batch = collate(examples, self.pad)
+            groups = [[example] for example in examples]
+        else:
+            groups = packed(examples, self.pack_to)
+            batch = collate_packed(groups, self.pad)
+        if self.prompt_weight is not None:
+            batch["prompt"] = tensor([[n < e.prompt for e in g for n in range(len(e.ids))] for g in groups], 0)
+        return batch
+
+
+def layout_of(settings: TrainingSettings, pad: int) -> Layout:
+    """The layout that a recipe asks for."""
+    weight = settings.prompt_weight if settings.loss_on == "weighted" else None
+    return Layout(pad, settings.max_tokens if settings.packing else None, weight)
+
+
+def collate(examples: Sequence[Example], pad: int) -> dict[str, torch.Tensor]:
+    """Right-padded `input_ids`, `attention_mask`, `labels`, each int64 of shape (rows, longest)."""
+    return {
+        "input_ids": tensor([e.ids for e in examples], pad),
+        "attention_mask": tensor([(1,) * len(e.ids) for e in examples], 0),
+        "labels": tensor([e.labels for e in examples], IGNORED),
+    }
+
+
+def collate_packed(groups: Sequence[Sequence[Example]], pad: int) -> dict[str, torch.Tensor]:
+    """Rows one after the other: `input_ids`, `position_ids`, `labels`, each int64 of shape (groups, longest).
+
+    Without an attention mask, transformers takes a position that does not follow the one before as the beginning of
+    another document, and lets no token look further back. The padding is a document of its own. A document's first
+    token is no label: the token before it belongs to another one.
+    """
+    longest = max(sum(len(example.ids) for example in group) for group in groups)
+    positions = []
+    for group in groups:
+        lengths = [len(example.ids) for example in group]
+        lengths.append(longest - sum(lengths))
+        positions.append([place for length in lengths for place in range(length)])
+    labels = [[label for e in group for label in (IGNORED, *e.labels[1:])] for group in groups]
+    return {
+        "input_ids": tensor([[token for e in group for token in e.ids] for group in groups], pad),
+        "position_ids": tensor(positions, 0),
+        "labels": tensor(labels, IGNORED),
+    }
+
+
+def tensor(sequences: Sequence[Sequence[int]], fill: int) -> torch.Tensor:
+    """Int64 of shape (sequences, longest), filled up on the right."""
+    import torch
+
+    longest = max(len(sequence) for sequence in sequences)
+    return torch.tensor([[*map(int, s), *[fill] * (longest - len(s))] for s in sequences], dtype=torch.int64)
+
+
+def packed(examples: Sequence[Example], room: int) -> list[list[Example]]:
+    """Groups of examples with at most `room` tokens each: first fit, the longest first. Equal input, equal groups."""
+    groups: list[list[Example]] = []
+    left: list[int] = []
+    for example in sorted(examples, key=lambda e: -len(e.ids)):
+        size = len(example.ids)
+        place = next((n for n, free in enumerate(left) if free >= size), None)
+        if place is None:
+            groups.append([])
+            left.append(room)
+            place = len(groups) - 1
+        groups[place].append(example)
+        left[place] -= size
+    return groups
+
+
+def check_attention(model: Any, layout: Layout) -> None:
+    """Refuse to pack for an attention that would look across documents."""
+    used = model.config._attn_implementation
+    if layout.pack_to is not None and used not in MASKED:
+        raise ReseedError(
+            f"training.packing: with {used} attention a row could look into the rows packed with it; "
+            f"use one of {', '.join(MASKED)}, or leave packing out"
+        )

@@ -1,0 +1,112 @@
+"""How the student reads a row and is asked for its answer: the same text in training and in prediction."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from reseed.recipe import TrainingSettings
+from reseed.records import ReseedError
+
+Turns = list[dict[str, str]]
+
+
+@dataclass(frozen=True)
+class PromptFormat:
+    """`text`: the problem's own text. `chat`: that text as a user's turn in the model's chat template."""
+
+    style: Literal["text", "chat"] = "text"
+    system: str | None = None  # stands before the prompt, in a turn of its own where the template has one
+
+    @property
+    def templated(self) -> bool:
+        """Whether the text already holds its special tokens: it is tokenised without adding any (trl#1400)."""
+        return self.style == "chat"
+
+
+TEXT = PromptFormat()
+
+
+def prompt_format(settings: TrainingSettings) -> PromptFormat:
+    """The format that a recipe asks for."""
+    return PromptFormat(settings.prompt_format, settings.system)
+
+
+def prompt_text(tokenizer: Any, text: str, style: PromptFormat) -> str:
+    """What stands before the answer."""
+    if style.templated:
+        return chat_text(tokenizer, text, style.system)
+    return f"{style.system}\n\n{text}" if style.system else text
+
+
+def prompt_ids(tokenizer: Any, text: str, style: PromptFormat = TEXT) -> list[int]:
+    """A prompt's ids, with one BOS where the model has one."""
+    whole = prompt_text(tokenizer, text, style)
+    return list(tokenizer(whole, add_special_tokens=not style.templated).input_ids)
+
+
+def answer_ids(tokenizer: Any, text: str, completion: str, style: PromptFormat = TEXT) -> list[int]:
+    """The ids of the completion after a prompt, which end with EOS.
+
+    Prompt and completion are tokenised together, because a SentencePiece tokenizer would begin the lone completion with
+    a space of its own. Where a token spans the boundary, the completion is tokenised alone: a prompt's ids are the same
+    whatever follows it, as in prediction.
+    """
+    before = prompt_text(tokenizer, text, style)
+    after = turn_of(tokenizer, before, text, completion, style.system) if style.templated else completion
+    start = prompt_ids(tokenizer, text, style)
+    whole = list(tokenizer(before + after, add_special_tokens=not style.templated).input_ids)
+    joined = whole[: len(start)] == start
+    answer = whole[len(start) :] if joined else list(tokenizer(after, add_special_tokens=False).input_ids)
+    return answer if answer[-1:] == [tokenizer.eos_token_id] else [*answer, tokenizer.eos_token_id]
+
+
+def chat_text(tokenizer: Any, text: str, system: str | None = None) -> str:
+    """A user's turn and the beginning of the assistant's, begun by one BOS where the model has one."""
+    return begun(tokenizer, rendered(tokenizer, opening(tokenizer, text, system), ask=True))
+
+
+def turn_of(tokenizer: Any, before: str, text: str, completion: str, system: str | None) -> str:
+    """The assistant's turn with the template's own end of a turn, which Gemma writes before EOS."""
+    turns = [*opening(tokenizer, text, system), {"role": "assistant", "content": completion.strip()}]
+    whole = begun(tokenizer, rendered(tokenizer, turns, ask=False))
+    if not whole.startswith(before):
+        raise ReseedError(
+            "training.prompt_format: with the model's chat template a conversation does not begin with its own prompt: "
+            f"…{before[-40:]!r} became …{whole[max(0, len(before) - 40) : len(before)]!r}; use prompt_format: text"
+        )
+    return whole[len(before) :].rstrip()
+
+
+def opening(tokenizer: Any, text: str, system: str | None) -> Turns:
+    """The turns before the answer. A template without a system role raises (Gemma) or forgets it: it is then folded."""
+    from jinja2 import TemplateError
+
+    if not system:
+        return [{"role": "user", "content": text}]
+    apart = [{"role": "system", "content": system}, {"role": "user", "content": text}]
+    try:
+        if system.strip() in rendered(tokenizer, apart, ask=True):
+            return apart
+    except TemplateError:
+        pass
+    return [{"role": "user", "content": f"{system}\n\n{text}"}]
+
+
+def rendered(tokenizer: Any, turns: Turns, ask: bool) -> str:
+    """The turns in the model's template; with `ask`, up to where the assistant writes."""
+    if tokenizer.chat_template is None:
+        raise ReseedError(
+            "training.prompt_format: 'chat' was asked for, but the model's tokenizer has no chat template; "
+            "use prompt_format: text, or the model's instruct version"
+        )
+    # Qwen's templates open a thought in prompts but not in finished turns unless told; others ignore the switch
+    return str(tokenizer.apply_chat_template(turns, add_generation_prompt=ask, tokenize=False, enable_thinking=False))
+
+
+def begun(tokenizer: Any, text: str) -> str:
+    """The text with BOS, where the tokenizer begins texts with it and the template did not write it."""
+    bos = tokenizer.bos_token
+    if bos is None or text.startswith(bos) or tokenizer("").input_ids[:1] != [tokenizer.bos_token_id]:
+        return text
+    return f"{bos}{text}"
