@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -149,3 +150,29 @@ def test_an_adapter_without_the_optimiser_s_state_is_refused_where_it_is_wanted(
 ) -> None:
     with pytest.raises(ReseedError, match=r"keep_optimizer: the adapter to start from was stored without"):
         run(tmp_path, tiny_model, best, settings=KEEPING)
+
+
+@pytest.mark.parametrize("rslora", [False, True])
+def test_experts_go_on_too(tiny_model: Path, tmp_path: Path, rslora: bool) -> None:
+    """Stored under a checkpoint's names, they come back under the modules'; the scaling stays what it was."""
+    targets = ("q_proj", "gate_proj", "up_proj", "down_proj")
+    settings = SHORT.model_copy(update={"targets": targets, "rslora": rslora})
+    what = job(tiny_model, settings=settings)
+    what = replace(what, model=what.model.model_copy(update={"separate_experts": True}))
+    losses = []
+    start: Path | None = None
+    for place in (tmp_path / "one", tmp_path / "two"):
+        seen = Recorder(place / "seen")
+        summary = train(what, PROBLEM, rows(12), rows(16)[12:], place / "work", seen, start=start)
+        assert summary is not None
+        losses.append(summary.best_loss)
+        start = place / "work" / "best"
+    assert losses[1] < losses[0]
+    model = continue_adapter(
+        load_model(materialise(what.model), what.model), settings, 0, tmp_path / "one/work/best/adapter"
+    )
+    (scaling,) = {module.scaling["default"] for module in model.modules() if hasattr(module, "lora_A")}
+    assert scaling == pytest.approx(16 / 8**0.5 if rslora else 2.0)
+    stored = load_file(tmp_path / "one/work/best/adapter" / ADAPTER)
+    own = [weight for name, weight in model.named_parameters() if weight.requires_grad]
+    assert sorted(float(w.detach().norm()) for w in own) == sorted(float(w.norm()) for w in stored.values())
