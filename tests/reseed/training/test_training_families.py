@@ -21,8 +21,8 @@ from tiny_rows import PROBLEM, SHORT, Recorder, job, rows
 from reseed.models.loading import load_model
 from reseed.models.tokenizers import load_tokenizer
 from reseed.records import ReseedError
-from reseed.training.loop import check_model_context, train
 from reseed.training.layout import Layout
+from reseed.training.loop import check_model_context, train
 from reseed.training.loss import evaluation_loss
 from reseed.training.tokens import encode
 
