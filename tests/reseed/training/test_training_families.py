@@ -21,6 +21,7 @@ from tiny_rows import PROBLEM, SHORT, Recorder, job, rows
 from reseed.models.loading import load_model
 from reseed.models.tokenizers import load_tokenizer
 from reseed.records import ReseedError
+from reseed.training.layout import Layout
 from reseed.training.loop import check_model_context, train
 from reseed.training.loss import evaluation_loss
 from reseed.training.tokens import encode
@@ -71,8 +72,8 @@ def test_a_family_is_trained_by_its_name_alone(twin: Callable[[str], Path], tmp_
     assert len(load_file(adapter / "adapter_model.safetensors")) == 2 * 2 * 4, "two matrices, two layers, four modules"
     tokenizer, base = load_tokenizer(folder), load_model(folder, what.model)
     examples = encode(PROBLEM, rows(16)[12:], tokenizer, SETTINGS.max_tokens, SETTINGS.loss_on).examples
-    before = evaluation_loss(base, examples, tokenizer.pad_token_id, 4)
-    after = evaluation_loss(PeftModel.from_pretrained(base, adapter), examples, tokenizer.pad_token_id, 4)
+    before = evaluation_loss(base, examples, Layout(tokenizer.pad_token_id), 4)
+    after = evaluation_loss(PeftModel.from_pretrained(base, adapter), examples, Layout(tokenizer.pad_token_id), 4)
     assert after == pytest.approx(summary.best_loss, rel=1e-5)
     assert after < 0.98 * before
 

@@ -187,6 +187,8 @@ def test_dora_on_experts_is_refused_as_stock_peft_could_not_load_it(tiny_model: 
     what = job(tiny_model).model.model_copy(update={"separate_experts": True})
     model = load_model(materialise(what), what)
     settings = change(dora=True, targets=("q_proj", "gate_proj", "up_proj"))
-    with pytest.raises(ReseedError, match=r"training\.dora: stock PEFT cannot load DoRA onto .* experts; leave dora out"):
+    with pytest.raises(
+        ReseedError, match=r"training\.dora: stock PEFT cannot load DoRA onto .* experts; leave dora out"
+    ):
         add_adapter(model, settings, 0)
     assert add_adapter(model, settings.model_copy(update={"targets": ("q_proj",)}), 0) is not None
