@@ -87,7 +87,7 @@ class TrainingSettings(Section):
     loss_on: Literal["completion", "all", "weighted"] = "completion"
     prompt_weight: float = Field(0.1, gt=0, le=1)  # with `weighted`: what a prompt's token counts, an answer's counts 1
     packing: bool = False  # several rows in one sequence, none of which sees another
-    group_by_length: bool = False  # less padding, but a step's rows are then of like length: packing has neither cost
+    group_by_length: bool = False  # pads less, but rows then meet rows of their own length; packing pads less still
     zero_stage: Literal[2] = 2
 
 
