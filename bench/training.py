@@ -52,7 +52,11 @@ TRL = {
         "bf16": True, "gradient_checkpointing": False, "completion_only_loss": True, "packing": True, "max_length": 1024,
     },
 }  # fmt: skip
-OURS = "reseed"
+OURS: dict[str, dict[str, Any]] = {
+    "reseed": {},
+    "reseed, lengths grouped": {"group_by_length": True},
+    "reseed, packed": {"packing": True},
+}
 SETTINGS = TrainingSettings(rank=8, alpha=16, learning_rate=5e-4, batch_size=8, max_tokens=512, evaluate_every=10**6)
 
 
@@ -99,10 +103,10 @@ def contend(name: str, options: argparse.Namespace, folder: Path) -> dict[str, A
     encoded = encode(problem, rows, tokenizer, SETTINGS.max_tokens, "completion").examples
     training, validation = encoded[: options.rows], encoded[options.rows :]
     clock = Clock(validation, tokenizer.pad_token_id, every=2)
-    settings = SETTINGS.model_copy(update={"epochs": options.epochs})
+    settings = SETTINGS.model_copy(update={"epochs": options.epochs, **OURS.get(name, {})})
     job = TrainJob(spec, settings, seed=0, world=1, micro_batch_size=8, deepspeed=False)
     model = load_model(materialise(spec), spec)
-    make = ours if name == OURS else theirs
+    make = ours if name in OURS else theirs
     trainer = make(name, model, job, training, validation, tokenizer, folder)
     trainer.add_callback(clock)
     trainer.train()
@@ -127,12 +131,14 @@ def ours(
     folder: Path,
 ) -> Any:
     """reseed's trainer."""
-    from reseed.training.loop import training_arguments
+    from reseed.training.arguments import training_arguments
     from reseed.training.trainer import build_trainer
 
     arguments = training_arguments(job, len(training), folder)
     model = add_adapter(model, job.settings, job.seed)
-    return build_trainer(model, arguments, training, validation, tokenizer.pad_token_id, job, Silent())
+    ids = [str(number) for number in range(len(training))]
+    pad = tokenizer.pad_token_id
+    return build_trainer(model, arguments, training, validation, pad, job, Silent(), ids)
 
 
 def theirs(
@@ -189,16 +195,15 @@ def summary(found: dict[str, list[dict[str, Any]]]) -> None:
     """Medians and ratios."""
     goal = max(min(loss for _, loss in run["curve"]) for runs in found.values() for run in runs)
     speed = {name: statistics.median(run["tokens_per_second"] for run in runs) for name, runs in found.items()}
-    print(f"{'':40} useful tokens/s   {OURS} is   s to loss {goal:.4f}   peak GiB   last loss")
+    best = max(speed[name] for name in OURS if name in speed)
+    print(f"{'':40} useful tokens/s   best / it   s to loss {goal:.4f}   peak GiB   last loss")
     for name, runs in found.items():
         reached = [time_to(run["curve"], goal) for run in runs]
         shown = statistics.median(seconds for seconds in reached if seconds is not None)
         peak, last = (
             statistics.median(v) for v in zip(*((r["peak_gib"], r["curve"][-1][1]) for r in runs), strict=True)
         )
-        print(
-            f"{name:40} {speed[name]:15.0f} {speed[OURS] / speed[name]:9.2f} × {shown:18.0f} {peak:10.1f} {last:11.4f}"
-        )
+        print(f"{name:40} {speed[name]:15.0f} {best / speed[name]:9.2f} × {shown:18.0f} {peak:10.1f} {last:11.4f}")
 
 
 def main() -> None:
@@ -210,8 +215,8 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
-    parser.add_argument("--only", choices=[OURS, *TRL])
-    parser.add_argument("--contender", choices=[OURS, *TRL], help=argparse.SUPPRESS)
+    parser.add_argument("--only", choices=[*OURS, *TRL])
+    parser.add_argument("--contender", choices=[*OURS, *TRL], help=argparse.SUPPRESS)
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     if options.contender:
@@ -221,13 +226,13 @@ def main() -> None:
     found: dict[str, list[dict[str, Any]]] = {}
     print(f"matrix rate: {matrix_rate() / 1e9:.0f} GFLOP/s", flush=True)
     for _ in range(options.rounds):
-        for name in [options.only] if options.only else [OURS, *TRL]:
+        for name in [options.only] if options.only else [*OURS, *TRL]:
             command = [sys.executable, __file__, *sys.argv[1:], "--contender", name]
             ended = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
             run = json.loads(ended.stdout.strip().splitlines()[-1])
             found.setdefault(name, []).append(run)
             print(f"{name}: {run['tokens_per_second']:.0f} useful tokens/s, {run['peak_gib']:.1f} GiB", flush=True)
-    if OURS in found:
+    if set(OURS) & set(found):
         summary(found)
     if options.out:
         options.out.write_text(json.dumps(found, indent=1) + "\n")

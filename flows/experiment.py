@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from prefect import flow
 from prefect.futures import PrefectFuture
 
-from flows.planning import evidence_of, load_plan, questions_of
+from flows.planning import check_stages, evidence_of, load_plan, questions_of, scored
 from reseed.profile import Profile
 from reseed.recipe import Recipe
 from reseed.records import Artifact, Member, Results
+from reseed.stages import start_of, training_order
 from tasks.generate import generate
 from tasks.placement import stoppable
 from tasks.predict import predict
@@ -22,12 +25,15 @@ def run_experiment(recipe: str = "quickstart", profile: str = "laptop", override
     """Run the recipe of that name; what the store already has is not run again."""
     plan = load_plan(recipe, profile, overrides or [])
     partitions = {name: prepare(variant, plan.profile) for name, variant in plan.variants.items()}
+    check_stages(plan, partitions)
     with stoppable():
-        training: dict[Member, PrefectFuture[Artifact]] = {
-            member: train.submit(plan.variants[member.variant], plan.profile, partitions[member.variant], member)
-            for member in plan.recipe.members()
-        }
-        adapters = {member: future.result() for member, future in training.items()}
+        training: dict[Member, PrefectFuture[Artifact]] = {}
+        for member in training_order(plan.recipe):
+            variant, rows = plan.variants[member.variant], partitions[member.variant]
+            before = start_of(variant, member)
+            start: Any = training[before] if before is not None else None  # Prefect waits for it
+            training[member] = train.submit(variant, plan.profile, rows, member, start)
+        adapters = scored(plan, {member: future.result() for member, future in training.items()})
     predictions = predict(plan.profile, questions_of(plan, partitions, adapters))
     artifact = score(plan.profile, plan.line.results, evidence_of(plan, partitions, adapters, predictions))
     return report(plan.profile, artifact)

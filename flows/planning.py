@@ -10,8 +10,9 @@ from reseed.line import Line, plan_line
 from reseed.profile import Profile, load_profile
 from reseed.recipe import Recipe, load_recipe, split_overrides
 from reseed.records import Artifact, Member
+from reseed.stages import refuse_leaks, scored_variants
 from reseed.store import ArtifactStore
-from reseed.training.loop import micro_batch
+from reseed.training.arguments import check_place, micro_batch
 from tasks.leftovers import end_together
 from tasks.mistakes import quiet_mistakes
 from tasks.predict import Question
@@ -41,6 +42,7 @@ def load_plan(recipe: str, profile: str, overrides: Sequence[str]) -> Plan:
     variants = {name: loaded.variant(name) for name in loaded.variants}
     for variant in variants.values():
         micro_batch(variant.training.batch_size, where.training.workers, where.training.micro_batch_size)
+        check_place(variant.training, where.student(variant.model), cuda=where.training.gpus > 0)
     return Plan(loaded, where, variants, plan_line(loaded, where, ArtifactStore(where.store)))
 
 
@@ -51,6 +53,17 @@ def questions_of(plan: Plan, partitions: Mapping[str, Artifact], adapters: Mappi
     return [untrained, *trained]
 
 
+def scored(plan: Plan, adapters: Mapping[Member, Artifact]) -> dict[Member, Artifact]:
+    """The adapters with a result, in the recipe's order; the others are stages that these went on from."""
+    names = scored_variants(plan.recipe)
+    return {member: adapters[member] for member in plan.recipe.members() if member.variant in names}
+
+
+def check_stages(plan: Plan, partitions: Mapping[str, Artifact]) -> None:
+    """Refuse stages whose rows another stage holds out, before anything is trained."""
+    refuse_leaks(ArtifactStore(plan.profile.store), plan.variants, partitions)
+
+
 def evidence_of(
     plan: Plan,
     partitions: Mapping[str, Artifact],
@@ -58,7 +71,8 @@ def evidence_of(
     predictions: Sequence[Artifact],
 ) -> Evidence:
     """Everything that the result rests on."""
-    ordered = {plan.baseline: partitions[plan.baseline], **partitions}
+    names = [plan.baseline, *(member.variant for member in adapters)]
+    ordered = {name: partitions[name] for name in names}
     return Evidence(
         problem=plan.recipe.problem,
         embedder=plan.profile.roles.embedder,

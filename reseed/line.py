@@ -13,6 +13,7 @@ from reseed.problems import load_problem
 from reseed.profile import Profile
 from reseed.recipe import Recipe
 from reseed.records import Artifact, Member, ReseedError
+from reseed.stages import scored_variants, start_of, training_order
 from reseed.steps import Step
 from reseed.store import ArtifactStore
 
@@ -44,7 +45,8 @@ def plan_line(recipe: Recipe, profile: Profile, store: ArtifactStore) -> Line:
     """Every step's key, computed from the recipe, the profile's models, and the sources' content."""
     load_problem(recipe.problem)
     shards: dict[Artifact, Step] = {}
-    rows, curated, partitions, members = {}, {}, {}, {}
+    rows, curated, partitions = {}, {}, {}
+    members: dict[Member, Step] = {}
     predictions: dict[Member | None, Step] = {}
     for name in recipe.variants:
         variant = recipe.variant(name)
@@ -56,10 +58,14 @@ def plan_line(recipe: Recipe, profile: Profile, store: ArtifactStore) -> Line:
             rows[name] = generate_step(variant, own)
         curated[name] = curate_step(variant, profile, rows[name].artifact)
         partitions[name] = partition_step(variant, curated[name].artifact)
-        for seed in recipe.seeds:
-            member = Member(name, seed)
-            members[member] = train_step(variant, profile, partitions[name].artifact, member)
-            predictions[member] = predict_step(variant, profile, partitions[name].artifact, members[member].artifact)
+    scored = scored_variants(recipe)
+    for member in training_order(recipe):
+        variant, rows_of = recipe.variant(member.variant), partitions[member.variant].artifact
+        before = start_of(variant, member)
+        start = members[before].artifact if before is not None else None
+        members[member] = train_step(variant, profile, rows_of, member, start)
+        if member.variant in scored:
+            predictions[member] = predict_step(variant, profile, rows_of, members[member].artifact)
     first = recipe.variant(recipe.baseline or next(iter(recipe.variants)))
     test = partitions[recipe.baseline or next(iter(recipe.variants))].artifact
     predictions[None] = predict_step(first, profile, test, None)
@@ -113,17 +119,25 @@ def partition_step(recipe: Recipe, curated: Artifact) -> Step:
     return Step("partition", 1, "partition", recipe.name, spec, {"curated": curated}, recipe.data.seed)
 
 
-def train_step(recipe: Recipe, profile: Profile, partition: Artifact, member: Member) -> Step:
-    """One member's adapter. The number of workers and their micro-batches shape the last bits, so they count."""
+def train_step(
+    recipe: Recipe, profile: Profile, partition: Artifact, member: Member, start: Artifact | None = None
+) -> Step:
+    """One member's adapter, which goes on from the adapter `start`, if any, whatever its variant is called.
+
+    The number of workers and their micro-batches shape the last bits, so they count.
+    """
     spec = {
         "problem": recipe.problem,
         "model": identity(student(recipe, profile)),
-        "training": recipe.training.model_dump(mode="json"),
+        "training": recipe.training.model_dump(mode="json", exclude={"start_from"}),
         "workers": profile.training.workers,
         "micro_batch_size": profile.training.micro_batch_size,
     }
     name = f"{recipe.name}-{member.variant}"
-    return Step("train", 1, "adapter", name, spec, {"partition": partition}, member.seed)
+    if recipe.training.choose_by == "metric":
+        spec["judge"] = {"embedder": identity(profile.roles.embedder), **recipe.prediction.model_dump()}
+    inputs = {"partition": partition} | ({"start": start} if start is not None else {})
+    return Step("train", 1, "adapter", name, spec, inputs, member.seed)
 
 
 def predict_step(recipe: Recipe, profile: Profile, partition: Artifact, adapter: Artifact | None) -> Step:
@@ -147,7 +161,8 @@ def results_step(
     members: Mapping[Member, Step],
     predictions: Mapping[Member | None, Step],
 ) -> Step:
-    """The scores and the report. Its inputs are everything that a number in it came from."""
+    """The scores and the report. Its inputs are everything that a number in it came from, at first hand."""
+    scored = scored_variants(recipe)
     spec: dict[str, Any] = {
         "problem": recipe.problem,
         "question": recipe.question,
@@ -156,8 +171,8 @@ def results_step(
         "variants": list(recipe.variants),  # their order, and which is compared with the untrained student
         "baseline": recipe.baseline,
     }
-    inputs = {f"partition {name}": step.artifact for name, step in partitions.items()}
-    inputs |= {f"adapter {member}": step.artifact for member, step in members.items()}
+    inputs = {f"partition {name}": step.artifact for name, step in partitions.items() if name in scored}
+    inputs |= {f"adapter {member}": step.artifact for member, step in members.items() if member.variant in scored}
     inputs |= {f"predictions {member or 'untrained'}": step.artifact for member, step in predictions.items()}
     return Step("score", 1, "results", recipe.name, spec, inputs)
 

@@ -62,13 +62,24 @@ class TrainingSettings(Section):
     alpha: int = Field(16, ge=1)
     dropout: float = Field(0.0, ge=0, lt=1)
     targets: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj")
+    rslora: bool = False  # scale by alpha / √rank instead of alpha / rank
+    dora: bool = False  # learn the length of every weight's columns apart from their direction
+    start_from: str | None = None  # a variant: each member goes on from that variant's member of the same seed
+    keep_optimizer: bool = False  # store the optimiser's state with the adapter, and take over that of `start_from`
     epochs: float = Field(1.0, gt=0)
     learning_rate: float = Field(2e-4, gt=0)
-    warmup_steps: int = Field(0, ge=0)
     optimizer: Literal["adamw", "adamw-8bit", "paged-adamw-8bit"] = "adamw"  # 8 bit: bitsandbytes, on a GPU
-    gradient_checkpointing: bool = False  # a third more time, a fraction of the activations' memory
+    schedule: Literal["linear", "cosine", "cyclic"] = "linear"  # down to 0; cyclic: `cycles` times, along a cosine
+    cycles: int = Field(3, ge=1)
+    warmup_steps: int = Field(0, ge=0)
+    weight_decay: float = Field(0.0, ge=0)
+    max_grad_norm: float = Field(1.0, ge=0)  # 0: gradients are not clipped
     batch_size: int = Field(8, ge=1)
     evaluate_every: int = Field(10, ge=1)
+    choose_by: Literal["loss", "metric"] = "loss"  # metric: the problem's, of greedy answers to `metric_rows` rows
+    metric_rows: int = Field(32, ge=1)
+    patience: int | None = Field(None, ge=1)  # evaluations without a better one, after which training stops
+    gradient_checkpointing: bool = False  # a third more time, a fraction of the activations' memory
     max_tokens: int = Field(512, ge=16)
     too_long: Literal["shorten", "drop"] = "shorten"  # a row of more tokens: its source text is cut, or it is left out
     prompt_format: Literal["text", "chat"] = "text"  # the problem's own text, or the model's chat template
@@ -76,7 +87,7 @@ class TrainingSettings(Section):
     loss_on: Literal["completion", "all", "weighted"] = "completion"
     prompt_weight: float = Field(0.1, gt=0, le=1)  # with `weighted`: what a prompt's token counts, an answer's counts 1
     packing: bool = False  # several rows in one sequence, none of which sees another
-    group_by_length: bool = False  # less padding, but a step's rows are then of like length: packing has neither cost
+    group_by_length: bool = False  # pads less, but rows then meet rows of their own length; packing pads less still
     zero_stage: Literal[1, 2, 3] = 2
     offload: Literal["none", "optimizer", "parameters"] = "none"  # into CPU memory; with the parameters, both
 
@@ -91,6 +102,11 @@ class TrainingSettings(Section):
             raise ValueError(
                 f"offload '{self.offload}' steps the optimiser on the CPU, where optimizer '{self.optimizer}' does not "
                 "run; set optimizer: adamw, or offload: none"
+            )
+        if self.keep_optimizer and self.zero_stage == 3:
+            raise ValueError(
+                "keep_optimizer stores the optimiser's state of every weight whole, which zero_stage 3 holds nowhere; "
+                "set zero_stage: 2, or leave keep_optimizer out"
             )
         return self
 
@@ -170,11 +186,16 @@ def load_recipe(name: str, overrides: tuple[str, ...] = ()) -> Recipe:
 
     Raises ReseedError with every mistake at once: key, value seen, what was wanted, nearest valid name.
     """
+    from reseed.stages import stage_mistakes  # which needs Recipe
+
     path = find_recipe(name)
     values = read_yaml(path)
     for text in overrides:
         values = override(values, text)
-    return validate(values, f"recipe {path.name}")
+    recipe = validate(values, f"recipe {path.name}")
+    if wrong := stage_mistakes(recipe):
+        raise ReseedError(listed(f"recipe {path.name}", wrong))
+    return recipe
 
 
 def find_recipe(name: str) -> Path:

@@ -72,11 +72,15 @@ class Member:
 
 @dataclass(frozen=True)
 class LossPoint:
-    """One point of a loss curve; `train` is the mean since the last point, `validation` a mean over label tokens."""
+    """One point of a loss curve; `train` is the mean since the last point, `validation` a mean over label tokens.
+
+    `metric` is the problem's, of answers to some validation rows, where the best step is chosen by it.
+    """
 
     step: int
     train: float | None = None
     validation: float | None = None
+    metric: float | None = None
 
 
 @dataclass(frozen=True)

@@ -47,7 +47,7 @@ class Tracker:
 
     def point(self, point: LossPoint) -> None:
         """A point of the loss curve."""
-        values = {"train/loss": point.train, "validation/loss": point.validation}
+        values = {"train/loss": point.train, "validation/loss": point.validation, "validation/metric": point.metric}
         self.run.log({"step": point.step, **{k: v for k, v in values.items() if v is not None}}, step=point.step)
 
     def finish(self, summary: Mapping[str, Any]) -> None:

@@ -21,6 +21,7 @@ from reseed.records import Artifact, LossPoint, Member, ReseedError
 from reseed.steps import Step
 from reseed.store import ArtifactStore
 from reseed.training.loop import TrainJob
+from reseed.training.metric import judge_of
 from tasks.placement import alone, awaited, connect, store_url, training_slot
 from tasks.run_once import log
 from tasks.training_worker import Assignment, LossFeed, worker
@@ -30,10 +31,12 @@ KEPT = 2  # newest checkpoints of a member; the best adapter so far is in each
 
 
 @task(cache_policy=NO_CACHE, task_run_name="train {member}")
-def train(recipe: Recipe, profile: Profile, partition: Artifact, member: Member) -> Artifact:
-    """One member's adapter. `recipe` is the variant's."""
+def train(
+    recipe: Recipe, profile: Profile, partition: Artifact, member: Member, start: Artifact | None = None
+) -> Artifact:
+    """One member's adapter, which goes on from the adapter `start`. `recipe` is the variant's."""
     store = ArtifactStore(profile.store)
-    step = train_step(recipe, profile, partition, member)
+    step = train_step(recipe, profile, partition, member, start)
     if store.find(step.artifact) is None:
         connect(profile)
         with training_slot(profile), alone(f"train-{step.artifact.key}"):
@@ -62,12 +65,14 @@ def assignment_for(recipe: Recipe, profile: Profile, partition: Artifact, member
         seed=member.seed,
         world=profile.training.workers,
         micro_batch_size=profile.training.micro_batch_size,
+        judge=judge_of(recipe, profile),
     )
     return Assignment(
         step=step,
         problem=recipe.problem,
         job=job,
         partition=partition,
+        start=step.inputs.get("start"),
         store_url=store_url(profile),
         run_name=f"{recipe.name} {member}",
         wandb_folder=str(Path(".reseed/wandb").absolute()),
@@ -193,7 +198,8 @@ def followed(assignment: Assignment) -> Iterator[None]:
                 logger.info("%s: %s", assignment.run_name, point)
                 continue
             kind, loss = ("train", point.train) if point.validation is None else ("validation", point.validation)
-            logger.info("%s: step %d, %s loss %.4f", assignment.run_name, point.step, kind, loss)
+            scored = f", metric {point.metric:.4f}" if point.metric is not None else ""
+            logger.info("%s: step %d, %s loss %.4f%s", assignment.run_name, point.step, kind, loss, scored)
 
     def follow() -> None:
         while not ended.wait(1.0):

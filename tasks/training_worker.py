@@ -30,6 +30,7 @@ class Assignment:
     problem: str
     job: TrainJob
     partition: Artifact
+    start: Artifact | None  # the adapter that the member goes on from
     store_url: str
     run_name: str
     wandb_folder: str
@@ -107,6 +108,7 @@ def worker(config: dict[str, Any]) -> None:
     build_no_helpers()
     store = ArtifactStore(assignment.store_url)
     rows = store.fetch(assignment.partition)
+    start = store.fetch(assignment.start) if assignment.start is not None else None
     watcher = RayWatcher(assignment, rank, local_rank)
     with node_folder(assignment, local_rank) as work, resumed() as checkpoint:
         summary = train_loop(
@@ -117,6 +119,7 @@ def worker(config: dict[str, Any]) -> None:
             work,
             watcher,
             checkpoint,
+            start,
         )
         if summary is not None:
             commit(store, assignment, work, summary)

@@ -31,7 +31,9 @@ HEAVY = (
 # They define subclasses of transformers' classes, and are themselves imported where they are used.
 SUBCLASSES = {
     "reseed.training.trainer": ("torch", "transformers", "peft"),
+    "reseed.training.order": ("torch",),
     "reseed.generation.nucleus": ("torch", "transformers"),
+    "reseed.models.experts": ("torch", "transformers"),
 }
 PROBE = '''
 """Import each module in a process of its own, forked from one that has imported nothing of the project."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -34,11 +36,13 @@ def add_adapter(model: Any, settings: TrainingSettings, seed: int) -> Any:
                 f"training.targets: '{target}' matches no module of the model; it has {', '.join(linear)}"
             )
     if has_separate_experts(model):
-        check_expert_targets(settings.targets)
+        check_expert_targets(settings.targets, settings.dora)
     config = LoraConfig(
         r=settings.rank,
         lora_alpha=settings.alpha,
         lora_dropout=settings.dropout,
+        use_rslora=settings.rslora,
+        use_dora=settings.dora,
         target_modules=list(settings.targets),
         task_type="CAUSAL_LM",
     )
@@ -51,6 +55,21 @@ def add_adapter(model: Any, settings: TrainingSettings, seed: int) -> Any:
             f"training.targets: one of {wanted} matches a module that takes no LoRA ({first_line(error)}); "
             f"it has {', '.join(linear)}"
         ) from error
+
+
+def continue_adapter(model: Any, settings: TrainingSettings, seed: int, folder: Path) -> Any:
+    """A PeftModel that goes on from the adapter in `folder`; of the settings, only the dropout is new."""
+    from peft import LoraConfig, PeftModel
+    from transformers import set_seed
+
+    with module_names(model, folder) as own:
+        config = LoraConfig.from_pretrained(own)
+        config.lora_dropout = settings.dropout
+        config.base_model_name_or_path = (
+            model.name_or_path
+        )  # of the stored name, PEFT would ask the hub for each checkpoint
+        set_seed(seed)  # of the dropout that is to come
+        return PeftModel.from_pretrained(model, own, config=config, is_trainable=True)
 
 
 def adapter_digest(model: Any) -> str:
@@ -84,12 +103,21 @@ def save_adapter(model: Any, folder: Path, model_name: str) -> None:
         to_checkpoint_names(folder)
 
 
+@contextmanager
+def module_names(model: Any, folder: Path) -> Iterator[Path]:
+    """The saved adapter with the names of the model's own modules."""
+    if not has_separate_experts(model):
+        yield folder
+        return
+    with tempfile.TemporaryDirectory() as place:
+        yield to_module_names(folder, Path(place) / "own")
+
+
 def attach_adapter(model: Any, folder: Path, name: str = "default") -> Any:
     """A PeftModel of `model` with the saved adapter, one more if `model` is a PeftModel already."""
     from peft import PeftModel
 
-    with tempfile.TemporaryDirectory() as place:
-        own = to_module_names(folder, Path(place) / "own") if has_separate_experts(model) else folder
+    with module_names(model, folder) as own:
         if isinstance(model, PeftModel):
             model.load_adapter(own, adapter_name=name)
             return model

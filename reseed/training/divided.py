@@ -55,13 +55,27 @@ def verify_divided(model: Any, folder: Path, tokenizer: Any) -> float:
     device = next(model.parameters()).device
     ids = tokenizer("An adapter that changes nothing has learnt nothing.", return_tensors="pt").input_ids.to(device)
     model.eval()
-    with torch.no_grad():
+    with torch.no_grad(), whole_model(model):
         with model.disable_adapter():
             plain = model(ids).logits.float()
-        moved = float((model(ids).logits.float() - plain).abs().max())
-    check_moved(moved)
+        moved = [float((model(ids).logits.float() - plain).abs().max())]
+    torch.distributed.broadcast_object_list(moved)
+    check_moved(moved[0])
     unset_hf_deepspeed_config()  # or every model that rank 0 makes from here on would wait for the others too
-    return moved
+    return moved[0]
+
+
+@contextmanager
+def whole_model(model: Any) -> Iterator[None]:
+    """Every weight on every rank, for a model that has not trained: a run that was killed at its very end and goes on
+    has no engine, which would otherwise gather one layer after the other."""
+    if all(hasattr(weight, "ds_id") for weight in model.parameters()):
+        yield
+        return
+    import deepspeed
+
+    with deepspeed.zero.GatheredParameters(list(model.parameters())):
+        yield
 
 
 def mistake_in(model: Any, folder: Path) -> str | None:

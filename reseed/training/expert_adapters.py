@@ -24,8 +24,13 @@ def has_separate_experts(model: Any) -> bool:
     return bool(getattr(model.config, "model_type", None) == "mixtral_separate")
 
 
-def check_expert_targets(targets: tuple[str, ...]) -> None:
-    """Refuse LoRA on one half of what a stock Mixtral holds as one parameter."""
+def check_expert_targets(targets: tuple[str, ...], dora: bool) -> None:
+    """Refuse LoRA on one half of what a stock Mixtral holds as one parameter, and DoRA, which PEFT refuses there."""
+    if dora and set(NAMES) & set(targets):
+        raise ReseedError(
+            "training.dora: stock PEFT cannot load DoRA onto a mixture's experts; "
+            f"leave dora out, or {', '.join(sorted(NAMES))} out of training.targets"
+        )
     halves = {"gate_proj", "up_proj"}
     if len(halves & set(targets)) == 1:
         lone = (halves & set(targets)).pop()

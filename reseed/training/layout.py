@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,7 @@ from reseed.training.tokens import IGNORED, Example
 if TYPE_CHECKING:
     import torch
 
+SLACK = 0.05  # of the tokens, which packing spends on padding for the sake of shorter sequences
 MASKED = ("sdpa", "eager", "flex_attention")  # flash attention packs single sequences only, and would look across
 
 
@@ -67,7 +69,7 @@ def collate_packed(groups: Sequence[Sequence[Example]], pad: int) -> dict[str, t
     another document, and lets no token look further back. The padding is a document of its own. A document's first
     token is no label: the token before it belongs to another one.
     """
-    longest = max(sum(len(example.ids) for example in group) for group in groups)
+    longest = max(size(group) for group in groups)
     positions = []
     for group in groups:
         lengths = [len(example.ids) for example in group]
@@ -90,19 +92,35 @@ def tensor(sequences: Sequence[Sequence[int]], fill: int) -> torch.Tensor:
 
 
 def packed(examples: Sequence[Example], room: int) -> list[list[Example]]:
-    """Groups of examples with at most `room` tokens each: first fit, the longest first. Equal input, equal groups."""
-    groups: list[list[Example]] = []
-    left: list[int] = []
+    """Groups of at most `room` tokens each, to stand in one sequence each. Equal input, equal groups.
+
+    Of all numbers of sequences those count that pad little, and of these the largest: attention grows with a sequence's
+    square, also where the mask hides the other documents.
+    """
+    found = []
+    for count in range(1, len(examples) + 1):
+        groups = spread(examples, count)
+        longest = max(size(group) for group in groups)
+        if longest <= room:
+            found.append((count * longest, groups))
+    fewest = min(tokens for tokens, _ in found)
+    return [groups for tokens, groups in found if tokens <= (1 + SLACK) * fewest][-1]
+
+
+def spread(examples: Sequence[Example], count: int) -> list[list[Example]]:
+    """`count` groups of like size: each row, the longest first, goes into the group that is the smallest so far."""
+    groups: list[list[Example]] = [[] for _ in range(count)]
+    sizes = [(0, n) for n in range(count)]
     for example in sorted(examples, key=lambda e: -len(e.ids)):
-        size = len(example.ids)
-        place = next((n for n, free in enumerate(left) if free >= size), None)
-        if place is None:
-            groups.append([])
-            left.append(room)
-            place = len(groups) - 1
-        groups[place].append(example)
-        left[place] -= size
+        tokens, n = heapq.heappop(sizes)
+        groups[n].append(example)
+        heapq.heappush(sizes, (tokens + len(example.ids), n))
     return groups
+
+
+def size(group: Sequence[Example]) -> int:
+    """How many tokens a group has."""
+    return sum(len(example.ids) for example in group)
 
 
 def check_attention(model: Any, layout: Layout) -> None:

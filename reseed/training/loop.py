@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from reseed.models.cache import materialise
 from reseed.models.loading import hush, load_model
@@ -16,15 +16,22 @@ from reseed.models.tokenizers import load_tokenizer
 from reseed.problems import Problem
 from reseed.recipe import TrainingSettings
 from reseed.records import LossPoint, ReseedError, Row
-from reseed.training.adapters import adapter_digest, add_adapter, check_stock_names, verify_adapter
+from reseed.training.adapters import (
+    adapter_digest,
+    add_adapter,
+    check_stock_names,
+    continue_adapter,
+    verify_adapter,
+)
+from reseed.training.arguments import check_worker, training_arguments
 from reseed.training.checkpoints import check_origin, origin_of, prepare_work
 from reseed.training.divided import is_divided, verify_divided
+from reseed.training.early import stopped_early
+from reseed.training.memory import memory_explained
+from reseed.training.metric import Judge, ValidationMetric
 from reseed.training.prompts import prompt_format
 from reseed.training.tokens import encode
-from reseed.training.zero import deepspeed_settings, join_ranks
-
-if TYPE_CHECKING:
-    pass
+from reseed.training.zero import join_ranks
 
 
 @dataclass(frozen=True)
@@ -37,6 +44,7 @@ class TrainJob:
     world: int
     micro_batch_size: int
     deepspeed: bool = True
+    judge: Judge | None = None  # where the best step is chosen by the problem's metric
 
 
 @dataclass(frozen=True)
@@ -45,6 +53,7 @@ class TrainSummary:
 
     best_step: int
     best_loss: float
+    best_metric: float | None
     steps: int
     shortened_rows: int
     dropped_rows: int
@@ -79,13 +88,15 @@ def train(
     work: Path,
     watcher: Watcher,
     resume: Path | None = None,
+    start: Path | None = None,
 ) -> TrainSummary | None:
     """Train one member's adapter in folder `work`; the best step's two files end in `work/best/adapter`.
 
     Returns the summary on rank 0, None elsewhere. With `resume`, a folder that `Watcher.checkpoint` was given, the run
-    goes on as if it had never stopped.
+    goes on as if it had never stopped. With `start`, a member's artifact, its adapter is trained on, not a fresh one.
     """
     hush()
+    check_worker(job.settings, job.model)
     folder = materialise(job.model)
     tokenizer = load_tokenizer(folder)
     settings, style = job.settings, prompt_format(job.settings)
@@ -97,12 +108,12 @@ def train(
     origin = origin_of(job, folder, train_rows)
     if resume is not None:
         check_origin(resume, origin)
-    from reseed.training.trainer import barrier, build_trainer
+    from reseed.training.trainer import TakeOver, barrier, build_trainer
 
     arguments = training_arguments(job, len(encoded[0].examples), work)  # first: it starts the process group
     if job.deepspeed:
         join_ranks()
-    model = add_adapter(load_model(folder, job.model), job.settings, job.seed)
+    model = adapted(load_model(folder, job.model), job, start)
     fresh = adapter_digest(model)
     groups = sizes(model)
     if arguments.process_index == 0:
@@ -111,11 +122,17 @@ def train(
         prepare_work(work, origin, resume)
     barrier()
     trainer = build_trainer(
-        model, arguments, encoded[0].examples, encoded[1].examples, tokenizer.pad_token_id, job, watcher
-    )
+        model, arguments, encoded[0].examples, encoded[1].examples, tokenizer.pad_token_id, job, watcher,
+        encoded[0].ids,
+    )  # fmt: skip
+    if start is not None and job.settings.keep_optimizer:
+        trainer.add_callback(TakeOver(start))
+    if job.judge is not None:
+        trainer.metric = ValidationMetric(problem, validation_rows, tokenizer, job, job.judge)
     if job.deepspeed and not trainer.is_deepspeed_enabled:
         raise ReseedError("training: DeepSpeed was asked for but is off; unset ACCELERATE_USE_CPU in the worker")
-    trainer.train(resume_from_checkpoint=str(work / "checkpoint-resumed") if resume is not None else None)
+    with memory_explained(job):
+        run_trainer(trainer, work, job.settings.patience, resume is not None)
     adapter = work / "best" / "adapter"
     divided = is_divided(model)
     shift = verify_divided(model, adapter, tokenizer) if divided else 0.0
@@ -129,6 +146,7 @@ def train(
     return TrainSummary(
         best_step=best["step"],
         best_loss=best["loss"],
+        best_metric=best["metric"],
         steps=trainer.state.global_step,
         shortened_rows=sum(part.shortened for part in encoded),
         dropped_rows=sum(part.dropped for part in encoded),
@@ -140,64 +158,29 @@ def train(
     )
 
 
+def adapted(model: Any, job: TrainJob, start: Path | None) -> Any:
+    """The model with the member's adapter: a fresh one, or the one that it goes on from."""
+    if start is None:
+        model = add_adapter(model, job.settings, job.seed)
+    else:
+        model = continue_adapter(model, job.settings, job.seed, start / "adapter")
+    if job.settings.gradient_checkpointing:
+        model.enable_input_require_grads()  # the base is frozen, and a reentrant checkpoint passes on what has a gradient
+    return model
+
+
+def run_trainer(trainer: Any, work: Path, patience: int | None, resumed: bool) -> None:
+    """Train, from the checkpoint in `work` if the run is resumed, unless it had come to its end by itself."""
+    checkpoint = work / "checkpoint-resumed"
+    if resumed and stopped_early(work / "best" / "best.json", patience):
+        trainer.state = trainer.state.load_from_json(str(checkpoint / "trainer_state.json"))
+    else:
+        trainer.train(resume_from_checkpoint=str(checkpoint) if resumed else None)
+
+
 def check_model_context(folder: Path, max_tokens: int) -> None:
     """Refuse rows longer than the model can attend to."""
     config = json.loads((folder / "config.json").read_text())
-    context = config.get("max_position_embeddings")
+    context = config.get("text_config", config).get("max_position_embeddings")  # where a model reads pictures too
     if context is not None and max_tokens > context:
         raise ReseedError(f"training.max_tokens: {max_tokens} is more than the model's context of {context}; lower it")
-
-
-def micro_batch(batch: int, world: int, most: int) -> int:
-    """Rows that one worker takes at once. Raises ReseedError when a step's rows cannot be shared evenly."""
-    micro = min(most, max(1, batch // world))
-    if batch % (micro * world):
-        raise ReseedError(
-            f"training.batch_size: {batch} rows a step cannot be shared by {world} workers in "
-            f"micro-batches of {micro}; choose a multiple of {micro * world}"
-        )
-    return micro
-
-
-def training_arguments(job: TrainJob, rows: int, work: Path) -> Any:
-    """transformers' TrainingArguments of one rank."""
-    import torch
-    from transformers import TrainingArguments
-
-    settings = job.settings
-    cuda = torch.cuda.is_available()
-    dtype = job.model.dtype
-    micro = micro_batch(settings.batch_size, job.world, job.micro_batch_size)
-    return TrainingArguments(
-        output_dir=str(work),
-        seed=job.seed,
-        data_seed=job.seed,
-        num_train_epochs=settings.epochs,
-        per_device_train_batch_size=micro,
-        gradient_accumulation_steps=settings.batch_size // (micro * job.world),
-        learning_rate=settings.learning_rate,
-        warmup_steps=settings.warmup_steps,
-        lr_scheduler_type="linear",
-        weight_decay=0.0,
-        max_grad_norm=1.0,
-        bf16=dtype == "bfloat16" and job.deepspeed,
-        fp16=dtype == "float16" and job.deepspeed,
-        use_cpu=not cuda,
-        deepspeed=deepspeed_settings(settings, dtype) if job.deepspeed else None,
-        eval_strategy="steps",
-        eval_steps=settings.evaluate_every,
-        save_strategy="steps",
-        save_steps=settings.evaluate_every,
-        logging_steps=max(1, settings.evaluate_every // 4),
-        logging_nan_inf_filter=False,  # it would hide a loss that is no number
-        report_to="none",
-        disable_tqdm=True,
-        remove_unused_columns=False,
-        dataloader_pin_memory=cuda,
-        gradient_checkpointing=False,
-    )
-
-
-def best_record(step: int, loss: float, curve: Sequence[LossPoint]) -> str:
-    """The text of `best.json`."""
-    return json.dumps({"step": step, "loss": loss, "curve": [asdict(point) for point in curve]})

@@ -13,6 +13,10 @@ from reseed.training.prompts import TEXT, PromptFormat, answer_ids, prompt_ids
 IGNORED = -100
 
 
+class TooLongError(ReseedError):
+    """A row that takes more tokens than it may, however its source text is cut."""
+
+
 @dataclass(frozen=True)
 class Example:
     """One training row: token ids and, at each position, the label or IGNORED. Both have the same length."""
@@ -28,7 +32,8 @@ class Encoded:
 
     examples: list[Example]
     shortened: int
-    dropped: int = 0
+    dropped: int
+    ids: list[str]  # of the rows that the examples were made of
 
 
 def fit(problem: Problem, row: Row, tokenizer: Any, budget: int, style: PromptFormat = TEXT) -> tuple[Row, list[int]]:
@@ -37,7 +42,7 @@ def fit(problem: Problem, row: Row, tokenizer: Any, budget: int, style: PromptFo
     keep = 1.0
     while len(ids) > budget:
         if keep == 0:
-            raise ReseedError(
+            raise TooLongError(
                 f"row {row['id']}: its prompt takes {len(ids)} tokens even with the source text cut away, "
                 f"and {max(0, budget)} are left for it; raise training.max_tokens"
             )
@@ -61,24 +66,21 @@ def encode(
 
     A longer row is cut in its source text, or dropped where `too_long` says so or nothing is left to cut: both counted.
     """
-    examples, shortened, refusal = [], 0, None
+    examples, kept, shortened, refused = [], [], 0, []
     for row in rows:
         answer = answer_ids(tokenizer, problem.prompt(row), problem.completion(row), style)
         try:
             short, prompt = fit(problem, row, tokenizer, max_tokens - len(answer), style)
-        except ReseedError as error:
-            refusal = refusal or error
-            continue
-        if short is not row and too_long == "drop":
-            refusal = refusal or ReseedError(
-                f"row {row['id']}: it takes more than {max_tokens} tokens; "
-                "raise training.max_tokens, or set training.too_long: shorten"
-            )
+            if short is not row and too_long == "drop":
+                raise TooLongError(f"row {row['id']}: it is longer; raise it, or set training.too_long: shorten")
+        except TooLongError as error:
+            refused.append(error)
             continue
         shortened += short is not row
         ids = (*prompt, *answer)
         labels = (IGNORED,) * len(prompt) + tuple(answer) if loss_on == "completion" else ids
         examples.append(Example(ids, labels, len(prompt)))
-    if refusal is not None and not examples:
-        raise ReseedError(f"training: none of {len(rows)} rows fits, the first is {refusal}") from refusal
-    return Encoded(examples, shortened, len(rows) - len(examples))
+        kept.append(row["id"])
+    if refused and not examples:
+        raise ReseedError(f"training.max_tokens: none of {len(rows)} rows fits into {max_tokens}; {refused[0]}")
+    return Encoded(examples, shortened, len(refused), kept)

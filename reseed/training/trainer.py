@@ -17,13 +17,17 @@ from reseed.records import LossPoint, ReseedError
 from reseed.training.adapters import save_adapter
 from reseed.training.checkpoints import set_aside
 from reseed.training.divided import is_divided, whole_adapter
+from reseed.training.early import exhausted, is_better
+from reseed.training.finite import StepLosses
 from reseed.training.layout import Layout, check_attention, layout_of
 from reseed.training.loss import evaluation_loss, label_weights, summed_loss
+from reseed.training.moments import gather_moments, load_moments, save_moments, take_over
 from reseed.training.order import SeededOrder
 from reseed.training.tokens import Example
 
 if TYPE_CHECKING:
     from reseed.training.loop import TrainJob, Watcher
+    from reseed.training.metric import ValidationMetric
 
 
 class AdapterTrainer(Trainer):
@@ -32,6 +36,8 @@ class AdapterTrainer(Trainer):
     examples: Sequence[Example]
     layout: Layout
     group: int  # rows of like length that all ranks take at once; 1: drawn without regard to length
+    losses: StepLosses
+    metric: ValidationMetric | None = None
     control: Any
 
     def compute_loss(
@@ -43,6 +49,7 @@ class AdapterTrainer(Trainer):
     ) -> torch.Tensor:
         """The rank's part of the step's mean loss: workers average gradients, so each one's part counts `world` times."""
         loss, _ = summed_loss(model, inputs, self.layout.prompt_weight)
+        self.losses.add(inputs["input_ids"], loss)
         if num_items_in_batch is None:
             raise ReseedError("training: the step's number of label tokens is unknown, the loss would be mis-scaled")
         mine: torch.Tensor = loss / num_items_in_batch * self.accelerator.num_processes
@@ -61,10 +68,12 @@ class AdapterTrainer(Trainer):
         return SeededOrder(lengths, self.group, self.args.data_seed, lambda: int(self.state.epoch or 0))
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
-        """The mean loss over the validation rows' label tokens."""
+        """The mean loss over the validation rows' label tokens, and the problem's metric where it chooses."""
         size, rank, world = self.args.per_device_train_batch_size, self.args.process_index, self.args.world_size
         loss = evaluation_loss(self.model, self.examples, self.layout, size, rank, world)
         metrics = {"eval_loss": loss}
+        if self.metric is not None and math.isfinite(loss):
+            metrics["eval_metric"] = self.metric.measure(self.model, rank, world)
         self.log(dict(metrics))
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
@@ -91,15 +100,40 @@ def check_number(loss: float, name: str, step: int) -> None:
         raise ReseedError(f"training: the {name} is {loss} at step {step}; lower training.learning_rate")
 
 
+class StopAtNan(TrainerCallback):
+    """End the run before a loss that is no number reaches the weights."""
+
+    def __init__(self, losses: StepLosses) -> None:
+        self.losses = losses
+
+    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """All micro-batches of the step are known. With DeepSpeed the weights are spoilt by now, but not yet saved."""
+        self.losses.check(state.global_step + 1, args.save_steps)
+
+
+class TakeOver(TrainerCallback):
+    """Give the optimiser, which is made only when training begins, the state of the one that the adapter comes from."""
+
+    def __init__(self, start: Path) -> None:
+        self.start = start
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """A run that goes on from a checkpoint has its own state."""
+        if state.global_step == 0:
+            take_over(kwargs["model"], kwargs["optimizer"], load_moments(self.start))
+
+
 class KeepBest(TrainerCallback):
     """Write the loss curve and the best adapter so far, and hand whole checkpoints to the watcher."""
 
-    def __init__(self, work: Path, model_name: str, watcher: Watcher, rank: int) -> None:
-        self.work, self.model_name, self.watcher, self.rank = work, model_name, watcher, rank
+    def __init__(self, work: Path, job: TrainJob, watcher: Watcher, rank: int) -> None:
+        self.work, self.model_name, self.watcher, self.rank = work, job.model.name, watcher, rank
+        self.patience, self.keep_optimizer = job.settings.patience, job.settings.keep_optimizer
+        self.higher_is_better = job.judge is None or job.judge.higher_is_better
         best = work / "best" / "best.json"
-        fresh: dict[str, Any] = {"step": 0, "loss": float("inf"), "curve": []}
+        fresh: dict[str, Any] = {"step": 0, "loss": float("inf"), "metric": None, "curve": []}
         known = json.loads(best.read_text()) if best.is_file() else fresh
-        self.step, self.loss = known["step"], known["loss"]
+        self.step, self.loss, self.metric = known["step"], known["loss"], known["metric"]
         self.curve = [LossPoint(**point) for point in known["curve"]]
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -117,17 +151,20 @@ class KeepBest(TrainerCallback):
 
     def on_evaluate(self, args: Any, state: Any, control: Any, metrics: dict[str, float], **kwargs: Any) -> None:
         """A point of the validation curve; a new best adapter is saved by rank 0."""
-        loss = metrics["eval_loss"]
+        loss, metric = metrics["eval_loss"], metrics.get("eval_metric")
         check_number(loss, "validation loss", state.global_step)
-        self._add(LossPoint(state.global_step, validation=loss))
-        if loss < self.loss:
-            self.step, self.loss = state.global_step, loss
+        self._add(LossPoint(state.global_step, validation=loss, metric=metric))
+        if is_better(loss, metric, self.loss, self.metric, self.higher_is_better):
+            self.step, self.loss, self.metric = state.global_step, loss, metric
+            moments = gather_moments(kwargs["model"], kwargs["optimizer"]) if self.keep_optimizer else {}
             with whole_adapter(kwargs["model"]):
                 if self.rank == 0:
-                    self._keep(kwargs["model"])
+                    self._keep(kwargs["model"], moments)
         if self.rank == 0:
-            record = {"step": self.step, "loss": self.loss, "curve": [asdict(point) for point in self.curve]}
+            record = {"step": self.step, "loss": self.loss, "metric": self.metric}
+            record["curve"] = [asdict(point) for point in self.curve]
             (self.work / "best" / "best.json").write_text(json.dumps(record))
+        control.should_training_stop |= exhausted(self.patience, self.step, self.curve)
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Put what a run needs to go on side by side, and say so."""
@@ -141,10 +178,12 @@ class KeepBest(TrainerCallback):
         if args.local_process_index == 0:
             shutil.rmtree(whole)
 
-    def _keep(self, model: Any) -> None:
+    def _keep(self, model: Any, moments: dict[str, torch.Tensor]) -> None:
         fresh = self.work / "best-new"
         shutil.rmtree(fresh, ignore_errors=True)
         save_adapter(model, fresh / "adapter", self.model_name)
+        if moments:
+            save_moments(moments, fresh)
         shutil.rmtree(self.work / "best", ignore_errors=True)
         fresh.rename(self.work / "best")
 
@@ -162,20 +201,21 @@ def build_trainer(
     pad: int,
     job: TrainJob,
     watcher: Watcher,
+    ids: Sequence[str],
 ) -> AdapterTrainer:
-    """A Trainer over encoded examples."""
-    layout = layout_of(job.settings, pad)
+    """A Trainer over encoded examples; `ids` are those of the training rows."""
+    layout, losses = layout_of(job.settings, pad), StepLosses(train_examples, ids)
     check_attention(model, layout)
-    keep = KeepBest(Path(arguments.output_dir), job.model.name, watcher, arguments.process_index)
+    keep = KeepBest(Path(arguments.output_dir), job, watcher, arguments.process_index)
     trainer = AdapterTrainer(
         model=model,
         args=arguments,
         train_dataset=list(train_examples),
         eval_dataset=list(validation_examples),
         data_collator=layout,
-        callbacks=[keep],
+        callbacks=[keep, StopAtNan(losses)],
     )
-    trainer.examples, trainer.layout = validation_examples, layout
+    trainer.examples, trainer.layout, trainer.losses = validation_examples, layout, losses
     trainer.group = arguments.per_device_train_batch_size * job.world if job.settings.group_by_length else 1
     trainer.model_accepts_loss_kwargs = True  # the Trainer then counts the label tokens of the whole step
     return trainer

@@ -50,6 +50,11 @@ def test_a_file_that_cannot_be_read(served: LineProject) -> None:
     assert "save it as csv in UTF-8" in message
 
 
+def test_what_only_a_gpu_runs(served: LineProject) -> None:
+    assert "training.optimizer: 'adamw-8bit' needs a GPU" in refused(served, "training.optimizer=adamw-8bit")
+    assert "float16 is trained on a GPU only" in refused(served, "profile.roles.student.dtype=float16")
+
+
 def test_a_column_that_is_not_there(served: LineProject) -> None:
     name = save_csv(
         served.folder / "columns.csv", [("a", "b", "c")], ("original_text", "rewriten_text", "rewrite_prompt")

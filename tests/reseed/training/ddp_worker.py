@@ -15,10 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tiny_rows import CURVE, PROBLEM, PowerError, Recorder, job, rows
+from tiny_rows import PROBLEM, SHORT, PowerError, Recorder, job, rows
 
+from reseed.models.names import ModelSpec
 from reseed.records import ReseedError
 from reseed.training.loop import train
+from reseed.training.metric import Judge
 
 RANK = int(os.environ["RANK"])
 LOCAL_RANK = int(os.environ["LOCAL_RANK"])
@@ -35,18 +37,22 @@ class Silent(Recorder):
 
 
 def run(model: Path, out: Path, spec: dict[str, Any]) -> None:
-    settings = CURVE.model_copy(update=spec.get("settings", {}))
+    settings = SHORT.model_copy(update=spec.get("settings", {}))
     what = replace(job(model, settings=settings, micro=4 // WORLD), world=spec.get("world", WORLD), deepspeed=True)
     what = replace(what, model=what.model.model_copy(update=spec.get("model", {})))
     node = out / f"node-{RANK}" if LOCAL_RANK == 0 and RANK > 0 else out
     watcher = (Recorder if LOCAL_RANK == 0 else Silent)(node / "seen", spec.get("stop_after"))
-    resume = Path(spec["resume"]) if "resume" in spec else None
+    resume, start = (Path(spec[name]) if name in spec else None for name in ("resume", "start"))
+    if "embedder" in spec:
+        what = replace(what, judge=Judge(ModelSpec(name=spec["embedder"], dtype="float32"), 12, True))
     result: dict[str, Any] = {}
     before = dict(os.environ)
     os.environ.update(spec.get("environment", {}))
     with contextlib.suppress(PowerError):
         try:
-            summary = train(what, PROBLEM, rows(80), rows(87)[80:], node / "work", watcher, resume)
+            count = spec.get("rows", 40)
+            held_out = rows(count + 7)[count:]
+            summary = train(what, PROBLEM, rows(count), held_out, node / "work", watcher, resume, start)
             result = asdict(summary) if summary is not None else {}
         except ReseedError as error:
             result = {"error": str(error)}

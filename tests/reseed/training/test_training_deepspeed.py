@@ -104,6 +104,11 @@ def best_adapter(out: Path) -> bytes:
     return (out / "work" / "best" / "adapter" / ADAPTER).read_bytes()
 
 
+def twenty_steps(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The runs, as long as `alone`."""
+    return [{"rows": 80, **run, "settings": {"evaluate_every": 5, **run.get("settings", {})}} for run in runs]
+
+
 def assert_goes_on(resumed: Path, whole: Path) -> None:
     """The run that was stopped ended as the undisturbed one, to the bit, and did not begin anew."""
     assert last_adapter(resumed) == last_adapter(whole)
@@ -155,7 +160,8 @@ def test_two_ranks_of_one_node(tiny_model: Path, shared_cache: Path, tmp_path: P
         "four-bit-2": {"settings": {**two, "targets": EXPERTS}, "model": FOUR_BIT},
         "four-bit-3": {"settings": {**three, "targets": EXPERTS}, "model": FOUR_BIT},
     }
-    torchrun(tmp_path, shared_cache, tiny_model, [{"out": str(tmp_path / name), **run} for name, run in runs.items()])
+    placed = [{"out": str(tmp_path / name), **run} for name, run in runs.items()]
+    torchrun(tmp_path, shared_cache, tiny_model, twenty_steps(placed))
     for name in ("whole-1", "whole-2", "whole-3", "optimizer", "parameters"):
         assert_like_alone(result(tmp_path / name), alone)
     for stage in "23":
@@ -194,7 +200,7 @@ def test_two_nodes_of_one_rank(tiny_model: Path, shared_cache: Path, tmp_path: P
             {"out": str(tmp_path / f"stopped-{stage}"), "settings": settings, "stop_after": 10, "merge_step": 10},
             {"out": str(tmp_path / f"resumed-{stage}"), "settings": settings, "resume": merged},
         ]
-    nodes(tmp_path, shared_cache, tiny_model, 2, runs)
+    nodes(tmp_path, shared_cache, tiny_model, 2, twenty_steps(runs))
     for stage in (2, 3):
         assert_like_alone(result(tmp_path / f"whole-{stage}"), alone)
         assert_goes_on(tmp_path / f"resumed-{stage}", tmp_path / f"whole-{stage}")
@@ -207,7 +213,7 @@ def test_one_rank(tiny_model: Path, shared_cache: Path, tmp_path: Path, alone: d
         {"out": str(again)},
         {"out": str(refused), "environment": {"ACCELERATE_USE_CPU": "true"}},
     ]
-    nodes(tmp_path, shared_cache, tiny_model, 1, runs)
+    nodes(tmp_path, shared_cache, tiny_model, 1, twenty_steps(runs))
     assert_like_alone(result(one), alone)
     assert last_adapter(one) == last_adapter(again)
     assert result(one) == result(again)

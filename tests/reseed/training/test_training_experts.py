@@ -14,7 +14,14 @@ from reseed.models.cache import materialise
 from reseed.models.loading import load_model
 from reseed.models.names import FourBit, ModelSpec, Upcycle
 from reseed.records import ReseedError
-from reseed.training.adapters import FILES, add_adapter, attach_adapter, check_stock_names, save_adapter
+from reseed.training.adapters import (
+    FILES,
+    add_adapter,
+    attach_adapter,
+    check_stock_names,
+    continue_adapter,
+    save_adapter,
+)
 from reseed.training.loop import train
 
 EXPERTS = ("gate_proj", "up_proj", "down_proj")
@@ -94,6 +101,31 @@ def test_a_tensor_that_stock_peft_would_leave_out_is_found(tiny_model: Path, tmp
         ReseedError, match=r"stock PEFT finds no place, or no tensor, for \d+ names, such as .*layers\."
     ):
         check_stock_names(tmp_path / "adapter", materialise(spec))
+
+
+def test_rank_stabilised_scaling_survives_the_doubled_rank(tiny_model: Path, tmp_path: Path) -> None:
+    from peft import PeftModel
+
+    spec = spec_of(tiny_model)
+    model = adapted(spec, targets=EXPERTS, rslora=True, rank=4)
+    save_adapter(model, tmp_path / "adapter", "tiny")
+    stock = load_model(materialise(spec), spec.model_copy(update={"separate_experts": False}))
+    assert float((logits(PeftModel.from_pretrained(stock, tmp_path / "adapter")) - logits(model)).abs().max()) < 1e-4
+
+
+def test_dora_on_experts_is_refused(tiny_model: Path) -> None:
+    with pytest.raises(ReseedError, match="stock PEFT cannot load DoRA onto a mixture's experts"):
+        adapted(spec_of(tiny_model), targets=EXPERTS, dora=True)
+
+
+def test_a_member_goes_on_from_the_experts_of_another(tiny_model: Path, tmp_path: Path) -> None:
+    spec = spec_of(tiny_model, four_bit="nf4")
+    model = adapted(spec, targets=EXPERTS)
+    save_adapter(model, tmp_path / "adapter", "tiny")
+    settings = SHORT.model_copy(update={"targets": EXPERTS})
+    again = continue_adapter(load_model(materialise(spec), spec), settings, 0, tmp_path / "adapter")
+    assert torch.equal(logits(again), logits(model))
+    assert any(parameter.requires_grad for name, parameter in again.named_parameters() if ".experts." in name)
 
 
 def test_one_half_of_a_fused_parameter_is_refused(tiny_model: Path) -> None:

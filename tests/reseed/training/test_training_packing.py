@@ -85,17 +85,17 @@ def test_without_positions_that_restart_a_document_would_see_the_others(family: 
 
 
 def test_packed_batches() -> None:
-    three = [Example((5, 6, 7), (5, 6, 7)), Example((8, 9), (IGNORED, 9), 1), Example((4,), (4,))]
+    three = [Example((8, 9), (IGNORED, 9), 1), Example((4,), (4,)), Example((5, 6, 7, 3), (5, 6, 7, 3))]
     batch = Layout(pad=0, pack_to=5)(three)
-    assert batch["input_ids"].tolist() == [[5, 6, 7, 8, 9], [4, 0, 0, 0, 0]]
-    assert batch["position_ids"].tolist() == [[0, 1, 2, 0, 1], [0, 0, 1, 2, 3]]
+    assert batch["input_ids"].tolist() == [[5, 6, 7, 3], [8, 9, 4, 0]]
+    assert batch["position_ids"].tolist() == [[0, 1, 2, 3], [0, 1, 0, 0]]
     assert batch["labels"].tolist() == [
-        [IGNORED, 6, 7, IGNORED, 9],
-        [IGNORED] * 5,
+        [IGNORED, 6, 7, 3],
+        [IGNORED, 9, IGNORED, IGNORED],
     ], "a document's first token is predicted by no other document"
     assert "attention_mask" not in batch, "with one, transformers would not look for documents"
     weighted = Layout(pad=0, pack_to=5, prompt_weight=0.5)(three)
-    assert weighted["prompt"].tolist() == [[0, 0, 0, 1, 0], [0] * 5]
+    assert weighted["prompt"].tolist() == [[0] * 4, [1, 0, 0, 0]]
 
 
 def test_packing_puts_every_row_once_and_fills_sequences() -> None:
@@ -104,8 +104,17 @@ def test_packing_puts_every_row_once_and_fills_sequences() -> None:
     groups = packed(some, 64)
     assert groups == packed(some, 64)
     assert sorted(e.ids for group in groups for e in group) == sorted(e.ids for e in some)
-    assert max(sum(len(e.ids) for e in group) for group in groups) <= 64
-    assert len(groups) <= 1.05 * sum(lengths) / 64 + 1
+    longest = max(sum(len(e.ids) for e in group) for group in groups)
+    assert longest <= 64
+    assert longest * len(groups) <= 1.1 * sum(lengths)
+
+
+def test_packed_sequences_are_of_like_length_and_no_longer_than_need_be() -> None:
+    some = [example(length, n) for n, length in enumerate((30, 29, 28, 27, 12, 10, 9, 8))]  # 153 tokens
+    for room, count in ((1000, 4), (80, 4), (32, 6)):
+        groups = packed(some, room)
+        assert len(groups) == count
+        assert max(sum(len(e.ids) for e in group) for group in groups) <= min(room, 39)
 
 
 @pytest.mark.parametrize("weight", [None, 0.3])

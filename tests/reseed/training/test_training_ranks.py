@@ -14,8 +14,7 @@ from reseed.training.loop import train
 pytestmark = pytest.mark.slow
 
 SETTINGS: dict[str, dict[str, Any]] = {
-    "weighted": {"loss_on": "weighted", "prompt_weight": 0.3},
-    "packed": {"packing": True, "batch_size": 8, "loss_on": "weighted"},
+    "packed": {"packing": True, "batch_size": 8, "loss_on": "weighted", "prompt_weight": 0.3},
     "chat": {"prompt_format": "chat", "system": "Name it.", "too_long": "drop", "max_tokens": 400},
     "grouped": {"group_by_length": True, "batch_size": 8, "epochs": 2},
 }

@@ -109,7 +109,9 @@ def test_a_very_long_source_is_cut_however_long_it_is(tokenizer: Any) -> None:
 
 def test_an_answer_that_cannot_fit_is_an_error(tokenizer: Any) -> None:
     row = with_text(rewrite_prompt="Tell it backwards, and then once more. " * 20)
-    with pytest.raises(ReseedError, match=f"none of 1 rows fits, .* row {row['id']}: .*raise training.max_tokens"):
+    with pytest.raises(
+        ReseedError, match=f"none of 1 rows fits into 128; row {row['id']}: .*raise training.max_tokens"
+    ):
         encode(PROBLEM, [row], tokenizer, 128, "completion")
     with pytest.raises(ReseedError, match=r"raise training\.max_tokens"):
         fit(PROBLEM, rows(1)[0], tokenizer, 16)  # less than the question alone takes
@@ -131,7 +133,7 @@ def test_rows_that_do_not_fit_are_dropped_and_counted(tokenizer: Any, too_long: 
 
 def test_when_every_row_is_too_long_to_keep(tokenizer: Any) -> None:
     long = [{**row, "original_text": row["original_text"] * 30} for row in rows(2)]
-    with pytest.raises(ReseedError, match=r"none of 2 rows fits, .* more than 256 tokens; .*too_long: shorten"):
+    with pytest.raises(ReseedError, match=r"none of 2 rows fits into 256; row .*set training.too_long: shorten"):
         encode(PROBLEM, long, tokenizer, 256, "completion", too_long="drop")
 
 

@@ -1,0 +1,122 @@
+"""Training in stages: a variant whose members go on from another variant's, seed by seed, on its own rows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from reseed.files import read_jsonl
+from reseed.recipe import Recipe, nearest
+from reseed.records import Artifact, Member, ReseedError
+from reseed.store import ArtifactStore
+
+SHAPE = ("method", "rank", "alpha", "targets", "rslora", "dora")  # what an adapter cannot change on the way
+
+
+def variants_of(recipe: Recipe) -> dict[str, Recipe]:
+    """Every variant's own recipe, in the order they are written."""
+    return {name: recipe.variant(name) for name in recipe.variants}
+
+
+def stages(variants: Mapping[str, Recipe], name: str) -> list[str]:
+    """A variant and those that it goes on from, the last first; it ends after a name that is unknown or came before."""
+    found = [name]
+    while found[-1] in variants and (start := variants[found[-1]].training.start_from) is not None:
+        found.append(start)
+        if start in found[:-1]:
+            break
+    return found
+
+
+def training_order(recipe: Recipe) -> list[Member]:
+    """The recipe's members, each after the one that it goes on from."""
+    variants = variants_of(recipe)
+    return sorted(recipe.members(), key=lambda member: len(stages(variants, member.variant)))
+
+
+def start_of(variant: Recipe, member: Member) -> Member | None:
+    """The member that this one goes on from."""
+    start = variant.training.start_from
+    return Member(start, member.seed) if start is not None else None
+
+
+def has_rows_of(variant: Recipe, other: Recipe) -> bool:
+    """True when both are trained, chosen and scored on the same rows."""
+    return (variant.data, variant.generation) == (other.data, other.generation)
+
+
+def scored_variants(recipe: Recipe) -> list[str]:
+    """The variants with a result. One that others go on from, with other rows than the baseline's, is a stage only."""
+    variants = variants_of(recipe)
+    base = variants[recipe.baseline or next(iter(variants))]
+    starts = {variant.training.start_from for variant in variants.values()}
+    return [name for name, variant in variants.items() if name not in starts or has_rows_of(variant, base)]
+
+
+def stage_mistakes(recipe: Recipe) -> list[str]:
+    """What is wrong with the variants' `start_from`, as lines that begin with a key."""
+    variants = variants_of(recipe)
+    wrong = [
+        line
+        for name, variant in variants.items()
+        if variant.training.start_from is not None
+        for line in start_mistakes(variants, name, variant.training.start_from)
+    ]
+    wrong += [
+        f"variants.{name}.training.keep_optimizer: only the state of adamw is kept, under ZeRO stage 1 or 2; it has "
+        f"'{variant.training.optimizer}' and stage {variant.training.zero_stage}"
+        for name, variant in variants.items()
+        if variant.training.keep_optimizer
+        and (variant.training.optimizer != "adamw" or variant.training.zero_stage > 2)
+    ]
+    base = recipe.baseline or next(iter(variants))
+    for name, variant in variants.items():
+        if not wrong and base in stages(variants, name) and not has_rows_of(variant, variants[base]):
+            wrong.append(
+                f"baseline: '{name}' goes on from '{base}' with other rows, so the two cannot be compared; name as "
+                f"baseline a variant that has the rows of '{name}'"
+            )
+    return wrong
+
+
+def start_mistakes(variants: Mapping[str, Recipe], name: str, start: str) -> list[str]:
+    """What is wrong with one variant's `start_from`."""
+    key = f"variants.{name}.training"
+    if start not in variants:
+        names = list(variants)
+        return [
+            f"{key}.start_from: '{start}' is none of the variants {', '.join(names)}{nearest(start, names)}",
+        ]
+    order = stages(variants, name)
+    if order[-1] in order[:-1]:
+        return [f"{key}.start_from: it leads in a circle, {' → '.join(order)}; let one of them start anew (null)"]
+    own, before = variants[name], variants[start]
+    wrong = [
+        f"{key}.{field}: {getattr(own.training, field)!r}, but '{start}', where it starts, has "
+        f"{getattr(before.training, field)!r}; an adapter keeps its shape"
+        for field in SHAPE
+        if getattr(own.training, field) != getattr(before.training, field)
+    ]
+    if own.training.keep_optimizer and not before.training.keep_optimizer:
+        wrong.append(f"{key}.keep_optimizer: '{start}', where it starts, keeps no optimiser state; let both keep it")
+    if own.model != before.model:
+        wrong.append(f"variants.{name}.model: '{own.model}', but '{start}', where it starts, has '{before.model}'")
+    return wrong
+
+
+def refuse_leaks(store: ArtifactStore, variants: Mapping[str, Recipe], partitions: Mapping[str, Artifact]) -> None:
+    """Refuse a variant whose validation or test rows, or others of their groups, an earlier stage was trained on."""
+    for name, variant in variants.items():
+        for before in stages(variants, name)[1:]:
+            if partitions[before] == partitions[name]:
+                continue
+            seen = read_jsonl(store.fetch(partitions[before]) / "train.jsonl")
+            for part, how in (("validation", variant.data.validation), ("test", variant.data.test)):
+                rows = read_jsonl(store.fetch(partitions[name]) / f"{part}.jsonl")
+                ids = {row["id"] for row in seen}
+                groups = {row.get(how.group_by) for row in seen}
+                if known := [row for row in rows if row["id"] in ids or row[how.group_by] in groups]:
+                    raise ReseedError(
+                        f"variant '{name}': {len(known)} of its {len(rows)} {part} rows are, or share {how.group_by} "
+                        f"with, rows that '{before}', where it starts, is trained on, as row {known[0]['id']}; take them "
+                        f"out of the rows of '{before}'"
+                    )

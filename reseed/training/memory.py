@@ -1,0 +1,61 @@
+"""Out of memory: what was tried, and what would fit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from reseed.models.cache import first_line
+from reseed.records import ReseedError
+
+if TYPE_CHECKING:
+    from reseed.training.loop import TrainJob
+
+
+@contextmanager
+def memory_explained(job: TrainJob) -> Iterator[None]:
+    """Turn a failed allocation, on a GPU or not, into a ReseedError that says what to change."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise ReseedError(
+            f"training: out of memory with {attempted(job)} ({first_line(error)}); {', or '.join(cures(job))}"
+        ) from error
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """True for torch's error on a GPU, for its allocator's on the CPU, and for Python's own."""
+    import torch
+
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
+
+
+def attempted(job: TrainJob) -> str:
+    """The settings that a step's memory depends on."""
+    settings, rows = job.settings, rows_at_once(job)
+    checkpointing = "" if settings.gradient_checkpointing else "out"
+    return (
+        f"{rows} row{'s' if rows > 1 else ''} a worker of up to {settings.max_tokens} tokens, {job.model.dtype}, rank "
+        f"{settings.rank}, with{checkpointing} gradient checkpointing"
+    )
+
+
+def rows_at_once(job: TrainJob) -> int:
+    """Rows that one worker takes at once."""
+    return min(job.micro_batch_size, max(1, job.settings.batch_size // job.world))
+
+
+def cures(job: TrainJob) -> list[str]:
+    """What makes a step smaller, what costs least first. Activations grow with the rows and tokens at once."""
+    settings, rows = job.settings, rows_at_once(job)
+    found = []
+    if rows > 1:
+        found.append(
+            f"lower the profile's training.micro_batch_size to {rows // 2} (the result stays, the activations halve)"
+        )
+    if not settings.gradient_checkpointing:
+        found.append("set training.gradient_checkpointing to true (one layer's activations at a time, a third slower)")
+    return [*found, f"lower training.max_tokens to {max(16, settings.max_tokens // 2)}"]

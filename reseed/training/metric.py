@@ -1,0 +1,101 @@
+"""The problem's own metric while a member is trained: greedy answers to a few validation rows, scored."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from reseed.models.names import ModelSpec
+from reseed.problems import Problem, load_problem
+from reseed.profile import Profile
+from reseed.recipe import Recipe
+from reseed.records import Row
+from reseed.training.prompts import prompt_format
+from reseed.training.tokens import fit
+
+if TYPE_CHECKING:
+    from reseed.problems import Embed
+    from reseed.training.loop import TrainJob
+
+
+@dataclass(frozen=True)
+class Judge:
+    """What scoring needs besides the problem: who embeds the answers, and how long they may be."""
+
+    embedder: ModelSpec
+    max_new_tokens: int
+    higher_is_better: bool
+
+
+def judge_of(recipe: Recipe, profile: Profile) -> Judge | None:
+    """The judge of a variant's members, or None where the loss alone chooses the best step."""
+    if recipe.training.choose_by == "loss":
+        return None
+    higher = load_problem(recipe.problem).higher_is_better
+    return Judge(profile.roles.embedder, recipe.prediction.max_new_tokens, higher)
+
+
+class ValidationMetric:
+    """The mean score of the first validation rows, by id: their order in the partition says nothing about them."""
+
+    def __init__(self, problem: Problem, rows: Sequence[Row], tokenizer: Any, job: TrainJob, judge: Judge) -> None:
+        from reseed.generation.transformers_engine import stop_tokens
+
+        self.problem, self.tokenizer, self.judge, self.size = problem, tokenizer, judge, job.micro_batch_size
+        self.rows = sorted(rows, key=lambda row: row["id"])[: job.settings.metric_rows]
+        style = prompt_format(job.settings)
+        budget = job.settings.max_tokens - judge.max_new_tokens
+        asked = [(row["id"], fit(problem, row, tokenizer, budget, style)[1]) for row in self.rows]
+        self.asked = sorted(asked, key=lambda pair: len(pair[1]))
+        self.stop_tokens = stop_tokens
+        self._embed: Embed | None = None
+
+    def measure(self, model: Any, rank: int, world: int) -> float:
+        """The metric, the same on every rank; each one answers its share of the rows."""
+        import torch
+
+        batches = [self.asked[i : i + self.size] for i in range(0, len(self.asked), self.size)]
+        answers: dict[str, str] = {}
+        was_training = model.training
+        model.eval()
+        for turn in range(-(-len(batches) // world)):
+            # a rank without rows answers some again: models in shards gather their weights in every forward pass
+            answers |= self._answered(model, batches[min(turn * world + rank, len(batches) - 1)])
+        model.train(was_training)
+        if world == 1:
+            return self._scored(answers)
+        told: list[dict[str, str] | None] = [None] * world
+        torch.distributed.all_gather_object(told, answers)
+        value = [self._scored({k: v for part in told for k, v in (part or {}).items()}) if rank == 0 else 0.0]
+        torch.distributed.broadcast_object_list(value, src=0)
+        return value[0]
+
+    def _answered(self, model: Any, batch: Sequence[tuple[str, list[int]]]) -> dict[str, str]:
+        import torch
+
+        stops = self.stop_tokens(model, self.tokenizer)
+        ids = {"input_ids": [tokens for _, tokens in batch]}
+        padded = self.tokenizer.pad(ids, padding_side="left", return_tensors="pt").to(model.device)
+        with torch.inference_mode():
+            out = model.generate(
+                **padded,
+                max_new_tokens=self.judge.max_new_tokens,
+                do_sample=False,
+                pad_token_id=self.tokenizer.pad_token_id,
+                eos_token_id=stops,
+                synced_gpus=torch.distributed.is_initialized() and torch.distributed.get_world_size() > 1,
+            )
+        written = out[:, padded["input_ids"].shape[1] :].tolist()
+        return {name: self._read(tokens, stops) for (name, _), tokens in zip(batch, written, strict=True)}
+
+    def _read(self, tokens: list[int], stops: Sequence[int]) -> str:
+        end = next((place for place, token in enumerate(tokens) if token in stops), None)
+        return self.problem.parse(self.tokenizer.decode(tokens[:end], skip_special_tokens=True))
+
+    def _scored(self, answers: dict[str, str]) -> float:
+        from reseed.evaluation.embedding import load_embedder
+
+        if self._embed is None:
+            self._embed = load_embedder(self.judge.embedder)
+        return float(self.problem.scores([answers[row["id"]] for row in self.rows], self.rows, self._embed).mean())

@@ -1,0 +1,61 @@
+"""A line in stages, through the real command: a variant that goes on from another's members on other rows."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+from line_project import LineProject, manifests
+from tiny import save_recipe
+
+pytestmark = pytest.mark.slow
+HOLDOUT = {"fraction": 0.25, "group_by": "rewrite_prompt"}
+
+
+def save_rows(path: Path, verb: str) -> str:
+    """24 rows with eight prompts of this verb."""
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(("original_text", "rewritten_text", "rewrite_prompt"))
+        writer.writerows((f"The boat number {i}.", f"Oh, {verb} {i}!", f"{verb} about the {i % 8}.") for i in range(24))
+    return path.name
+
+
+def test_a_line_in_stages(served: LineProject) -> None:
+    first, second = (save_rows(served.folder / f"{verb}.csv", verb) for verb in ("Sing", "Shout"))
+    (served.folder / "staged").mkdir()
+    training = {"learning_rate": 0.01, "batch_size": 4, "evaluate_every": 2, "keep_optimizer": True}
+    recipe = save_recipe(
+        served.folder / "staged",
+        name="staged",
+        generation=None,
+        data={"train": second, "validation": HOLDOUT, "test": HOLDOUT},
+        training=training,
+        variants={
+            "after": {"training": {"start_from": "before"}},
+            "before": {"data": {"train": first}},
+        },
+        baseline="after",
+    )
+    command = ("run", str(recipe), "--profile", "tiny.yaml", "--set", "profile.store=staged-store")
+    code, output = served.run(*command, "--set", f"variants.before.data={{train: {second}, seed: 5}}")
+    assert code == 2, output
+    assert "variant 'after': " in output
+    assert "rewrite_prompt with, rows that 'before', where it starts, is trained on" in output
+    assert not list((served.folder / "staged-store").glob("adapter/*")), "nothing was trained before it was noticed"
+
+    code, output = served.run(*command)
+    assert code == 0, output
+    found = manifests(served.folder / "staged-store")
+    adapters = {path.split("/")[1]: (path, manifest) for path, manifest in found.items() if path.startswith("adapter/")}
+    before, after = adapters["staged-before"], adapters["staged-after"]
+    assert after[1]["inputs"]["start"] == before[0]
+    assert {file["path"] for file in after[1]["files"]} == {
+        "adapter/adapter_config.json", "adapter/adapter_model.safetensors", "curve.jsonl", "optimizer.safetensors",
+    }  # fmt: skip
+    assert "start" not in before[1]["inputs"]
+    assert sum(path.startswith("predictions/") for path in found) == 2, "the last stage and the untrained student"
+    code, output = served.run("results", "staged", "--json", "--profile", "tiny.yaml", "--set", command[-1])
+    assert [variant["name"] for variant in json.loads(output)["variants"]] == ["after"]

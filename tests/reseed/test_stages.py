@@ -1,0 +1,144 @@
+"""Variants that go on from one another: their order, their keys, what is scored, and what is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from reseed.files import write_jsonl
+from reseed.line import Line, plan_line
+from reseed.profile import load_profile
+from reseed.recipe import Recipe, load_recipe
+from reseed.records import Artifact, Member, ReseedError
+from reseed.stages import refuse_leaks, scored_variants, training_order, variants_of
+from reseed.steps import Step
+from reseed.store import ArtifactStore
+
+HOLDOUT = {"fraction": 0.2, "group_by": "rewrite_prompt"}
+OTHER_ROWS = {"generation": {"rows": 32}}
+
+
+def on(start: str | None, **training: Any) -> dict[str, Any]:
+    """A variant that goes on from another."""
+    return {"training": {"start_from": start, **training}}
+
+
+def recipe_of(folder: Path, variants: dict[str, Any], **changes: Any) -> Recipe:
+    """A recipe of these variants and two seeds."""
+    values = {
+        "name": "staged",
+        "problem": "prompt-recovery",
+        "question": "Does a first stage help?",
+        "generation": {"rows": 64},
+        "data": {"validation": HOLDOUT, "test": HOLDOUT},
+        "variants": variants,
+        "seeds": [0, 1],
+        **changes,
+    }
+    path = folder / "staged.yaml"
+    path.write_text(yaml.safe_dump(values, sort_keys=False))
+    return load_recipe(str(path))
+
+
+def line_of(folder: Path, variants: dict[str, Any], **changes: Any) -> Line:
+    profile = load_profile("laptop", ("store=unused",))
+    return plan_line(recipe_of(folder, variants, **changes), profile, ArtifactStore(profile.store))
+
+
+def test_members_are_trained_after_those_that_they_go_on_from(tmp_path: Path) -> None:
+    recipe = recipe_of(tmp_path, {"third": on("second"), "second": on("first"), "alone": {}, "first": {}})
+    order = [str(member) for member in training_order(recipe)]
+    assert order == [f"{name} seed {seed}" for name in ("alone", "first", "second", "third") for seed in (0, 1)]
+    plain = recipe_of(tmp_path, {"b": {}, "a": {}})
+    assert training_order(plain) == plain.members()
+
+
+def test_a_stage_s_key_holds_the_adapter_that_it_goes_on_from(tmp_path: Path) -> None:
+    line = line_of(tmp_path, {"b": on("a"), "a": {}, "alone": {}})
+    for seed in (0, 1):
+        first, second = (line.members[Member(name, seed)] for name in ("a", "b"))
+        assert set(first.inputs) == {"partition"}
+        assert second.inputs["start"] == first.artifact, "of the same seed"
+        assert line.members[Member("alone", seed)].artifact.key == first.artifact.key
+    taught = line_of(tmp_path, {"b": on("a"), "a": {"training": {"epochs": 2}}, "alone": {}})
+    assert taught.members[Member("b", 0)].artifact.key != line.members[Member("b", 0)].artifact.key
+    renamed = line_of(tmp_path, {"b": on("c"), "c": {}, "alone": {}})
+    assert renamed.members[Member("b", 0)].artifact == line.members[Member("b", 0)].artifact, "a name changes nothing"
+
+
+def test_steps_come_in_the_order_in_which_they_run(tmp_path: Path) -> None:
+    steps = [step.artifact for step in line_of(tmp_path, {"b": on("a"), "a": {}}).steps()]
+    for step in line_of(tmp_path, {"b": on("a"), "a": {}}).steps():
+        assert all(steps.index(given) < steps.index(step.artifact) for given in step.inputs.values())
+
+
+def test_a_stage_with_other_rows_is_trained_and_not_scored(tmp_path: Path) -> None:
+    variants = {"first": OTHER_ROWS, "second": on("first"), "alone": {}}
+    recipe = recipe_of(tmp_path, variants, baseline="alone")
+    assert scored_variants(recipe) == ["second", "alone"]
+    line = line_of(tmp_path, variants, baseline="alone")
+    assert {member.variant for member in line.members} == {"first", "second", "alone"}
+    assert {member.variant for member in line.predictions if member} == {"second", "alone"}
+    assert not [role for role in line.results.inputs if "first" in role]
+    assert scored_variants(recipe_of(tmp_path, {"first": {}, "second": on("first")})) == ["first", "second"]
+
+
+@pytest.mark.parametrize(
+    ("variants", "wanted"),
+    [
+        ({"a": {}, "bb": on("aa")}, ["variants.bb.training.start_from: 'aa' is none of the variants a, bb", "'a'?"]),
+        ({"a": on("a")}, ["variants.a.training.start_from: it leads in a circle, a → a"]),
+        ({"a": on("b"), "b": on("a")}, ["a → b → a", "b → a → b", "start anew"]),
+        ({"a": {}, "b": on("a", rank=4)}, ["variants.b.training.rank: 4, but 'a', where it starts, has 8"]),
+        ({"a": {"training": {"dora": True}}, "b": on("a")}, ["variants.b.training.dora: False, but 'a'", "True"]),
+        ({"a": {}, "b": on("a") | {"model": "some/model"}}, ["variants.b.model: 'some/model', but 'a'", "None"]),
+        ({"a": {}, "b": on("a", keep_optimizer=True)}, ["variants.b.training.keep_optimizer: 'a'", "let both keep it"]),
+        ({"a": {"training": {"keep_optimizer": True, "optimizer": "adamw-8bit"}}}, ["only the state of adamw is kept"]),
+        ({"a": OTHER_ROWS, "b": on("a")}, ["baseline: 'b' goes on from 'a' with other rows", "the rows of 'b'"]),
+    ],
+)
+def test_mistakes_name_their_key(tmp_path: Path, variants: dict[str, Any], wanted: list[str]) -> None:
+    with pytest.raises(ReseedError) as raised:
+        recipe_of(tmp_path, variants)
+    assert [text for text in wanted if text not in str(raised.value)] == []
+
+
+def test_a_recipe_whose_only_variant_goes_on_from_nothing_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ReseedError, match=r"variants\.default\.training\.start_from: 'a' is none of the variants"):
+        recipe_of(tmp_path, {"default": {}}, training={"start_from": "a"})
+
+
+def partition_of(store: ArtifactStore, folder: Path, **parts: list[tuple[str, str]]) -> Artifact:
+    """A partition whose rows are pairs of an id and a prompt."""
+    folder.mkdir()
+    for part in ("train", "validation", "test"):
+        rows = [{"id": name, "rewrite_prompt": prompt} for name, prompt in parts.get(part, [])]
+        write_jsonl(folder / f"{part}.jsonl", rows)
+    return store.write(Step("partition", 1, "partition", "staged", {"folder": folder.name}), folder)
+
+
+@pytest.mark.parametrize(
+    ("trained_on", "message"),
+    [
+        ([("1", "Sing."), ("2", "Shout.")], None),
+        ([("1", "Sing."), ("8", "Rhyme.")], "1 of its 2 test rows are, or share rewrite_prompt with.* as row 6"),
+        ([("9", "Sing.")], "1 of its 1 validation rows are.* as row 9; take them out of the rows of 'first'"),
+    ],
+)
+def test_rows_that_an_earlier_stage_was_trained_on_are_never_held_out(
+    tmp_path: Path, trained_on: list[tuple[str, str]], message: str | None
+) -> None:
+    recipe = recipe_of(tmp_path, {"first": OTHER_ROWS, "second": on("first"), "third": on("second")}, baseline="third")
+    store = ArtifactStore(str(tmp_path / "store"))
+    first = partition_of(store, tmp_path / "a", train=trained_on)
+    held_out = {"validation": [("9", "Whisper.")], "test": [("7", "Recite."), ("6", "Rhyme.")]}
+    later = partition_of(store, tmp_path / "b", train=[("3", "Speak.")], **held_out)
+    partitions = {"first": first, "second": later, "third": later}
+    if message is None:
+        refuse_leaks(store, variants_of(recipe), partitions)
+        return
+    with pytest.raises(ReseedError, match=f"variant 'second': {message}"):
+        refuse_leaks(store, variants_of(recipe), partitions)
