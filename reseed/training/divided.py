@@ -36,6 +36,21 @@ def whole_adapter(model: Any, changed_by: int | None = None) -> Iterator[None]:
         yield
 
 
+@contextmanager
+def undivided() -> Iterator[None]:
+    """Models that are made in the block are this rank's own: under ZeRO-3 transformers divides every model, and one that
+    a single rank makes would wait for the others for ever."""
+    from transformers.integrations import deepspeed as state
+
+    settings = state._hf_deepspeed_config_weak_ref() if state._hf_deepspeed_config_weak_ref is not None else None
+    state.unset_hf_deepspeed_config()
+    try:
+        yield
+    finally:
+        if settings is not None:
+            state.set_hf_deepspeed_config(settings)
+
+
 def verify_divided(model: Any, folder: Path, tokenizer: Any) -> float:
     """As `verify_adapter`, by all ranks together; only rank 0 needs the files.
 
@@ -43,7 +58,6 @@ def verify_divided(model: Any, folder: Path, tokenizer: Any) -> float:
     parameters, and a base without adapter would have to be gathered whole.
     """
     import torch
-    from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
     told: list[str | None] = [None]
     with whole_adapter(model, changed_by=0):
@@ -61,7 +75,6 @@ def verify_divided(model: Any, folder: Path, tokenizer: Any) -> float:
         moved = [float((model(ids).logits.float() - plain).abs().max())]
     torch.distributed.broadcast_object_list(moved)
     check_moved(moved[0])
-    unset_hf_deepspeed_config()  # or every model that rank 0 makes from here on would wait for the others too
     return moved[0]
 
 

@@ -25,7 +25,7 @@ from reseed.training.adapters import (
 )
 from reseed.training.arguments import check_worker, training_arguments
 from reseed.training.checkpoints import check_origin, origin_of, prepare_work
-from reseed.training.divided import is_divided, verify_divided
+from reseed.training.divided import is_divided, undivided, verify_divided
 from reseed.training.early import stopped_early
 from reseed.training.memory import memory_explained
 from reseed.training.metric import Judge, ValidationMetric
@@ -142,7 +142,8 @@ def train(
     curve = tuple(LossPoint(**point) for point in best.pop("curve"))
     if not divided:
         shift = verify_adapter(adapter, model.unload(), tokenizer)  # a second copy of a large model would not fit
-    check_stock_names(adapter, folder)
+    with undivided():
+        check_stock_names(adapter, folder)
     return TrainSummary(
         best_step=best["step"],
         best_loss=best["loss"],

@@ -11,6 +11,7 @@ from reseed.problems import Problem, load_problem
 from reseed.profile import Profile
 from reseed.recipe import Recipe
 from reseed.records import Row
+from reseed.training.divided import undivided
 from reseed.training.prompts import prompt_format
 from reseed.training.tokens import fit
 
@@ -97,5 +98,6 @@ class ValidationMetric:
         from reseed.evaluation.embedding import load_embedder
 
         if self._embed is None:
-            self._embed = load_embedder(self.judge.embedder)
+            with undivided():
+                self._embed = load_embedder(self.judge.embedder)
         return float(self.problem.scores([answers[row["id"]] for row in self.rows], self.rows, self._embed).mean())

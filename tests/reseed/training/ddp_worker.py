@@ -43,6 +43,8 @@ def run(model: Path, out: Path, spec: dict[str, Any]) -> None:
     node = out / f"node-{RANK}" if LOCAL_RANK == 0 and RANK > 0 else out
     watcher = (Recorder if LOCAL_RANK == 0 else Silent)(node / "seen", spec.get("stop_after"))
     resume, start = (Path(spec[name]) if name in spec else None for name in ("resume", "start"))
+    if resume is not None and not (resume / "origin.json").is_file():
+        resume = max(resume.iterdir(), key=lambda path: int(path.name.removeprefix("step-")))
     if "embedder" in spec:
         what = replace(what, judge=Judge(ModelSpec(name=spec["embedder"], dtype="float32"), 12, True))
     result: dict[str, Any] = {}

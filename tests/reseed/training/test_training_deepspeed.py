@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 from safetensors.torch import load_file
-from tiny_rows import CURVE, PROBLEM, Recorder, job, rows
+from tiny import save_embedder
+from tiny_rows import CURVE, PROBLEM, TWENTY, Recorder, job, rows
 
 from reseed.models.cache import materialise
 from reseed.models.loading import load_model
@@ -27,6 +28,8 @@ WORKER = str(HERE / "ddp_worker.py")
 ADAPTER = Path("adapter_model.safetensors")
 FOUR_BIT = {"four_bit": "nf4"}
 EXPERTS = ("q_proj", "gate_proj", "up_proj", "down_proj")
+ENDED = {"learning_rate": 3.0, "evaluate_every": 1, "patience": 1}
+METRIC = {"choose_by": "metric", "metric_rows": 5, "gradient_checkpointing": True}
 LIMIT = 300  # seconds; a hang is a failure
 
 pytestmark = pytest.mark.slow
@@ -106,7 +109,7 @@ def best_adapter(out: Path) -> bytes:
 
 def twenty_steps(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The runs, as long as `alone`."""
-    return [{"rows": 80, **run, "settings": {"evaluate_every": 5, **run.get("settings", {})}} for run in runs]
+    return [{"rows": 80, **run, "settings": {**TWENTY, **run.get("settings", {})}} for run in runs]
 
 
 def assert_goes_on(resumed: Path, whole: Path) -> None:
@@ -157,6 +160,9 @@ def test_two_ranks_of_one_node(tiny_model: Path, shared_cache: Path, tmp_path: P
         "optimizer": {"settings": {**two, "offload": "optimizer"}},
         "parameters": {"settings": {**three, "offload": "parameters"}},
         "bfloat16": {"settings": three, "model": {"dtype": "bfloat16"}},
+        "ended-3": {"settings": {**three, **ENDED}},
+        "again-3": {"settings": {**three, **ENDED}, "resume": str(tmp_path / "ended-3" / "seen")},
+        "metric-3": {"settings": {**three, **METRIC}, "embedder": str(save_embedder(tmp_path / "embedder"))},
         "four-bit-2": {"settings": {**two, "targets": EXPERTS}, "model": FOUR_BIT},
         "four-bit-3": {"settings": {**three, "targets": EXPERTS}, "model": FOUR_BIT},
     }
@@ -175,6 +181,13 @@ def test_two_ranks_of_one_node(tiny_model: Path, shared_cache: Path, tmp_path: P
     assert losses(result(tmp_path / "bfloat16")["curve"]) == pytest.approx(losses(alone["curve"]), rel=0.01)
     two_bits, three_bits = (losses(result(tmp_path / f"four-bit-{stage}")["curve"]) for stage in "23")
     assert three_bits == pytest.approx(two_bits, rel=1e-4), "experts in 4 bit that take LoRA, too"
+    ended, again = (result(tmp_path / name) for name in ("ended-3", "again-3"))
+    assert len(ended["curve"]) < 40, "patience was at its end before the rows were"
+    assert again["points"] == 0, "killed at its very end, it has only to look at its adapter"
+    assert again["logit_shift"] == pytest.approx(ended["logit_shift"], rel=1e-3)
+    judged = result(tmp_path / "metric-3")["curve"]
+    assert losses(judged) == pytest.approx(losses(alone["curve"]), rel=1e-4)
+    assert all(point["metric"] is not None for point in judged if point["validation"] is not None)
     spec = job(tiny_model).model
     assert_whole_adapter(tmp_path / "whole-3", tmp_path / "whole-2", spec)
     assert_whole_adapter(tmp_path / "parameters", tmp_path / "whole-2", spec)

@@ -52,6 +52,11 @@ def test_states_in_8_bit_stay_on_the_gpu(optimizer: str) -> None:
         load_recipe("quickstart", (f"training.optimizer={optimizer}", "training.offload=optimizer"))
 
 
+def test_no_stored_optimiser_under_zero_3() -> None:
+    with pytest.raises(ReseedError, match=r"training: keep_optimizer stores .* zero_stage 3 holds nowhere; set"):
+        load_recipe("quickstart", ("training.zero_stage=3", "training.keep_optimizer=true"))
+
+
 @pytest.mark.parametrize("separate", [False, True])
 def test_sparse_blocks_are_gathered_whole(tiny_model: Path, separate: bool) -> None:
     """Ranks that route differently would otherwise wait for each other's experts (DeepSpeed#4808)."""
