@@ -75,3 +75,5 @@ if __name__ == "__main__":
     spec = json.loads(Path(sys.argv[1]).read_text())
     for one in spec["runs"]:
         run(Path(spec["model"]), Path(one["out"]), one)
+    if torch.distributed.is_initialized():  # or a rank that ends first may take its connections from the other
+        torch.distributed.destroy_process_group()
