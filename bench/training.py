@@ -132,9 +132,11 @@ def ours(
 ) -> Any:
     """reseed's trainer."""
     from reseed.training.arguments import training_arguments
+    from reseed.training.checkpoints import origin_of, prepare_work
     from reseed.training.trainer import build_trainer
 
     arguments = training_arguments(job, len(training), folder)
+    prepare_work(folder, origin_of(job, materialise(job.model), []), None)
     model = add_adapter(model, job.settings, job.seed)
     ids = [str(number) for number in range(len(training))]
     pad = tokenizer.pad_token_id

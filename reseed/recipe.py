@@ -88,7 +88,22 @@ class TrainingSettings(Section):
     prompt_weight: float = Field(0.1, gt=0, le=1)  # with `weighted`: what a prompt's token counts, an answer's counts 1
     packing: bool = False  # several rows in one sequence, none of which sees another
     group_by_length: bool = False  # pads less, but rows then meet rows of their own length; packing pads less still
-    zero_stage: Literal[2] = 2
+    zero_stage: Literal[1, 2, 3] = 2
+    offload: Literal["none", "optimizer", "parameters"] = "none"  # into CPU memory; with the parameters, both
+
+    @model_validator(mode="after")
+    def _offload_fits(self) -> TrainingSettings:
+        if self.offload == "parameters" and self.zero_stage != 3:
+            raise ValueError(
+                "offload 'parameters' needs zero_stage 3, which divides the parameters among the workers, "
+                f"saw {self.zero_stage}; set zero_stage: 3, or offload: optimizer"
+            )
+        if self.offload != "none" and self.optimizer != "adamw":
+            raise ValueError(
+                f"offload '{self.offload}' steps the optimiser on the CPU, where optimizer '{self.optimizer}' does not "
+                "run; set optimizer: adamw, or offload: none"
+            )
+        return self
 
 
 class PredictionSettings(Section):

@@ -27,6 +27,7 @@ from tasks.run_once import log
 from tasks.training_worker import Assignment, LossFeed, worker
 
 FAILURES = 3  # of a member's workers before the member fails; each one goes on from the last checkpoint
+KEPT = 2  # newest checkpoints of a member; the best adapter so far is in each
 
 
 @task(cache_policy=NO_CACHE, task_run_name="train {member}")
@@ -129,7 +130,7 @@ def trainer_for(store: ArtifactStore, assignment: Assignment, profile: Profile) 
             storage_path=path,
             storage_filesystem=filesystem,
             failure_config=FailureConfig(max_failures=FAILURES),
-            checkpoint_config=CheckpointConfig(num_to_keep=2),
+            checkpoint_config=CheckpointConfig(num_to_keep=KEPT),
             callbacks=[no_retry()],
             worker_runtime_env={"env_vars": environment},
         ),

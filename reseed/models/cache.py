@@ -16,6 +16,7 @@ from pathlib import Path
 
 from reseed.files import digest, file_digest, locked, new_folder, write_atomically
 from reseed.models.names import ModelSpec, Wheel, identity, is_local, parse_wheel
+from reseed.models.saving import save_model
 from reseed.records import ReseedError
 
 CHECKSUMS = "reseed-checksums.txt"
@@ -140,7 +141,7 @@ def convert_gguf(gguf: Path, target: Path) -> None:
         del config.quantization_config
     fresh = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
     fresh.load_state_dict(loaded.state_dict())
-    fresh.save_pretrained(target)
+    save_model(fresh, target)
     AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name).save_pretrained(target)
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from reseed.models.names import Upcycle
+from reseed.models.saving import save_model
 from reseed.records import ReseedError
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ def upcycle_folder(source: Path, target: Path, how: Upcycle) -> None:
     """Load the dense model in `source`, upcycle it and save it with its tokenizer in `target`, in the same dtype."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    upcycle(AutoModelForCausalLM.from_pretrained(source, dtype="auto"), how).save_pretrained(target)
+    save_model(upcycle(AutoModelForCausalLM.from_pretrained(source, dtype="auto"), how), target)
     AutoTokenizer.from_pretrained(source).save_pretrained(target)
 
 

@@ -149,9 +149,7 @@ def verify_adapter(folder: Path, base: Any, tokenizer: Any) -> float:
     """
     import torch
 
-    names = sorted(path.name for path in folder.iterdir())
-    if names != sorted(FILES):
-        raise ReseedError(f"adapter: holds {names}, wanted exactly {sorted(FILES)}")
+    check_files(folder)
     device = next(base.parameters()).device
     ids = tokenizer("An adapter that changes nothing has learnt nothing.", return_tensors="pt").input_ids.to(device)
     with torch.inference_mode():
@@ -162,6 +160,18 @@ def verify_adapter(folder: Path, base: Any, tokenizer: Any) -> float:
                 "adapter: every lora_B is zero, so nothing was trained; raise the learning rate or the steps"
             )
         moved = float((adapted(ids).logits.float() - plain).abs().max())
+    check_moved(moved)
+    return moved
+
+
+def check_files(folder: Path) -> None:
+    """Exactly the two files."""
+    names = sorted(path.name for path in folder.iterdir())
+    if names != sorted(FILES):
+        raise ReseedError(f"adapter: holds {names}, wanted exactly {sorted(FILES)}")
+
+
+def check_moved(moved: float) -> None:
+    """The adapter changes what the model says."""
     if not moved > 0:
         raise ReseedError("adapter: the model's logits are those of the base; the adapter was not applied")
-    return moved

@@ -91,9 +91,7 @@ def training_arguments(job: TrainJob, rows: int, work: Path) -> Any:
 
     settings = job.settings
     cuda = torch.cuda.is_available()
-    bf16 = job.model.dtype == "bfloat16"
     micro = micro_batch(settings.batch_size, job.world, job.micro_batch_size)
-    zero = deepspeed_settings(settings.zero_stage, bf16) | {"fp16": {"enabled": job.model.dtype == "float16"}}
     return TrainingArguments(
         output_dir=str(work),
         seed=job.seed,
@@ -104,7 +102,7 @@ def training_arguments(job: TrainJob, rows: int, work: Path) -> Any:
         **optimisation(settings),
         **precision(job.model.dtype, job.deepspeed),
         use_cpu=not cuda,
-        deepspeed=zero if job.deepspeed else None,
+        deepspeed=deepspeed_settings(settings, job.model.dtype) if job.deepspeed else None,
         eval_strategy="steps",
         eval_steps=settings.evaluate_every,
         save_strategy="steps",

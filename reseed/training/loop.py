@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,11 +24,14 @@ from reseed.training.adapters import (
     verify_adapter,
 )
 from reseed.training.arguments import check_worker, training_arguments
+from reseed.training.checkpoints import check_origin, origin_of, prepare_work
+from reseed.training.divided import is_divided, verify_divided
 from reseed.training.early import stopped_early
 from reseed.training.memory import memory_explained
 from reseed.training.metric import Judge, ValidationMetric
 from reseed.training.prompts import prompt_format
 from reseed.training.tokens import encode
+from reseed.training.zero import join_ranks
 
 
 @dataclass(frozen=True)
@@ -103,19 +105,22 @@ def train(
         for rows in (train_rows, validation_rows)
     ]
     check_model_context(folder, job.settings.max_tokens)
+    origin = origin_of(job, folder, train_rows, start)
+    if resume is not None:
+        check_origin(resume, origin)
     from reseed.training.trainer import TakeOver, barrier, build_trainer
 
     arguments = training_arguments(job, len(encoded[0].examples), work)  # first: it starts the process group
+    if job.deepspeed:
+        join_ranks()
     model = adapted(load_model(folder, job.model), job, start)
     fresh = adapter_digest(model)
     groups = sizes(model)
     if arguments.process_index == 0:
         watcher.note(described(groups))
-    if resume is not None:
-        check_world(resume, job.world)
-        if arguments.local_process_index == 0:  # the ranks of a node share the folder
-            restore(resume, work)
-        barrier()
+    if arguments.local_process_index == 0:  # the ranks of a node share the folder
+        prepare_work(work, origin, resume)
+    barrier()
     trainer = build_trainer(
         model, arguments, encoded[0].examples, encoded[1].examples, tokenizer.pad_token_id, job, watcher,
         encoded[0].ids,
@@ -128,13 +133,16 @@ def train(
         raise ReseedError("training: DeepSpeed was asked for but is off; unset ACCELERATE_USE_CPU in the worker")
     with memory_explained(job):
         run_trainer(trainer, work, job.settings.patience, resume is not None)
+    adapter = work / "best" / "adapter"
+    divided = is_divided(model)
+    shift = verify_divided(model, adapter, tokenizer) if divided else 0.0
     if not trainer.is_world_process_zero():
         return None
     best = json.loads((work / "best" / "best.json").read_text())
     curve = tuple(LossPoint(**point) for point in best.pop("curve"))
-    base = model.unload()  # a second copy of a large model would not fit
-    shift = verify_adapter(work / "best" / "adapter", base, tokenizer)
-    check_stock_names(work / "best" / "adapter", folder)
+    if not divided:
+        shift = verify_adapter(adapter, model.unload(), tokenizer)  # a second copy of a large model would not fit
+    check_stock_names(adapter, folder)
     return TrainSummary(
         best_step=best["step"],
         best_loss=best["loss"],
@@ -168,22 +176,6 @@ def run_trainer(trainer: Any, work: Path, patience: int | None, resumed: bool) -
         trainer.state = trainer.state.load_from_json(str(checkpoint / "trainer_state.json"))
     else:
         trainer.train(resume_from_checkpoint=str(checkpoint) if resumed else None)
-
-
-def restore(checkpoint: Path, work: Path) -> None:
-    """Lay a checkpoint's two parts, the trainer's state and the best adapter so far, into a fresh work folder."""
-    shutil.copytree(checkpoint / "best", work / "best", dirs_exist_ok=True)
-    shutil.copytree(checkpoint / "state", work / "checkpoint-resumed", dirs_exist_ok=True)
-
-
-def check_world(checkpoint: Path, world: int) -> None:
-    """Refuse a ZeRO checkpoint of another number of workers: each one's shard is its own (DeepSpeed#3810)."""
-    shards = len(list((checkpoint / "state").glob("global_step*/*_optim_states.pt")))
-    if shards not in (0, world):
-        raise ReseedError(
-            f"training: the checkpoint is of {shards} workers and cannot go on with {world}; set the profile's "
-            f"training.workers to {shards}, or begin anew"
-        )
 
 
 def check_model_context(folder: Path, max_tokens: int) -> None:

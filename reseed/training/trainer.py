@@ -15,6 +15,8 @@ from transformers import Trainer, TrainerCallback
 
 from reseed.records import LossPoint, ReseedError
 from reseed.training.adapters import save_adapter
+from reseed.training.checkpoints import set_aside
+from reseed.training.divided import is_divided, whole_adapter
 from reseed.training.early import exhausted, is_better
 from reseed.training.finite import StepLosses
 from reseed.training.layout import Layout, check_attention, layout_of
@@ -75,6 +77,15 @@ class AdapterTrainer(Trainer):
         self.log(dict(metrics))
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """The adapter: under ZeRO-3 the Trainer would gather the whole model, layer by layer, to write that."""
+        if not is_divided(self.model):
+            super().save_model(output_dir, _internal_call)
+            return
+        with whole_adapter(self.model):
+            if self.args.should_save:
+                self._save(output_dir)
 
 
 def barrier() -> None:
@@ -146,14 +157,9 @@ class KeepBest(TrainerCallback):
         if is_better(loss, metric, self.loss, self.metric, self.higher_is_better):
             self.step, self.loss, self.metric = state.global_step, loss, metric
             moments = gather_moments(kwargs["model"], kwargs["optimizer"]) if self.keep_optimizer else {}
-            if self.rank == 0:
-                fresh = self.work / "best-new"
-                shutil.rmtree(fresh, ignore_errors=True)
-                save_adapter(kwargs["model"], fresh / "adapter", self.model_name)
-                if moments:
-                    save_moments(moments, fresh)
-                shutil.rmtree(self.work / "best", ignore_errors=True)
-                fresh.rename(self.work / "best")
+            with whole_adapter(kwargs["model"]):
+                if self.rank == 0:
+                    self._keep(kwargs["model"], moments)
         if self.rank == 0:
             record = {"step": self.step, "loss": self.loss, "metric": self.metric}
             record["curve"] = [asdict(point) for point in self.curve]
@@ -161,20 +167,25 @@ class KeepBest(TrainerCallback):
         control.should_training_stop |= exhausted(self.patience, self.step, self.curve)
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Put the trainer's state and the best adapter side by side, and say so."""
+        """Put what a run needs to go on side by side, and say so."""
         whole = self.work / f"whole-{state.global_step}"
-        saved = self.work / f"checkpoint-{state.global_step}"
         barrier()  # every rank has written its part
         if args.local_process_index == 0:
-            whole.mkdir()
-            if (self.work / "best").is_dir():  # on the node of rank 0
-                shutil.copytree(self.work / "best", whole / "best")
-            saved.rename(whole / "state")
+            set_aside(self.work, state.global_step)
         barrier()
         self.watcher.checkpoint(whole, state.global_step)
         barrier()
         if args.local_process_index == 0:
             shutil.rmtree(whole)
+
+    def _keep(self, model: Any, moments: dict[str, torch.Tensor]) -> None:
+        fresh = self.work / "best-new"
+        shutil.rmtree(fresh, ignore_errors=True)
+        save_adapter(model, fresh / "adapter", self.model_name)
+        if moments:
+            save_moments(moments, fresh)
+        shutil.rmtree(self.work / "best", ignore_errors=True)
+        fresh.rename(self.work / "best")
 
     def _add(self, point: LossPoint) -> None:
         self.curve.append(point)

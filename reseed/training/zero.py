@@ -4,24 +4,50 @@ from __future__ import annotations
 
 from typing import Any
 
+from reseed.recipe import TrainingSettings
+
 BUCKET = 20_000_000  # elements; DeepSpeed's default of 500 million reserves a gigabyte, an adapter has a few million
+TO_CPU = {"device": "cpu", "pin_memory": True}
 
 
-def deepspeed_settings(zero_stage: int, bf16: bool) -> dict[str, Any]:
-    """A configuration for transformers' Trainer, which fills in what is `auto`."""
+def deepspeed_settings(settings: TrainingSettings, dtype: str) -> dict[str, Any]:
+    """A configuration for transformers' Trainer, which fills in what is `auto`.
+
+    Mixtral's sparse blocks need no mention: DeepSpeed treats them as leaf modules, whose experts are gathered together,
+    or ranks that route differently would wait for each other for ever (DeepSpeed#4808).
+    """
+    stage, offload = settings.zero_stage, settings.offload
     return {
         "zero_optimization": {
-            "stage": zero_stage,
+            "stage": stage,
             "contiguous_gradients": True,
-            "overlap_comm": False,
+            "overlap_comm": stage == 3,  # weights are fetched while the layer before computes
             "reduce_bucket_size": BUCKET,
             "allgather_bucket_size": BUCKET,
+            **({"offload_optimizer": dict(TO_CPU)} if offload != "none" else {}),
+            **({"offload_param": dict(TO_CPU)} if offload == "parameters" else {}),
+            **(divided_parameters() if stage == 3 else {}),
         },
         "zero_allow_untested_optimizer": True,
-        "bf16": {"enabled": bf16},
+        # Offloaded states are stepped by torch's AdamW, fused on the CPU too: DeepSpeed's own is compiled on every machine.
+        "zero_force_ds_cpu_optimizer": False,
+        "bf16": {"enabled": dtype == "bfloat16"},
+        "fp16": {"enabled": dtype == "float16"},
         "train_batch_size": "auto",
         "train_micro_batch_size_per_gpu": "auto",
         "gradient_accumulation_steps": "auto",
         "gradient_clipping": "auto",
         "steps_per_print": 1_000_000,
     }
+
+
+def join_ranks() -> None:
+    """Tell DeepSpeed of the other ranks: ZeRO-3 divides the model while it is loaded, before DeepSpeed looks by itself."""
+    import deepspeed
+
+    deepspeed.init_distributed(auto_mpi_discovery=False, verbose=False)
+
+
+def divided_parameters() -> dict[str, Any]:
+    """What only ZeRO-3 has. Sized by the model's width: by DeepSpeed's own numbers a tiny model would never be divided."""
+    return {"stage3_prefetch_bucket_size": "auto", "stage3_param_persistence_threshold": "auto"}

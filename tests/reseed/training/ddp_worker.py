@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tiny_rows import PROBLEM, SHORT, PowerError, Recorder, job, rows
+from tiny_rows import CURVE, PROBLEM, PowerError, Recorder, job, rows
 
 from reseed.models.names import ModelSpec
 from reseed.records import ReseedError
@@ -37,8 +37,9 @@ class Silent(Recorder):
 
 
 def run(model: Path, out: Path, spec: dict[str, Any]) -> None:
-    settings = SHORT.model_copy(update=spec.get("settings", {}))
+    settings = CURVE.model_copy(update=spec.get("settings", {}))
     what = replace(job(model, settings=settings, micro=4 // WORLD), world=spec.get("world", WORLD), deepspeed=True)
+    what = replace(what, model=what.model.model_copy(update=spec.get("model", {})))
     node = out / f"node-{RANK}" if LOCAL_RANK == 0 and RANK > 0 else out
     watcher = (Recorder if LOCAL_RANK == 0 else Silent)(node / "seen", spec.get("stop_after"))
     resume, start = (Path(spec[name]) if name in spec else None for name in ("resume", "start"))
@@ -49,7 +50,8 @@ def run(model: Path, out: Path, spec: dict[str, Any]) -> None:
     os.environ.update(spec.get("environment", {}))
     with contextlib.suppress(PowerError):
         try:
-            summary = train(what, PROBLEM, rows(40), rows(47)[40:], node / "work", watcher, resume, start)
+            count = spec.get("rows", 80)
+            summary = train(what, PROBLEM, rows(count), rows(count + 7)[count:], node / "work", watcher, resume, start)
             result = asdict(summary) if summary is not None else {}
         except ReseedError as error:
             result = {"error": str(error)}

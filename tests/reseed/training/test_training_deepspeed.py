@@ -1,4 +1,4 @@
-"""DeepSpeed ZeRO-2 on CPU ranks: the same curve as one process without it, and the same bits after a stop."""
+"""DeepSpeed on CPU ranks: every ZeRO stage has the curve of one process without it, and the same bits after a stop."""
 
 from __future__ import annotations
 
@@ -11,14 +11,22 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny_rows import PROBLEM, Recorder, job, rows
+from safetensors.torch import load_file
+from tiny_rows import CURVE, PROBLEM, Recorder, job, rows
 
+from reseed.models.cache import materialise
+from reseed.models.loading import load_model
+from reseed.models.names import ModelSpec
+from reseed.models.tokenizers import load_tokenizer
+from reseed.training.adapters import verify_adapter
 from reseed.training.loop import train
 
 HERE = Path(__file__).resolve().parent
 REPOSITORY = HERE.parents[2]
 WORKER = str(HERE / "ddp_worker.py")
 ADAPTER = Path("adapter_model.safetensors")
+FOUR_BIT = {"four_bit": "nf4"}
+EXPERTS = ("q_proj", "gate_proj", "up_proj", "down_proj")
 LIMIT = 300  # seconds; a hang is a failure
 
 pytestmark = pytest.mark.slow
@@ -96,19 +104,27 @@ def best_adapter(out: Path) -> bytes:
     return (out / "work" / "best" / "adapter" / ADAPTER).read_bytes()
 
 
+def assert_goes_on(resumed: Path, whole: Path) -> None:
+    """The run that was stopped ended as the undisturbed one, to the bit, and did not begin anew."""
+    assert last_adapter(resumed) == last_adapter(whole)
+    assert best_adapter(resumed) == best_adapter(whole)
+    assert result(resumed)["curve"] == result(whole)["curve"]
+    assert 0 < result(resumed)["points"] < result(whole)["points"]
+
+
 def losses(curve: list[dict[str, Any]]) -> list[float]:
     return [point["train"] or point["validation"] for point in curve]
 
 
 @pytest.fixture(scope="module")
 def alone(tiny_model: Path, shared_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """The curve of ten steps in this process, without DeepSpeed."""
-    place = tmp_path_factory.mktemp("alone")
+    """The curve of twenty steps in this process, without DeepSpeed."""
+    place, what = tmp_path_factory.mktemp("alone"), job(tiny_model, settings=CURVE)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RESEED_CACHE", str(shared_cache))
-        summary = train(job(tiny_model), PROBLEM, rows(40), rows(47)[40:], place / "work", Recorder(place / "seen"))
+        summary = train(what, PROBLEM, rows(80), rows(87)[80:], place / "work", Recorder(place / "seen"))
     assert summary is not None
-    assert summary.steps == 10
+    assert summary.steps == 20
     curve = [{"step": p.step, "train": p.train, "validation": p.validation} for p in summary.curve]
     return {"curve": curve, "digest": summary.adapter_digest_start, "loss": summary.best_loss}
 
@@ -121,37 +137,67 @@ def assert_like_alone(run: dict[str, Any], alone: dict[str, Any]) -> None:
 
 
 def test_two_ranks_of_one_node(tiny_model: Path, shared_cache: Path, tmp_path: Path, alone: dict[str, Any]) -> None:
-    whole, stopped, resumed, refused = (tmp_path / name for name in ("whole", "stopped", "resumed", "refused"))
-    runs: list[dict[str, Any]] = [
-        {"out": str(whole)},
-        {"out": str(stopped), "stop_after": 4},
-        {"out": str(resumed), "resume": str(stopped / "seen" / "step-4")},
-        {"out": str(refused), "resume": str(stopped / "seen" / "step-4"), "world": 1},
-    ]
-    torchrun(tmp_path, shared_cache, tiny_model, runs)
-    assert_like_alone(result(whole), alone)
-    assert {path.name for path in (whole / "seen" / "step-4").iterdir()} == {"best", "state"}
-    shards = [path.name for path in (whole / "seen" / "step-4" / "state").rglob("*optim_states.pt")]
-    assert len(shards) == 2, "every rank's shard is part of the checkpoint"
-    assert last_adapter(resumed) == last_adapter(whole)
-    assert best_adapter(resumed) == best_adapter(whole)
-    assert result(resumed)["curve"] == result(whole)["curve"]
-    assert 0 < result(resumed)["points"] < result(whole)["points"], "it did not begin anew"
-    assert "the checkpoint is of 2 workers and cannot go on with 1" in result(refused)["error"]
+    """One start of two ranks: each stage whole; 2 and 3 stopped after step 10 and gone on; both ways of offloading."""
+    two, three = {"zero_stage": 2}, {"zero_stage": 3}
+    runs: dict[str, dict[str, Any]] = {
+        "whole-1": {"settings": {"zero_stage": 1}},
+        "whole-2": {"settings": two},
+        "stopped-2": {"settings": two, "stop_after": 10},
+        "resumed-2": {"settings": two, "resume": str(tmp_path / "stopped-2" / "seen" / "step-10")},
+        "one-worker": {"settings": two, "resume": str(tmp_path / "stopped-2" / "seen" / "step-10"), "world": 1},
+        "other-stage": {"settings": three, "resume": str(tmp_path / "stopped-2" / "seen" / "step-10")},
+        "whole-3": {"settings": three},
+        "stopped-3": {"settings": three, "stop_after": 10},
+        "resumed-3": {"settings": three, "resume": str(tmp_path / "stopped-3" / "seen" / "step-10")},
+        "optimizer": {"settings": {**two, "offload": "optimizer"}},
+        "parameters": {"settings": {**three, "offload": "parameters"}},
+        "bfloat16": {"settings": three, "model": {"dtype": "bfloat16"}},
+        "four-bit-2": {"settings": {**two, "targets": EXPERTS}, "model": FOUR_BIT},
+        "four-bit-3": {"settings": {**three, "targets": EXPERTS}, "model": FOUR_BIT},
+    }
+    torchrun(tmp_path, shared_cache, tiny_model, [{"out": str(tmp_path / name), **run} for name, run in runs.items()])
+    for name in ("whole-1", "whole-2", "whole-3", "optimizer", "parameters"):
+        assert_like_alone(result(tmp_path / name), alone)
+    for stage in "23":
+        checkpoint = tmp_path / f"stopped-{stage}" / "seen" / "step-10"
+        assert {path.name for path in checkpoint.iterdir()} == {"best", "state", "origin.json"}
+        shards = [path.name for path in (checkpoint / "state").rglob("*optim_states.pt")]
+        assert len(shards) == 2, "every rank's shard is part of the checkpoint"
+        assert_goes_on(tmp_path / f"resumed-{stage}", tmp_path / f"whole-{stage}")
+    assert "the checkpoint is of 2 workers and cannot go on with 1" in result(tmp_path / "one-worker")["error"]
+    assert "training.zero_stage was 2 and is 3" in result(tmp_path / "other-stage")["error"]
+    assert losses(result(tmp_path / "bfloat16")["curve"]) == pytest.approx(losses(alone["curve"]), rel=0.01)
+    two_bits, three_bits = (losses(result(tmp_path / f"four-bit-{stage}")["curve"]) for stage in "23")
+    assert three_bits == pytest.approx(two_bits, rel=1e-4), "experts in 4 bit that take LoRA, too"
+    spec = job(tiny_model).model
+    assert_whole_adapter(tmp_path / "whole-3", tmp_path / "whole-2", spec)
+    assert_whole_adapter(tmp_path / "parameters", tmp_path / "whole-2", spec)
+    assert_whole_adapter(tmp_path / "four-bit-3", tmp_path / "four-bit-2", spec.model_copy(update=FOUR_BIT))
+
+
+def assert_whole_adapter(run: Path, like: Path, spec: ModelSpec) -> None:
+    """Not the 40 bytes of a divided adapter (trl#4416): it loads onto a whole model, and has another stage's shapes."""
+    folder = run / "work" / "best" / "adapter"
+    weights, others = load_file(folder / ADAPTER), load_file(like / "work" / "best" / "adapter" / ADAPTER)
+    assert {name: weight.shape for name, weight in weights.items()} == {n: w.shape for n, w in others.items()}
+    base = materialise(spec)
+    moved = verify_adapter(folder, load_model(base, spec), load_tokenizer(base))
+    assert moved == pytest.approx(result(run)["logit_shift"], rel=0.1), "what the ranks found together"
 
 
 def test_two_nodes_of_one_rank(tiny_model: Path, shared_cache: Path, tmp_path: Path, alone: dict[str, Any]) -> None:
-    whole, stopped, resumed = (tmp_path / name for name in ("whole", "stopped", "resumed"))
-    runs = [
-        {"out": str(whole)},
-        {"out": str(stopped), "stop_after": 4, "merge_step": 4},
-        {"out": str(resumed), "resume": str(stopped / "merged")},
-    ]
+    runs = []
+    for stage in (3, 2):  # as the first of a process, ZeRO-3 divides the model before DeepSpeed knows the ranks
+        settings, merged = {"zero_stage": stage}, str(tmp_path / f"stopped-{stage}" / "merged")
+        runs += [
+            {"out": str(tmp_path / f"whole-{stage}"), "settings": settings},
+            {"out": str(tmp_path / f"stopped-{stage}"), "settings": settings, "stop_after": 10, "merge_step": 10},
+            {"out": str(tmp_path / f"resumed-{stage}"), "settings": settings, "resume": merged},
+        ]
     nodes(tmp_path, shared_cache, tiny_model, 2, runs)
-    assert_like_alone(result(whole), alone)
-    assert last_adapter(resumed) == last_adapter(whole)
-    assert best_adapter(resumed) == best_adapter(whole)
-    assert result(resumed)["curve"] == result(whole)["curve"]
+    for stage in (2, 3):
+        assert_like_alone(result(tmp_path / f"whole-{stage}"), alone)
+        assert_goes_on(tmp_path / f"resumed-{stage}", tmp_path / f"whole-{stage}")
 
 
 def test_one_rank(tiny_model: Path, shared_cache: Path, tmp_path: Path, alone: dict[str, Any]) -> None:

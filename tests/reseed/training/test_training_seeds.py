@@ -68,11 +68,14 @@ def test_evaluating_more_often_trains_the_same(tiny_model: Path, tmp_path: Path)
     assert last_adapter(rarely_seen) == last_adapter(often_seen)
 
 
-# 12 rows: six steps of four rows, two epochs; or twelve steps of one row whose losses are told at every second step
+# 12 rows: six steps of four rows, two epochs; twelve steps of one row whose losses are told at every second step; or
+# twenty steps of two rows, stopped in the middle of the second of four epochs
 ODD = DROPPING.model_copy(update={"epochs": 1, "batch_size": 1, "evaluate_every": 9})
 
+LONG = DROPPING.model_copy(update={"epochs": 20 / 6, "batch_size": 2, "evaluate_every": 5})
 
-@pytest.mark.parametrize(("settings", "stop_after"), [(DROPPING, 2), (DROPPING, 4), (ODD, 9)])
+
+@pytest.mark.parametrize(("settings", "stop_after"), [(DROPPING, 2), (DROPPING, 4), (ODD, 9), (LONG, 10)])
 def test_a_stopped_run_goes_on_as_if_it_had_not(
     tiny_model: Path, tmp_path: Path, settings: TrainingSettings, stop_after: int
 ) -> None:

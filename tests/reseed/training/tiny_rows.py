@@ -15,6 +15,7 @@ from reseed.training.loop import TrainJob
 SEEDS = Path(__file__).resolve().parents[3] / "recipes" / "seeds"
 PROBLEM = load_problem("prompt-recovery")
 SHORT = TrainingSettings(epochs=1, learning_rate=0.01, batch_size=4, evaluate_every=2, max_tokens=320)
+CURVE = SHORT.model_copy(update={"evaluate_every": 5})  # 20 steps of 80 rows
 
 
 def rows(count: int, words: int = 8) -> list[Row]:

@@ -1,0 +1,94 @@
+"""Whose a checkpoint is, and going on from one: only the run that wrote it goes on as if it had never stopped."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Sequence
+from hashlib import sha256
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from reseed.files import digest
+from reseed.records import ReseedError, Row
+
+if TYPE_CHECKING:
+    from reseed.training.loop import TrainJob
+
+ORIGIN = "origin.json"
+TAIL = 65_536  # bytes of a weight file that tell it from others: a digest of a hundred gigabytes takes minutes
+Origin = dict[str, Any]
+"""All that shapes a run, by the name that a user knows it under."""
+
+
+def origin_of(job: TrainJob, folder: Path, rows: Sequence[Row], start: Path | None = None) -> Origin:
+    """The run of `job` with the model in `folder` on `rows`, from the adapter in `start`. No path is in it."""
+    return {
+        "workers": job.world,
+        "micro_batch_size": job.micro_batch_size,
+        "deepspeed": job.deepspeed,
+        "seed": job.seed,
+        "model": weights_digest(folder),
+        **{f"model.{name}": value for name, value in job.model.model_dump(exclude={"name", "upcycle"}).items()},
+        "start": weights_digest(start / "adapter") if start is not None else None,
+        "rows": digest([row["id"] for row in rows]),
+        **{f"training.{name}": value for name, value in job.settings.model_dump(mode="json").items()},
+    }
+
+
+def weights_digest(folder: Path) -> str:
+    """A digest of the model's configuration and of the sizes and last bytes of its weight files."""
+    parts = []
+    for path in sorted(p for p in folder.iterdir() if p.name == "config.json" or p.suffix in (".safetensors", ".bin")):
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            file.seek(max(0, size - TAIL))
+            parts.append((path.name, size, sha256(file.read()).hexdigest()))
+    return digest(parts)
+
+
+def check_origin(checkpoint: Path, own: Origin) -> None:
+    """Refuse a checkpoint that is damaged, or of another run than `own`."""
+    try:
+        found = json.loads((checkpoint / ORIGIN).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ReseedError(f"training: the checkpoint has no readable {ORIGIN}; remove it and begin anew") from error
+    if found["workers"] != own["workers"]:  # each one's shard is its own (DeepSpeed#3810)
+        raise ReseedError(
+            f"training: the checkpoint is of {found['workers']} workers and cannot go on with {own['workers']}; set the "
+            f"profile's training.workers to {found['workers']}, or begin anew"
+        )
+    other = [name for name in sorted(found.keys() | own.keys()) if found.get(name) != own.get(name)]
+    if other:
+        seen = "; ".join(f"{name} was {found.get(name)!r} and is {own.get(name)!r}" for name in other)
+        raise ReseedError(f"training: the checkpoint is another run's: {seen}; set them back, or begin anew")
+    missing = [name for name in parts_of(own) if not list((checkpoint / "state").glob(name))]
+    if missing:
+        raise ReseedError(f"training: the checkpoint lacks {missing[0]}; remove it and begin anew")
+
+
+def parts_of(own: Origin) -> list[str]:
+    """Patterns of the files without which a run cannot go on: with DeepSpeed, each rank's own."""
+    if not own["deepspeed"]:
+        return ["optimizer.pt"]
+    return [f"global_step*/*zero_pp_rank_{rank}_mp_rank_00_optim_states.pt" for rank in range(own["workers"])]
+
+
+def prepare_work(work: Path, own: Origin, checkpoint: Path | None) -> None:
+    """Write into a node's fresh work folder whose it is, and the two parts of the checkpoint that it goes on from."""
+    work.mkdir(parents=True, exist_ok=True)
+    (work / ORIGIN).write_text(json.dumps(own, indent=1, sort_keys=True), encoding="utf-8")
+    if checkpoint is not None:
+        shutil.copytree(checkpoint / "best", work / "best", dirs_exist_ok=True)
+        shutil.copytree(checkpoint / "state", work / "checkpoint-resumed", dirs_exist_ok=True)
+
+
+def set_aside(work: Path, step: int) -> Path:
+    """Put what the Trainer saved at a step, the best adapter so far and the origin side by side; the folder with all."""
+    whole = work / f"whole-{step}"
+    whole.mkdir()
+    shutil.copy(work / ORIGIN, whole)
+    if (work / "best").is_dir():  # on the node of rank 0
+        shutil.copytree(work / "best", whole / "best")
+    (work / f"checkpoint-{step}").rename(whole / "state")
+    return whole

@@ -1,0 +1,82 @@
+"""A model whose parameters ZeRO-3 divides among the ranks: no rank holds one whole, except inside `whole_adapter`."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from reseed.models.cache import first_line
+from reseed.records import ReseedError
+from reseed.training.adapters import check_files, check_moved
+from reseed.training.expert_adapters import has_separate_experts, to_module_names
+
+
+def is_divided(model: Any) -> bool:
+    """True from the moment that DeepSpeed has taken hold of the model's parameters under ZeRO-3."""
+    return any(hasattr(weight, "ds_id") for weight in model.parameters())
+
+
+@contextmanager
+def whole_adapter(model: Any, changed_by: int | None = None) -> Iterator[None]:
+    """The trained weights, whole on every rank. All ranks enter together; one that stays away lets the others wait.
+
+    Saved without it, an adapter under ZeRO-3 is 40 bytes of nothing (trl#4416). What rank `changed_by` writes into
+    the weights is what every rank has afterwards.
+    """
+    if not is_divided(model):
+        yield
+        return
+    import deepspeed
+
+    trained = [weight for weight in model.parameters() if weight.requires_grad]
+    with deepspeed.zero.GatheredParameters(trained, modifier_rank=changed_by):
+        yield
+
+
+def verify_divided(model: Any, folder: Path, tokenizer: Any) -> float:
+    """As `verify_adapter`, by all ranks together; only rank 0 needs the files.
+
+    They are read by PEFT into the adapter that was trained, not into a second one: DeepSpeed would not know the new
+    parameters, and a base without adapter would have to be gathered whole.
+    """
+    import torch
+    from transformers.integrations.deepspeed import unset_hf_deepspeed_config
+
+    told: list[str | None] = [None]
+    with whole_adapter(model, changed_by=0):
+        if torch.distributed.get_rank() == 0:
+            told = [mistake_in(model, folder)]
+    torch.distributed.broadcast_object_list(told)  # an error that only rank 0 raised would leave the others waiting
+    if told[0] is not None:
+        raise ReseedError(told[0])
+    device = next(model.parameters()).device
+    ids = tokenizer("An adapter that changes nothing has learnt nothing.", return_tensors="pt").input_ids.to(device)
+    model.eval()
+    with torch.no_grad():
+        with model.disable_adapter():
+            plain = model(ids).logits.float()
+        moved = float((model(ids).logits.float() - plain).abs().max())
+    check_moved(moved)
+    unset_hf_deepspeed_config()  # or every model that rank 0 makes from here on would wait for the others too
+    return moved
+
+
+def mistake_in(model: Any, folder: Path) -> str | None:
+    """Read the adapter's files into the model, whose adapter is whole; what is wrong with them, or None."""
+    from peft import load_peft_weights, set_peft_model_state_dict
+
+    try:
+        check_files(folder)
+        with tempfile.TemporaryDirectory() as place:
+            own = to_module_names(folder, Path(place) / "own") if has_separate_experts(model) else folder
+            weights = load_peft_weights(str(own), device="cpu")
+        if all(float(weight.abs().max()) == 0 for name, weight in weights.items() if "lora_B" in name):
+            return "adapter: every lora_B is zero, so nothing was trained; raise the learning rate or the steps"
+        loaded = set_peft_model_state_dict(model, weights)
+    except (ReseedError, RuntimeError, OSError, ValueError) as error:
+        return f"adapter: it cannot be loaded again: {first_line(error)}"
+    absent = [name for name in loaded.missing_keys if "lora_" in name]
+    return f"adapter: its file lacks {len(absent)} weights, the first is {absent[0]}" if absent else None

@@ -1,0 +1,81 @@
+"""A run goes on only from its own checkpoint: another's, or a damaged one, is refused with what differs."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from tiny import save_model
+from tiny_rows import PROBLEM, SHORT, PowerError, Recorder, job, rows
+
+from reseed.records import ReseedError
+from reseed.training.loop import TrainJob, train
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory, shared_cache: Path) -> Path:
+    """Of a run that was stopped after two of three steps."""
+    place = tmp_path_factory.mktemp("stopped")
+    watcher = Recorder(place / "seen", stop_after=2)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RESEED_CACHE", str(shared_cache))
+        with pytest.raises(PowerError):
+            train(job(tiny_model), PROBLEM, rows(12), rows(16)[12:], place / "work", watcher)
+    return place / "seen" / "step-2"
+
+
+def go_on(what: TrainJob, checkpoint: Path, place: Path, count: int = 12) -> list[int]:
+    watcher = Recorder(place / "seen")
+    train(what, PROBLEM, rows(count), rows(16)[12:], place / "work", watcher, checkpoint)
+    return watcher.steps
+
+
+def test_its_own_run_goes_on(checkpoint: Path, tiny_model: Path, tmp_path: Path) -> None:
+    assert go_on(job(tiny_model), checkpoint, tmp_path) == [3]
+
+
+def test_another_run_s_is_refused(checkpoint: Path, tiny_model: Path, tmp_path: Path) -> None:
+    mine = job(tiny_model)
+    other = SHORT.model_copy(update={"rank": 4, "learning_rate": 0.02})
+    bf16 = replace(mine, model=mine.model.model_copy(update={"dtype": "bfloat16"}))
+    stranger = save_model(tmp_path / "stranger", seed=1)
+    for what, told in (
+        (job(tiny_model, seed=1), r"seed was 0 and is 1; set them back, or begin anew"),
+        (
+            job(tiny_model, settings=other),
+            r"training\.learning_rate was 0\.01 and is 0\.02; training\.rank was 8 and is 4",
+        ),
+        (job(tiny_model, micro=2), r"micro_batch_size was 4 and is 2"),
+        (bf16, r"model\.dtype was 'float32' and is 'bfloat16'"),
+        (job(stranger), r"another run's: model was '\w+' and is '\w+';"),
+        (replace(mine, world=2), r"is of 1 workers and cannot go on with 2; set the profile's training\.workers to 1"),
+        (replace(mine, deepspeed=True), r"deepspeed was False and is True"),
+    ):
+        with pytest.raises(ReseedError, match=told):
+            go_on(what, checkpoint, tmp_path / "refused")
+    with pytest.raises(ReseedError, match=r"rows was '\w+' and is '\w+'"):
+        go_on(mine, checkpoint, tmp_path / "refused", count=8)
+    assert not (tmp_path / "refused").exists(), "refused before anything is written"
+
+
+@pytest.mark.parametrize("harm", ["origin.json", "state/optimizer.pt", "text"])
+def test_a_damaged_one_is_refused(checkpoint: Path, tiny_model: Path, tmp_path: Path, harm: str) -> None:
+    damaged = tmp_path / "damaged"
+    shutil.copytree(checkpoint, damaged)
+    if harm == "text":
+        (damaged / "origin.json").write_text('{"workers": 1')
+    else:
+        (damaged / harm).unlink()
+    told = r"lacks optimizer\.pt; remove it" if harm.startswith("state") else r"no readable origin\.json; remove it"
+    with pytest.raises(ReseedError, match=told):
+        go_on(job(tiny_model), damaged, tmp_path / "refused")
+
+
+def test_an_origin_names_no_path(checkpoint: Path, tiny_model: Path) -> None:
+    text = (checkpoint / "origin.json").read_text()
+    assert json.loads(text)["training.zero_stage"] == SHORT.zero_stage
+    assert "/" not in text
+    assert tiny_model.name not in text

@@ -1,0 +1,39 @@
+"""Train one member of a tiny recipe on the Ray that RAY_ADDRESS names: PROFILE RECIPE. The last line names its adapter."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from pathlib import Path
+
+from tiny import THINGS
+
+from reseed.files import write_jsonl
+from reseed.line import partition_step
+from reseed.problems import load_problem
+from reseed.profile import load_profile
+from reseed.recipe import load_recipe
+from reseed.records import Artifact, Member
+from reseed.store import ArtifactStore
+from tasks.train import train
+
+
+def main(profile_path: str, recipe_path: str) -> None:
+    profile, recipe = load_profile(profile_path), load_recipe(recipe_path)
+    problem = load_problem(recipe.problem)
+    rows = [
+        problem.row(f"The {a} lay beside the {b}.", f"Rewrite this as a letter to the {a}.", f"Dear {a}, where is {b}?")
+        for a in THINGS
+        for b in THINGS[:4]
+    ]
+    with tempfile.TemporaryDirectory() as folder:
+        for part, count in (("train", rows[:40]), ("validation", rows[40:44]), ("test", rows[44:])):
+            write_jsonl(Path(folder) / f"{part}.jsonl", count)
+        step = partition_step(recipe, Artifact("curated", recipe.name, "made-by-hand"))
+        partition = ArtifactStore(profile.store).write(step, Path(folder))
+    member = Member("default", 0)
+    print(train.fn(recipe.variant("default"), profile, partition, member).path)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
