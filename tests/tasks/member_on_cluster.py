@@ -1,7 +1,11 @@
-"""Train one member of a tiny recipe on the Ray that RAY_ADDRESS names: PROFILE RECIPE. The last line names its adapter."""
+"""Train one member of a tiny recipe on the Ray that RAY_ADDRESS names: PROFILE RECIPE.
+
+The last two lines say what the checkpoints held, and where the adapter is.
+"""
 
 from __future__ import annotations
 
+import json
 import sys
 import tempfile
 from pathlib import Path
@@ -17,6 +21,16 @@ from reseed.records import Artifact, Member
 from reseed.store import ArtifactStore
 from tasks.train import train
 
+discard = ArtifactStore.discard_scratch
+
+
+def tell_and_discard(store: ArtifactStore, name: str) -> None:
+    """Say what each checkpoint that is left of the member holds, before it goes."""
+    left = Path(store.scratch(name)).glob("*/origin.json")
+    held = {path.parent.name: sorted(file.name for file in path.parent.rglob("*")) for path in left}
+    print(json.dumps(held))
+    discard(store, name)
+
 
 def main(profile_path: str, recipe_path: str) -> None:
     profile, recipe = load_profile(profile_path), load_recipe(recipe_path)
@@ -31,6 +45,7 @@ def main(profile_path: str, recipe_path: str) -> None:
             write_jsonl(Path(folder) / f"{part}.jsonl", count)
         step = partition_step(recipe, Artifact("curated", recipe.name, "made-by-hand"))
         partition = ArtifactStore(profile.store).write(step, Path(folder))
+    ArtifactStore.discard_scratch = tell_and_discard  # type: ignore[method-assign]
     member = Member("default", 0)
     print(train.fn(recipe.variant("default"), profile, partition, member).path)
 
