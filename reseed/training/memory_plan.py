@@ -6,7 +6,7 @@ kept. Not in the plan: the CUDA context, the allocator's fragments, and what a k
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from reseed.models.cache import dense_folder
@@ -29,10 +29,11 @@ class Memory:
     gradients: int
     optimizer: int
     activations: int
+    host: int = 0  # offloaded: in the machine's own memory, not in the accelerator's
 
     @property
     def total(self) -> int:
-        """All of them."""
+        """What the accelerator holds."""
         return self.weights + self.adapters + self.gradients + self.optimizer + self.activations
 
 
@@ -45,39 +46,49 @@ def plan_memory(spec: ModelSpec, settings: Any, rows: int, labels: int, worlds: 
 
     model = shape_of(spec, settings)
     activations = activation_bytes(model, rows, settings.max_tokens, labels, settings.gradient_checkpointing)
-    frozen = trained = 0
+    frozen = scales = trained = 0
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             trained += parameter.numel()
         elif spec.four_bit and group_of(name) in QUANTISED and parameter.ndim == 2:
-            frozen += four_bit_bytes(parameter.numel(), spec.four_bit == "nf4-double")
+            frozen += parameter.numel() // 2
+            scales += scale_bytes(parameter.numel(), spec.four_bit == "nf4-double")
         else:
             frozen += parameter.numel() * getattr(torch, spec.dtype).itemsize
     moments = 2 if "8bit" in settings.optimizer else 8
-    plans = []
+    plans: list[Memory] = []
     for stage, world in worlds.items():
         # DeepSpeed trains a 16-bit adapter with a 32-bit copy in the optimiser; without it the adapter is in 32 bit.
         copied = stage > 0 and spec.dtype != "float32"
         trained_bytes, master = trained * (2 if copied else 4), 4 if copied else 0
-        plans.append(
-            Memory(
-                zero_stage=stage,
-                world=world,
-                weights=frozen // (world if stage == 3 else 1),
-                adapters=trained_bytes // (world if stage == 3 else 1),
-                gradients=trained_bytes // (world if stage >= 2 else 1),
-                optimizer=trained * (moments + master) // (world if stage >= 1 else 1),
-                activations=activations,
-            )
+        plan = Memory(
+            zero_stage=stage,
+            world=world,
+            weights=frozen // (world if stage == 3 else 1) + scales,  # DeepSpeed does not know of the scales
+            adapters=trained_bytes // (world if stage == 3 else 1),
+            gradients=trained_bytes // (world if stage >= 2 else 1),
+            optimizer=trained * (moments + master) // (world if stage >= 1 else 1),
+            activations=activations,
         )
+        plans.append(offloaded(plan, scales, settings.offload) if stage > 0 else plan)
     return plans
 
 
-def four_bit_bytes(weights: int, double: bool) -> int:
-    """Bytes of NF4 weights with their blocks' scales."""
+def offloaded(plan: Memory, scales: int, what: str) -> Memory:
+    """The plan with the optimiser's states, and under ZeRO-3 the parameters, in the machine's own memory."""
+    if what == "none":
+        return plan
+    moved = replace(plan, optimizer=0, host=plan.optimizer)
+    if what == "parameters" and plan.zero_stage == 3:
+        host = moved.host + plan.weights - scales + plan.adapters
+        return replace(moved, weights=scales, adapters=0, host=host)
+    return moved
+
+
+def scale_bytes(weights: int, double: bool) -> int:
+    """Bytes of the scales of NF4 weights."""
     blocks = -(-weights // BLOCK)
-    scales = blocks + 4 * -(-blocks // SECOND_BLOCK) if double else 4 * blocks
-    return weights // 2 + scales
+    return blocks + 4 * -(-blocks // SECOND_BLOCK) if double else 4 * blocks
 
 
 def shape_of(spec: ModelSpec, settings: Any) -> Any:

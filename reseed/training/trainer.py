@@ -23,7 +23,7 @@ from reseed.training.layout import Layout, check_attention, layout_of
 from reseed.training.loss import evaluation_loss, label_weights, summed_loss
 from reseed.training.moments import gather_moments, load_moments, save_moments, take_over
 from reseed.training.order import SeededOrder
-from reseed.training.tokens import Example
+from reseed.training.tokens import Encoded, Example
 
 if TYPE_CHECKING:
     from reseed.training.loop import TrainJob, Watcher
@@ -196,21 +196,20 @@ class KeepBest(TrainerCallback):
 def build_trainer(
     model: Any,
     arguments: Any,
-    train_examples: Sequence[Example],
+    part: Encoded,
     validation_examples: Sequence[Example],
     pad: int,
     job: TrainJob,
     watcher: Watcher,
-    ids: Sequence[str],
 ) -> AdapterTrainer:
-    """A Trainer over encoded examples; `ids` are those of the training rows."""
-    layout, losses = layout_of(job.settings, pad), StepLosses(train_examples, ids)
+    """A Trainer over the training rows of `part`."""
+    layout, losses = layout_of(job.settings, pad), StepLosses(part.examples, part.ids)
     check_attention(model, layout)
     keep = KeepBest(Path(arguments.output_dir), job, watcher, arguments.process_index)
     trainer = AdapterTrainer(
         model=model,
         args=arguments,
-        train_dataset=list(train_examples),
+        train_dataset=list(part.examples),
         eval_dataset=list(validation_examples),
         data_collator=layout,
         callbacks=[keep, StopAtNan(losses)],

@@ -52,9 +52,8 @@ def run(model: Path, out: Path, spec: dict[str, Any]) -> None:
     os.environ.update(spec.get("environment", {}))
     with contextlib.suppress(PowerError):
         try:
-            count = spec.get("rows", 40)
-            held_out = rows(count + 7)[count:]
-            summary = train(what, PROBLEM, rows(count), held_out, node / "work", watcher, resume, start)
+            count = spec.get("rows", 80)
+            summary = train(what, PROBLEM, rows(count), rows(count + 7)[count:], node / "work", watcher, resume, start)
             result = asdict(summary) if summary is not None else {}
         except ReseedError as error:
             result = {"error": str(error)}

@@ -14,7 +14,7 @@ from reseed.models.loading import load_model
 from reseed.models.names import ModelSpec, Upcycle
 from reseed.models.sizes import sizes
 from reseed.training.adapters import add_adapter
-from reseed.training.memory_plan import activation_bytes, four_bit_bytes, plan_memory, shape_of
+from reseed.training.memory_plan import activation_bytes, plan_memory, scale_bytes, shape_of
 
 SETTINGS = SHORT.model_copy(update={"max_tokens": 128})
 TARGETS = {"attention": SHORT.targets, "experts": ("gate_proj", "up_proj", "down_proj")}
@@ -96,6 +96,17 @@ def test_mixtral_8x7b_fits_one_large_card_in_4_bit(tmp_path: Path) -> None:
     assert plan.total < 40e9
 
 
-def test_double_quantisation_takes_four_bits_and_an_eighth() -> None:
-    assert four_bit_bytes(2**20, double=False) * 8 / 2**20 == 4.5
-    assert four_bit_bytes(2**20, double=True) * 8 / 2**20 == pytest.approx(4.127, abs=0.001)
+def test_scales_take_half_a_bit_a_weight_and_an_eighth_when_they_are_quantised_too() -> None:
+    assert scale_bytes(2**20, double=False) * 8 / 2**20 == 0.5
+    assert scale_bytes(2**20, double=True) * 8 / 2**20 == pytest.approx(0.127, abs=0.001)
+
+
+def test_what_is_offloaded_is_counted_on_the_host(tiny_model: Path) -> None:
+    spec, stages = spec_of(tiny_model, four_bit="nf4"), {2: 2, 3: 2}
+    plain = plan_memory(spec, SETTINGS, 1, 16, stages)
+    states = plan_memory(spec, SETTINGS.model_copy(update={"offload": "optimizer"}), 1, 16, stages)
+    whole = plan_memory(spec, SETTINGS.model_copy(update={"offload": "parameters"}), 1, 16, stages)
+    assert [plan.host for plan in states] == [plan.optimizer for plan in plain]
+    assert all(plan.optimizer == 0 for plan in states)
+    assert whole[1].total + whole[1].host == plain[1].total
+    assert whole[1].weights < 0.3 * plain[1].weights

@@ -25,7 +25,8 @@ def test_two_ranks_train_as_one(tiny_model: Path, shared_cache: Path, tmp_path: 
     half = tmp_path / "half"
     runs.append({"out": str(half), "settings": SETTINGS["grouped"], "stop_after": 8})  # in the second of two epochs
     again = {"out": str(tmp_path / "again"), "settings": SETTINGS["grouped"], "resume": str(half / "seen" / "step-8")}
-    torchrun(tmp_path, shared_cache, tiny_model, [*runs, again])
+    whole = [run | {"rows": 40, "settings": {"evaluate_every": 2} | run["settings"]} for run in (*runs, again)]
+    torchrun(tmp_path, shared_cache, tiny_model, whole)
     for name in SETTINGS:
         settings = SHORT.model_copy(update=SETTINGS[name])
         place = tmp_path / f"alone-{name}"
