@@ -136,7 +136,7 @@ def ours(
     from reseed.training.trainer import build_trainer
 
     arguments = training_arguments(job, len(training), folder)
-    prepare_work(folder, origin_of(job, materialise(job.model), []), None)
+    prepare_work(folder, origin_of(job, materialise(job.model), [], []), None)
     model = add_adapter(model, job.settings, job.seed)
     part = Encoded(training, 0, 0, [str(number) for number in range(len(training))])
     pad = tokenizer.pad_token_id

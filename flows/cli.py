@@ -127,9 +127,10 @@ def plan_memory(recipe: Recipe, profile: Profile) -> int:
     """Print what training will take, once for each variant whose model or training differs."""
     from reseed.line import student
     from reseed.reporting.memory import memory_table
+    from reseed.training.arguments import micro_batch
     from reseed.training.memory_plan import plan_memory as planned
 
-    workers, rows = profile.training.workers, profile.training.micro_batch_size
+    workers = profile.training.workers
     seen: dict[tuple[object, object], str] = {}
     for name in recipe.variants:
         variant = recipe.variant(name)
@@ -138,7 +139,8 @@ def plan_memory(recipe: Recipe, profile: Profile) -> int:
             print(f"{name}: as {seen[spec, settings]}")
             continue
         seen[spec, settings] = name
-        labels = settings.max_tokens if settings.loss_on == "all" else variant.prediction.max_new_tokens
+        labels = variant.prediction.max_new_tokens if settings.loss_on == "completion" else settings.max_tokens
+        rows = micro_batch(settings.batch_size, workers, profile.training.micro_batch_size)
         plans = planned(spec, settings, rows, labels, dict.fromkeys((0, 1, 2, 3), workers))
         title = f"{name}: {spec.name}, {workers} ranks, {rows} rows × {settings.max_tokens} tokens a rank"
         open_console().print(memory_table(title, plans))

@@ -30,7 +30,7 @@ class Plan:
     @property
     def baseline(self) -> str:
         """The variant that the others are compared with."""
-        return self.recipe.baseline or next(iter(self.recipe.variants))
+        return self.recipe.first
 
 
 def load_plan(recipe: str, profile: str, overrides: Sequence[str]) -> Plan:

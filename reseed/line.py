@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from reseed.data.sources import DATASET, Source, draw_pairs, resolve_source
+from reseed.data.sources import Source, draw_pairs, resolve_source
 from reseed.files import digest
 from reseed.models.names import FourBit, ModelSpec, identity
 from reseed.problems import load_problem
@@ -16,8 +16,6 @@ from reseed.records import Artifact, Member, ReseedError
 from reseed.stages import scored_variants, start_of, training_order
 from reseed.steps import Step
 from reseed.store import ArtifactStore
-
-ADAPTER_SIZES = "adapter"
 
 
 @dataclass(frozen=True)
@@ -66,8 +64,8 @@ def plan_line(recipe: Recipe, profile: Profile, store: ArtifactStore) -> Line:
         members[member] = train_step(variant, profile, rows_of, member, start)
         if member.variant in scored:
             predictions[member] = predict_step(variant, profile, rows_of, members[member].artifact)
-    first = recipe.variant(recipe.baseline or next(iter(recipe.variants)))
-    test = partitions[recipe.baseline or next(iter(recipe.variants))].artifact
+    first = recipe.variant(recipe.first)
+    test = partitions[recipe.first].artifact
     predictions[None] = predict_step(first, profile, test, None)
     results = results_step(recipe, profile, partitions, members, predictions)
     return Line(tuple(shards.values()), rows, curated, partitions, members, predictions, results)
@@ -185,8 +183,3 @@ def student(recipe: Recipe, profile: Profile) -> ModelSpec:
         four_bit = "nf4-double" if training.double_quantization else "nf4"
     separate = bool({"gate_proj", "up_proj", "down_proj"} & set(training.targets))
     return profile.student(recipe.model).model_copy(update={"four_bit": four_bit, "separate_experts": separate})
-
-
-def dataset_name(recipe: Recipe) -> str:
-    """The name under which a recipe's rows are published."""
-    return f"{recipe.name}-{DATASET}" if not recipe.name.endswith(DATASET) else recipe.name

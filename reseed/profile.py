@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
 from reseed.models.names import ModelSpec
 from reseed.recipe import Section, listed, mistakes, nearest
@@ -20,6 +20,15 @@ class Roles(Section):
     generator: ModelSpec
     embedder: ModelSpec
     student: ModelSpec | None = None
+
+    @model_validator(mode="after")
+    def _student_as_it_is(self) -> Roles:
+        if self.student is not None and (self.student.four_bit or self.student.separate_experts):
+            raise ValueError(
+                "student: how it is held is the recipe's business; leave four_bit and separate_experts out, and set "
+                "training.method: qlora or training.targets in the recipe"
+            )
+        return self
 
 
 class EnginePool(Section):

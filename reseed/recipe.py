@@ -92,7 +92,7 @@ class TrainingSettings(Section):
     offload: Literal["none", "optimizer", "parameters"] = "none"  # into CPU memory; with the parameters, both
 
     @model_validator(mode="after")
-    def _offload_fits(self) -> TrainingSettings:
+    def _settings_agree(self) -> TrainingSettings:
         if self.offload == "parameters" and self.zero_stage != 3:
             raise ValueError(
                 "offload 'parameters' needs zero_stage 3, which divides the parameters among the workers, "
@@ -154,6 +154,11 @@ class Recipe(Section):
             wrong.append(
                 "data.test.fraction: with data.validation.fraction it leaves no row to train on; wanted a sum below 1"
             )
+        if self.prediction.max_new_tokens >= self.training.max_tokens:
+            wrong.append(
+                f"prediction.max_new_tokens: {self.prediction.max_new_tokens} leave no room for a prompt in "
+                f"training.max_tokens, {self.training.max_tokens}; lower one or raise the other"
+            )
         if not self.variants:
             wrong.append("variants: at least one is needed; leave the key out for a single one")
         elif self.baseline is not None and self.baseline not in self.variants:
@@ -170,6 +175,11 @@ class Recipe(Section):
         if wrong:
             raise ValueError("\n".join(wrong))
         return self
+
+    @property
+    def first(self) -> str:
+        """The variant that the others are compared with: the baseline, else the one that is written first."""
+        return self.baseline or next(iter(self.variants))
 
     def members(self) -> list[Member]:
         """Every (variant, seed), in the order they are written."""

@@ -47,7 +47,7 @@ def has_rows_of(variant: Recipe, other: Recipe) -> bool:
 def scored_variants(recipe: Recipe) -> list[str]:
     """The variants with a result. One that others go on from, with other rows than the baseline's, is a stage only."""
     variants = variants_of(recipe)
-    base = variants[recipe.baseline or next(iter(variants))]
+    base = variants[recipe.first]
     starts = {variant.training.start_from for variant in variants.values()}
     return [name for name, variant in variants.items() if name not in starts or has_rows_of(variant, base)]
 
@@ -62,13 +62,11 @@ def stage_mistakes(recipe: Recipe) -> list[str]:
         for line in start_mistakes(variants, name, variant.training.start_from)
     ]
     wrong += [
-        f"variants.{name}.training.keep_optimizer: only the state of adamw is kept, under ZeRO stage 1 or 2; it has "
-        f"'{variant.training.optimizer}' and stage {variant.training.zero_stage}"
+        f"variants.{name}.training.keep_optimizer: only the state of adamw is kept; it has '{variant.training.optimizer}'"
         for name, variant in variants.items()
-        if variant.training.keep_optimizer
-        and (variant.training.optimizer != "adamw" or variant.training.zero_stage > 2)
+        if variant.training.keep_optimizer and variant.training.optimizer != "adamw"
     ]
-    base = recipe.baseline or next(iter(variants))
+    base = recipe.first
     for name, variant in variants.items():
         if not wrong and base in stages(variants, name) and not has_rows_of(variant, variants[base]):
             wrong.append(

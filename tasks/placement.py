@@ -206,19 +206,23 @@ class EngineActor:
     def run(self, job: Job) -> list[Generation]:
         """The job's answers."""
         from reseed.problems import load_problem
+        from reseed.training.tokens import TooLongError
 
         adapter = self.store.fetch(job.adapter) / "adapter" if job.adapter is not None else None
-        prompts = list(job.prompts)
+        prompts, unanswered = list(job.prompts), []
         if job.chat:
             prompts = [Prompt(p.id, self.engine.chat(p.text)) for p in prompts]
         if job.rows:
             problem = load_problem(job.problem)
-            prompts = [
-                Prompt(row["id"], self.engine.question(problem, row, job.sampling, job.max_tokens, job.style))
-                for row in job.rows
-            ]
+            for row in job.rows:
+                try:
+                    asked = self.engine.question(problem, row, job.sampling, job.max_tokens, job.style)
+                except TooLongError:
+                    unanswered.append(Generation(row["id"], "", "too-long", 0))
+                else:
+                    prompts.append(Prompt(row["id"], asked))
         templated = job.chat or job.style.templated
-        return self.engine.generate(prompts, job.sampling, job.seed, adapter, templated=templated)
+        return [*self.engine.generate(prompts, job.sampling, job.seed, adapter, templated=templated), *unanswered]
 
 
 class EnginePool:

@@ -138,7 +138,7 @@ def build_no_helpers() -> None:
 
 
 def commit(store: ArtifactStore, assignment: Assignment, work: Path, summary: TrainSummary) -> None:
-    """The member's artifact: `adapter/` with its two files, and `curve.json`."""
+    """The member's artifact: `adapter/` with its two files, `curve.jsonl`, and the optimiser's state if it is kept."""
     best = work / "best"
     (best / "best.json").unlink()
     curve = [asdict(point) for point in summary.curve]

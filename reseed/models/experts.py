@@ -25,7 +25,6 @@ CHECKPOINT_NAMES = {
     r"\.experts\.(\d+)\.w3\.": r".experts.\1.up_proj.",
     r"\.experts\.(\d+)\.w2\.": r".experts.\1.down_proj.",
 }
-PROJECTIONS = {"gate_proj": "w1", "up_proj": "w3", "down_proj": "w2"}
 
 
 class Expert(nn.Module):

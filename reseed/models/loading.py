@@ -24,9 +24,12 @@ def load_model(folder: Path, spec: ModelSpec) -> Any:
     """
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers.integrations import is_deepspeed_zero3_enabled
 
     hush()
     options: dict[str, Any] = {"dtype": getattr(torch, spec.dtype)}
+    if torch.cuda.is_available() and not is_deepspeed_zero3_enabled():  # else the whole model would pass through RAM
+        options["device_map"] = {"": torch.cuda.current_device()}
     if spec.four_bit is not None:
         from reseed.models.four_bit import quantised
 
@@ -47,5 +50,4 @@ def load_model(folder: Path, spec: ModelSpec) -> Any:
         from reseed.models.four_bit import check_four_bit
 
         check_four_bit(model, spec.name)
-        return model
-    return model.to("cuda") if torch.cuda.is_available() else model
+    return model

@@ -10,7 +10,7 @@ from reseed.training.memory_plan import Memory
 if TYPE_CHECKING:
     from rich.table import Table
 
-PARTS = ("weights", "adapters", "gradients", "optimizer", "activations", "total", "host")
+PARTS = ("weights", "adapters", "gradients", "optimizer", "activations", "gathered", "total", "host")
 
 
 def memory_table(title: str, plans: Sequence[Memory]) -> Table:

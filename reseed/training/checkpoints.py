@@ -21,7 +21,9 @@ Origin = dict[str, Any]
 """All that shapes a run, by the name that a user knows it under."""
 
 
-def origin_of(job: TrainJob, folder: Path, rows: Sequence[Row], start: Path | None = None) -> Origin:
+def origin_of(
+    job: TrainJob, folder: Path, rows: Sequence[Row], validation: Sequence[Row], start: Path | None = None
+) -> Origin:
     """The run of `job` with the model in `folder` on `rows`, from the adapter in `start`. No path is in it."""
     return {
         "workers": job.world,
@@ -32,7 +34,12 @@ def origin_of(job: TrainJob, folder: Path, rows: Sequence[Row], start: Path | No
         **{f"model.{name}": value for name, value in job.model.model_dump(exclude={"name", "upcycle"}).items()},
         "start": weights_digest(start / "adapter") if start is not None else None,
         "rows": digest([row["id"] for row in rows]),
-        **{f"training.{name}": value for name, value in job.settings.model_dump(mode="json").items()},
+        "validation": digest([row["id"] for row in validation]),
+        "judge": digest(repr(job.judge)),
+        **{
+            f"training.{name}": value
+            for name, value in job.settings.model_dump(mode="json", exclude={"start_from"}).items()
+        },
     }
 
 
@@ -83,12 +90,15 @@ def prepare_work(work: Path, own: Origin, checkpoint: Path | None) -> None:
         shutil.copytree(checkpoint / "state", work / "checkpoint-resumed", dirs_exist_ok=True)
 
 
-def set_aside(work: Path, step: int) -> Path:
-    """Put what the Trainer saved at a step, the best adapter so far and the origin side by side; the folder with all."""
+def set_aside(work: Path, step: int, first_node: bool) -> Path:
+    """Put what the Trainer saved at a step, the best adapter so far and the origin side by side; the folder with all.
+
+    Only the node of rank 0 has the newest best: another one's, which it went on from, would be written over it.
+    """
     whole = work / f"whole-{step}"
     whole.mkdir()
     shutil.copy(work / ORIGIN, whole)
-    if (work / "best").is_dir():  # on the node of rank 0
+    if first_node and (work / "best").is_dir():
         shutil.copytree(work / "best", whole / "best")
     (work / f"checkpoint-{step}").rename(whole / "state")
     return whole

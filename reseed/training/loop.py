@@ -101,7 +101,7 @@ def train(
     tokenizer = load_tokenizer(folder)
     train_part, validation_part = (encoded(job, problem, rows, tokenizer) for rows in (train_rows, validation_rows))
     check_model_context(folder, job.settings.max_tokens)
-    origin = origin_of(job, folder, train_rows, start)
+    origin = origin_of(job, folder, train_rows, validation_rows, start)
     if resume is not None:
         check_origin(resume, origin)
     from reseed.training.trainer import TakeOver, barrier, build_trainer
@@ -109,7 +109,8 @@ def train(
     arguments = training_arguments(job, len(train_part.examples), work)  # first: it starts the process group
     if job.deepspeed:
         join_ranks()
-    model = adapted(load_model(folder, job.model), job, start)
+    with memory_explained(job):
+        model = adapted(load_model(folder, job.model), job, start)
     fresh, groups = adapter_digest(model), sizes(model)
     if arguments.process_index == 0:
         watcher.note(described(groups))

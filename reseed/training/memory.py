@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from reseed.models.cache import first_line
 from reseed.records import ReseedError
+from reseed.training.arguments import micro_batch
 
 if TYPE_CHECKING:
     from reseed.training.loop import TrainJob
@@ -35,7 +36,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 def attempted(job: TrainJob) -> str:
     """The settings that a step's memory depends on."""
-    settings, rows = job.settings, rows_at_once(job)
+    settings, rows = job.settings, micro_batch(job.settings.batch_size, job.world, job.micro_batch_size)
     checkpointing = "" if settings.gradient_checkpointing else "out"
     return (
         f"{rows} row{'s' if rows > 1 else ''} a worker of up to {settings.max_tokens} tokens, {job.model.dtype}, rank "
@@ -43,14 +44,9 @@ def attempted(job: TrainJob) -> str:
     )
 
 
-def rows_at_once(job: TrainJob) -> int:
-    """Rows that one worker takes at once."""
-    return min(job.micro_batch_size, max(1, job.settings.batch_size // job.world))
-
-
 def cures(job: TrainJob) -> list[str]:
     """What makes a step smaller, what costs least first. Activations grow with the rows and tokens at once."""
-    settings, rows = job.settings, rows_at_once(job)
+    settings, rows = job.settings, micro_batch(job.settings.batch_size, job.world, job.micro_batch_size)
     found = []
     if rows > 1:
         found.append(
@@ -58,4 +54,10 @@ def cures(job: TrainJob) -> list[str]:
         )
     if not settings.gradient_checkpointing:
         found.append("set training.gradient_checkpointing to true (one layer's activations at a time, a third slower)")
+    if settings.method == "lora":
+        found.append("set training.method to qlora (the base in 4 bit)")
+    if job.world > 1 and settings.zero_stage < 3:
+        found.append("set training.zero_stage to 3 (the base is divided among the workers)")
+    elif settings.zero_stage == 3 and settings.offload == "none":
+        found.append("set training.offload to parameters (the base waits in the machine's memory)")
     return [*found, f"lower training.max_tokens to {max(16, settings.max_tokens // 2)}"]

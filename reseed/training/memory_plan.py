@@ -1,7 +1,8 @@
 """What training will take, per rank and for each ZeRO stage, from shapes alone: no weight is loaded or fetched.
 
 The model is built without storage and one step is traced; what autograd keeps for the backward pass is counted as it is
-kept. Not in the plan: the CUDA context, the allocator's fragments, and what a kernel takes for itself while it runs.
+kept. Not in the plan: the CUDA context, the allocator's fragments, what a kernel takes for itself while it runs, and
+that a 4-bit model under ZeRO-3 is loaded whole before it is divided.
 """
 
 from __future__ import annotations
@@ -29,12 +30,14 @@ class Memory:
     gradients: int
     optimizer: int
     activations: int
+    gathered: int = 0  # under ZeRO-3: the layer that is computing, whole on every rank
     host: int = 0  # offloaded: in the machine's own memory, not in the accelerator's
 
     @property
     def total(self) -> int:
         """What the accelerator holds."""
-        return self.weights + self.adapters + self.gradients + self.optimizer + self.activations
+        shared = self.weights + self.adapters + self.gradients + self.optimizer
+        return shared + self.activations + self.gathered
 
 
 def plan_memory(spec: ModelSpec, settings: Any, rows: int, labels: int, worlds: dict[int, int]) -> list[Memory]:
@@ -47,20 +50,24 @@ def plan_memory(spec: ModelSpec, settings: Any, rows: int, labels: int, worlds: 
     model = shape_of(spec, settings)
     activations = activation_bytes(model, rows, settings.max_tokens, labels, settings.gradient_checkpointing)
     frozen = scales = trained = 0
+    layers: dict[str, int] = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             trained += parameter.numel()
-        elif spec.four_bit and group_of(name) in QUANTISED and parameter.ndim == 2:
-            frozen += parameter.numel() // 2
+            continue
+        size = parameter.numel() * getattr(torch, spec.dtype).itemsize
+        if spec.four_bit and group_of(name) in QUANTISED and parameter.ndim == 2:
+            size = parameter.numel() // 2
             scales += scale_bytes(parameter.numel(), spec.four_bit == "nf4-double")
-        else:
-            frozen += parameter.numel() * getattr(torch, spec.dtype).itemsize
+        frozen += size
+        layer = name.partition(".layers.")[2].partition(".")[0]  # empty outside of the layers
+        layers[layer] = layers.get(layer, 0) + size
     moments = 2 if "8bit" in settings.optimizer else 8
     plans: list[Memory] = []
     for stage, world in worlds.items():
-        # DeepSpeed trains a 16-bit adapter with a 32-bit copy in the optimiser; without it the adapter is in 32 bit.
-        copied = stage > 0 and spec.dtype != "float32"
-        trained_bytes, master = trained * (2 if copied else 4), 4 if copied else 0
+        # DeepSpeed trains an adapter of the model's dtype with a 32-bit copy in the optimiser; without it, in 32 bit.
+        trained_bytes = trained * (2 if stage > 0 and spec.dtype != "float32" else 4)
+        master = 4 if stage > 0 else 0
         plan = Memory(
             zero_stage=stage,
             world=world,
@@ -69,6 +76,7 @@ def plan_memory(spec: ModelSpec, settings: Any, rows: int, labels: int, worlds: 
             gradients=trained_bytes // (world if stage >= 2 else 1),
             optimizer=trained * (moments + master) // (world if stage >= 1 else 1),
             activations=activations,
+            gathered=max(size for layer, size in layers.items() if layer) if stage == 3 else 0,
         )
         plans.append(offloaded(plan, scales, settings.offload) if stage > 0 else plan)
     return plans

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -12,8 +13,8 @@ from reseed.profile import Profile
 from reseed.recipe import Recipe
 from reseed.records import Row
 from reseed.training.divided import undivided
-from reseed.training.prompts import prompt_format
-from reseed.training.tokens import fit
+from reseed.training.prompts import PromptFormat, prompt_format
+from reseed.training.tokens import TooLongError, fit
 
 if TYPE_CHECKING:
     from reseed.problems import Embed
@@ -37,6 +38,17 @@ def judge_of(recipe: Recipe, profile: Profile) -> Judge | None:
     return Judge(profile.roles.embedder, recipe.prediction.max_new_tokens, higher)
 
 
+def asked_of(
+    problem: Problem, rows: Sequence[Row], tokenizer: Any, budget: int, style: PromptFormat
+) -> list[tuple[str, list[int]]]:
+    """Row ids and prompts' ids. A row that cannot be cut to fit is not asked, and its answer is the empty text."""
+    asked = []
+    for row in rows:
+        with suppress(TooLongError):
+            asked.append((row["id"], fit(problem, row, tokenizer, budget, style)[1]))
+    return asked
+
+
 class ValidationMetric:
     """The mean score of the first validation rows, by id: their order in the partition says nothing about them."""
 
@@ -47,8 +59,7 @@ class ValidationMetric:
         self.rows = sorted(rows, key=lambda row: row["id"])[: job.settings.metric_rows]
         style = prompt_format(job.settings)
         budget = job.settings.max_tokens - judge.max_new_tokens
-        asked = [(row["id"], fit(problem, row, tokenizer, budget, style)[1]) for row in self.rows]
-        self.asked = sorted(asked, key=lambda pair: len(pair[1]))
+        self.asked = sorted(asked_of(problem, self.rows, tokenizer, budget, style), key=lambda pair: len(pair[1]))
         self.stop_tokens = stop_tokens
         self._embed: Embed | None = None
 
@@ -100,4 +111,6 @@ class ValidationMetric:
         if self._embed is None:
             with undivided():
                 self._embed = load_embedder(self.judge.embedder)
-        return float(self.problem.scores([answers[row["id"]] for row in self.rows], self.rows, self._embed).mean())
+        return float(
+            self.problem.scores([answers.get(row["id"], "") for row in self.rows], self.rows, self._embed).mean()
+        )

@@ -186,12 +186,12 @@ def test_plan_memory_is_a_table_for_each_model_that_is_trained(work: Path) -> No
                     "validation": {"fraction": 0.1, "group_by": "rewrite_prompt"},
                     "test": {"fraction": 0.1, "group_by": "rewrite_prompt"},
                 },
-                "variants": {"plain": {}, "small": {"training": {"method": "qlora"}}, "again": {}},
+                "variants": {"plain": {}, "same": {}, "small": {"training": {"method": "qlora"}}},
             }
         )
     )
     said = reseed(work, "plan", "two.yaml", "--memory", "--profile", "gpu").stdout
-    assert "again: as plain" in said
+    assert "same: as plain" in said
     weights = [float(line.split()[3]) for line in said.splitlines() if "weights" in line]
     assert weights[0] == pytest.approx(3.16e9 * 2 / 2**30, rel=0.05)
     assert weights[1] < 0.4 * weights[0]

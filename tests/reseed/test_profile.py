@@ -38,6 +38,12 @@ def test_without_a_student_the_recipes_model_is_trained() -> None:
         gpu.student(None)
 
 
+@pytest.mark.parametrize("key", ["four_bit=nf4", "separate_experts=true"])
+def test_how_the_student_is_held_is_the_recipes_business(key: str) -> None:
+    with pytest.raises(ReseedError, match=r"leave four_bit and separate_experts out, and set training.method: qlora"):
+        load_profile("laptop", (f"roles.student.{key}",))
+
+
 def test_overrides_come_last_and_leave_the_rest() -> None:
     plain = load_profile("laptop")
     changed = load_profile("laptop", ("store=s3://other/place", "training.workers=3"))

@@ -274,3 +274,8 @@ def test_merge_changes_neither_and_over_wins(base: dict[str, Any], over: dict[st
     assert merge(merged, over) == merged
     assert merge(base, {}) == base
     assert merge({}, over) == over
+
+
+def test_an_answer_that_leaves_no_room_for_a_prompt_is_refused() -> None:
+    with pytest.raises(ReseedError, match=r"prediction.max_new_tokens: 256 leave no room for a prompt"):
+        load_recipe("quickstart", ("prediction.max_new_tokens=256",))

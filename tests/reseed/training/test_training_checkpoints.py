@@ -12,6 +12,7 @@ from tiny import save_model
 from tiny_rows import PROBLEM, SHORT, PowerError, Recorder, job, rows
 
 from reseed.records import ReseedError
+from reseed.training.checkpoints import ORIGIN, origin_of, set_aside
 from reseed.training.loop import TrainJob, train
 
 
@@ -79,3 +80,24 @@ def test_an_origin_names_no_path(checkpoint: Path, tiny_model: Path) -> None:
     assert json.loads(text)["training.zero_stage"] == SHORT.zero_stage
     assert "/" not in text
     assert tiny_model.name not in text
+
+
+def test_other_validation_rows_are_another_run_s(checkpoint: Path, tiny_model: Path, tmp_path: Path) -> None:
+    with pytest.raises(ReseedError, match=r"validation was '\w+' and is '\w+'"):
+        train(job(tiny_model), PROBLEM, rows(12), rows(18)[12:], tmp_path, Recorder(tmp_path / "seen"), checkpoint)
+
+
+def test_a_stage_s_name_is_no_part_of_the_run(tiny_model: Path) -> None:
+    """Its adapter is: a first stage that got another name has the same key, and the second one goes on."""
+    one, other = (job(tiny_model, settings=SHORT.model_copy(update={"start_from": name})) for name in ("a", "b"))
+    assert origin_of(one, tiny_model, rows(3), rows(2)) == origin_of(other, tiny_model, rows(3), rows(2))
+
+
+@pytest.mark.parametrize("first_node", [True, False])
+def test_only_the_node_of_rank_0_hands_over_the_best(tmp_path: Path, first_node: bool) -> None:
+    """Another node has the best that it went on from, which would be written over the newer one."""
+    (tmp_path / "best").mkdir()
+    (tmp_path / "checkpoint-4").mkdir()
+    (tmp_path / ORIGIN).write_text("{}")
+    whole = set_aside(tmp_path, 4, first_node)
+    assert {path.name for path in whole.iterdir()} == {ORIGIN, "state"} | ({"best"} if first_node else set())

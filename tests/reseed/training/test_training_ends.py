@@ -164,7 +164,7 @@ def test_out_of_memory_says_what_was_tried_and_what_would_fit(tiny_model: Path, 
 
 
 def test_only_cures_that_are_left_are_named(tiny_model: Path) -> None:
-    spared = SHORT.model_copy(update={"gradient_checkpointing": True, "batch_size": 1})
+    spared = SHORT.model_copy(update={"gradient_checkpointing": True, "batch_size": 1, "method": "qlora"})
     with (
         pytest.raises(ReseedError, match=r"1 row a worker.* with gradient checkpointing .*\); lower training\.max_tok"),
         memory_explained(job(tiny_model, settings=spared)),

@@ -1,0 +1,29 @@
+"""What an engine's actor does with a job, in this process."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from tiny import save_model
+
+from reseed.models.names import ModelSpec
+from reseed.problems import load_problem
+from reseed.records import Sampling
+from tasks.placement import EngineActor, Job
+
+PROBLEM = load_problem("prompt-recovery")
+
+
+def test_a_row_that_cannot_be_cut_is_left_unanswered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A text without blanks cannot be shortened: it must not end a prediction after every member has been trained."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    spec = ModelSpec(name=str(save_model(tmp_path / "model")), dtype="float32")
+    actor = EngineActor(spec, 4, 1, str(tmp_path / "store"))
+    good = PROBLEM.row("The boat lay in the sun.", "Make it rhyme.", "THE BOAT")
+    bad = PROBLEM.row("x" * 3000, "Make it rhyme.", "y" * 3000)
+    job = Job("one", (), Sampling(8), 0, rows=(bad, good), problem="prompt-recovery", max_tokens=300)
+    answers = {answer.id: answer for answer in actor.run(job)}
+    assert answers[bad["id"]].finish == "too-long"
+    assert answers[bad["id"]].text == ""
+    assert answers[good["id"]].finish in ("stop", "length")
