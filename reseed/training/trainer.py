@@ -16,6 +16,7 @@ from transformers import Trainer, TrainerCallback
 from reseed.records import LossPoint, ReseedError
 from reseed.training.adapters import save_adapter
 from reseed.training.checkpoints import set_aside
+from reseed.training.cpu_attention import use_blockwise
 from reseed.training.divided import is_divided, whole_adapter
 from reseed.training.early import exhausted, is_better
 from reseed.training.finite import StepLosses
@@ -204,6 +205,7 @@ def build_trainer(
 ) -> AdapterTrainer:
     """A Trainer over the training rows of `part`."""
     layout, losses = layout_of(job.settings, pad), StepLosses(part.examples, part.ids)
+    use_blockwise(model)
     check_attention(model, layout)
     keep = KeepBest(Path(arguments.output_dir), job, watcher, arguments.process_index)
     trainer = AdapterTrainer(
