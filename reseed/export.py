@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from reseed.files import new_folder
+from reseed.mistakes import nearest
 from reseed.models.cache import materialise
 from reseed.models.loading import load_model
 from reseed.models.names import ModelSpec, identity
 from reseed.models.tokenizers import load_tokenizer
-from reseed.recipe import nearest
 from reseed.records import Artifact, ReseedError
 from reseed.store import ArtifactStore
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from reseed.files import read_jsonl
-from reseed.recipe import Recipe, nearest
+from reseed.mistakes import nearest
+from reseed.recipe import Recipe
 from reseed.records import Artifact, Member, ReseedError
 from reseed.store import ArtifactStore
 
