@@ -93,7 +93,8 @@ class RayWatcher:
     def finish(self, summary: TrainSummary) -> None:
         """The member is done."""
         if self.tracker is not None:
-            self.tracker.finish({"best_step": summary.best_step, "best_loss": summary.best_loss})
+            best = {"best_step": summary.best_step, "best_loss": summary.best_loss, "best_metric": summary.best_metric}
+            self.tracker.finish({name: value for name, value in best.items() if value is not None})
 
 
 def worker(config: dict[str, Any]) -> None:

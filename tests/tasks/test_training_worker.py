@@ -1,0 +1,64 @@
+"""What a member's worker tells those who watch it, without Ray."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from reseed.models.names import ModelSpec
+from reseed.recipe import TrainingSettings
+from reseed.records import Artifact
+from reseed.steps import Step
+from reseed.tracking import Tracker
+from reseed.training.loop import TrainJob, TrainSummary
+from tasks.training_worker import Assignment, RayWatcher
+
+
+def assignment(folder: Path) -> Assignment:
+    return Assignment(
+        step=Step("train", 1, "adapter", "tiny-default", {"training": {"rank": 8}}, seed=0),
+        problem="prompt-recovery",
+        job=TrainJob(ModelSpec(name="tiny"), TrainingSettings(), seed=0, world=1, micro_batch_size=1),
+        partition=Artifact("partition", "tiny", "0" * 32),
+        start=None,
+        store_url=str(folder / "store"),
+        run_name="tiny default seed 0",
+        wandb_folder=str(folder / "wandb"),
+        attempt="a" * 12,
+        started=0.0,
+        feed=None,
+    )
+
+
+def summary(best_metric: float | None) -> TrainSummary:
+    return TrainSummary(
+        best_step=4, best_loss=1.5, best_metric=best_metric, steps=8, shortened_rows=0, dropped_rows=0,
+        adapter_digest_start="", logit_shift=1.0, tokens_seen=100, parameters={}, curve=(),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("metric", [None, 0.25])
+def test_the_tracker_is_told_what_chose_the_best_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, metric: float | None
+) -> None:
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    told: dict[str, Any] = {}
+    finish = Tracker.finish
+
+    def heard(tracker: Tracker, values: Mapping[str, Any]) -> None:
+        told.update(values)
+        finish(tracker, values)
+
+    monkeypatch.setattr(Tracker, "finish", heard)
+    RayWatcher(assignment(tmp_path), rank=0, local_rank=0).finish(summary(metric))
+    assert told == {"best_step": 4, "best_loss": 1.5} | ({"best_metric": metric} if metric is not None else {})
+
+
+def test_another_rank_has_no_tracker(tmp_path: Path) -> None:
+    watcher = RayWatcher(assignment(tmp_path), rank=1, local_rank=1)
+    assert watcher.tracker is None
+    watcher.finish(summary(0.25))
+    assert not (tmp_path / "wandb").exists()
