@@ -9,6 +9,9 @@ from reseed.recipe import TrainingSettings
 from reseed.records import ReseedError
 
 Turns = list[dict[str, str]]
+RENDERING = (
+    1  # in the keys of all that chat templates are used for; raise it when this code makes another text of the same
+)
 
 
 @dataclass(frozen=True)
