@@ -52,7 +52,8 @@ class TrainJob:
 
 @dataclass(frozen=True)
 class TrainSummary:
-    """What rank 0 knows at the end. `adapter_digest_start` is the fresh adapter's, before the first step."""
+    """What rank 0 knows at the end. `adapter_digest_start` is the adapter's before the first step; `tokens_seen` counts
+    what was trained on, labels or not, without padding: a row counts once for every time it came."""
 
     best_step: int
     best_loss: float
@@ -164,7 +165,7 @@ def summary_of(
         dropped_rows=given.training.dropped + given.validation.dropped,
         adapter_digest_start=fresh,
         logit_shift=shift,
-        tokens_seen=sum(len(example.ids) for example in given.training.examples),
+        tokens_seen=trainer.state.num_input_tokens_seen,
         parameters={group.name: group for group in groups},
         curve=tuple(LossPoint(**point) for point in best["curve"]),
     )

@@ -58,10 +58,16 @@ class AdapterTrainer(Trainer):
     def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: Any) -> tuple[list[Any], Any]:
         """One step's micro-batches, and what all their labels on all ranks count together."""
         batches, counted = super().get_batch_samples(epoch_iterator, num_batches, device)
+        self._count_tokens(batches, device)
         if counted is None or self.layout.prompt_weight is None:
             return batches, counted
         mine = torch.stack([label_weights(batch, self.layout.prompt_weight).sum() for batch in batches]).sum()
         return batches, self.accelerator.gather(mine.to(device)).sum()
+
+    def _count_tokens(self, batches: Sequence[dict[str, torch.Tensor]], device: Any) -> None:
+        """Add a step's tokens on all ranks, without padding, to those of the steps before; checkpoints keep the count."""
+        own = [batch.get("attention_mask", batch["input_ids"] != self.layout.pad).sum() for batch in batches]
+        self.state.num_input_tokens_seen += int(self.accelerator.gather(torch.stack(own).sum().to(device)).sum())
 
     def _get_train_sampler(self, train_dataset: Any = None) -> SeededOrder:
         lengths = [len(example.ids) for example in self.train_dataset]
