@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,8 @@ class TransformersEngine:
         self.model = load_model(folder, spec).eval()
         self.batch_size = batch_size
         self.adapters: dict[Path, str] = {}
-        self.context = int(self.model.config.max_position_embeddings)
+        config = self.model.config.get_text_config()  # of its part that reads text, where a model reads pictures too
+        self.context = int(getattr(config, "max_position_embeddings", sys.maxsize))
 
     def chat(self, text: str) -> str:
         """A user's turn in the model's own chat format, begun by one BOS where the model has one; the text as it is
