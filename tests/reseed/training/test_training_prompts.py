@@ -86,6 +86,12 @@ def test_a_system_prompt_in_its_own_turn_or_folded(tokenizer: Any) -> None:
     assert prompt_text(gemma, "Why?", SYSTEM) == "<|im_start|>[INST] Answer in one line.\n\nWhy? [/INST]"
 
 
+def test_a_text_that_holds_the_system_prompt_hides_no_forgetful_template(tokenizer: Any) -> None:
+    mixtral = beginning(tokenizer, FORGETFUL)
+    quoted = "You were told: Answer in one line. Why?"
+    assert prompt_text(mixtral, quoted, SYSTEM) == f"<|im_start|>[INST] Answer in one line.\n\n{quoted} [/INST]"
+
+
 @pytest.mark.parametrize("template", [NO_SYSTEM, FORGETFUL, CHAT, THINKING])
 @pytest.mark.parametrize("style", [TEXT, CHATTING, SYSTEM])
 def test_one_bos_one_eos_and_a_known_boundary(tokenizer: Any, template: str, style: PromptFormat) -> None:
