@@ -152,23 +152,28 @@ def commit(store: ArtifactStore, assignment: Assignment, work: Path, summary: Tr
 def node_folder(assignment: Assignment, local_rank: int) -> Iterator[Path]:
     """A folder that the ranks of one node share, empty at the start and gone at the end.
 
-    One flow at a time trains a member of a store, so what is there of this member was left by a worker that was killed.
+    One flow at a time trains a member of a store, so what is there of this member was left by a worker that was killed;
+    one that took a while to die may have written after the start.
     """
     import torch
 
     temporary = Path(tempfile.gettempdir())
     name = f"reseed-train-{digest([assignment.store_url, assignment.step.artifact.key], 12)}"
     folder = temporary / f"{name}-{assignment.attempt}"
-    if local_rank == 0:
+
+    def clear() -> None:
         for left in temporary.glob(f"{name}-*"):
             shutil.rmtree(left, ignore_errors=True)
+
+    if local_rank == 0:
+        clear()
         folder.mkdir()
     torch.distributed.barrier()
     try:
         yield folder
     finally:
         if local_rank == 0:
-            shutil.rmtree(folder, ignore_errors=True)
+            clear()
 
 
 @contextmanager

@@ -106,6 +106,15 @@ def check_number(loss: float, name: str, step: int) -> None:
         raise ReseedError(f"training: the {name} is {loss} at step {step}; lower training.learning_rate")
 
 
+def check_metric(metric: float | None, step: int) -> None:
+    """End the run at a metric that compares with none: it would stay the best, or be taken for it."""
+    if metric is not None and math.isnan(metric):
+        raise ReseedError(
+            f"training: the problem's metric is nan at step {step}; its `scores` must be numbers whatever the answers "
+            "are, or set training.choose_by: loss"
+        )
+
+
 class StopAtNan(TrainerCallback):
     """End the run before a loss that is no number reaches the weights."""
 
@@ -159,6 +168,7 @@ class KeepBest(TrainerCallback):
         """A point of the validation curve; a new best adapter is saved by rank 0."""
         loss, metric = metrics["eval_loss"], metrics.get("eval_metric")
         check_number(loss, "validation loss", state.global_step)
+        check_metric(metric, state.global_step)
         self._add(LossPoint(state.global_step, validation=loss, metric=metric))
         if is_better(loss, metric, self.loss, self.metric, self.higher_is_better):
             self.step, self.loss, self.metric = state.global_step, loss, metric

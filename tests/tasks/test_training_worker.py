@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from reseed.models.names import ModelSpec
 from reseed.recipe import TrainingSettings
@@ -14,7 +17,7 @@ from reseed.records import Artifact
 from reseed.steps import Step
 from reseed.tracking import Tracker
 from reseed.training.loop import TrainJob, TrainSummary
-from tasks.training_worker import Assignment, RayWatcher
+from tasks.training_worker import Assignment, RayWatcher, node_folder
 
 
 def assignment(folder: Path) -> Assignment:
@@ -55,6 +58,23 @@ def test_the_tracker_is_told_what_chose_the_best_step(
     monkeypatch.setattr(Tracker, "finish", heard)
     RayWatcher(assignment(tmp_path), rank=0, local_rank=0).finish(summary(metric))
     assert told == {"best_step": 4, "best_loss": 1.5} | ({"best_metric": metric} if metric is not None else {})
+
+
+def test_a_worker_leaves_no_folder_of_its_member(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(torch.distributed, "barrier", lambda: None)  # of the only rank
+    own = assignment(tmp_path)
+    other = replace(own, step=replace(own.step, seed=1))
+    with node_folder(other, 0) as of_another_member:
+        with node_folder(own, 0) as folder:
+            killed = folder.with_name(folder.name.replace(own.attempt, "b" * 12))
+            killed.mkdir()
+        assert of_another_member.is_dir()
+        with node_folder(own, 0) as folder:
+            assert not killed.exists(), "left by a worker before this one"
+            (killed / "best").mkdir(parents=True)  # it took a while to die
+        assert list(tmp_path.iterdir()) == [of_another_member]
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_another_rank_has_no_tracker(tmp_path: Path) -> None:
