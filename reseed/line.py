@@ -13,9 +13,10 @@ from reseed.problems import load_problem
 from reseed.profile import Profile
 from reseed.recipe import Recipe
 from reseed.records import Artifact, Member, ReseedError
-from reseed.stages import scored_variants, start_of, training_order
+from reseed.stages import scored_variants, start_of, training_order, variants_of
 from reseed.steps import Step
 from reseed.store import ArtifactStore
+from reseed.trained import stored_start
 from reseed.training.prompts import RENDERING, prompt_format
 
 
@@ -58,10 +59,12 @@ def plan_line(recipe: Recipe, profile: Profile, store: ArtifactStore) -> Line:
         curated[name] = curate_step(variant, profile, rows[name].artifact)
         partitions[name] = partition_step(variant, curated[name].artifact)
     scored = scored_variants(recipe)
+    variants = variants_of(recipe)
+    stored = {n: stored_start(store, n, v.training, student(v, profile)) for n, v in variants.items()}
     for member in training_order(recipe):
-        variant, rows_of = recipe.variant(member.variant), partitions[member.variant].artifact
+        variant, rows_of = variants[member.variant], partitions[member.variant].artifact
         before = start_of(variant, member)
-        start = members[before].artifact if before is not None else None
+        start = members[before].artifact if before is not None else stored[member.variant]
         members[member] = train_step(variant, profile, rows_of, member, start)
         if member.variant in scored:
             predictions[member] = predict_step(variant, profile, rows_of, members[member].artifact)

@@ -64,7 +64,7 @@ class TrainingSettings(Section):
     targets: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj")
     rslora: bool = False  # scale by alpha / √rank instead of alpha / rank
     dora: bool = False  # learn the length of every weight's columns apart from their direction
-    start_from: str | None = None  # a variant: each member goes on from that variant's member of the same seed
+    start_from: str | None = None  # a variant, for its member of the same seed, or adapter/NAME/KEY of an earlier run
     keep_optimizer: bool = False  # store the optimiser's state with the adapter, and take over that of `start_from`
     epochs: float = Field(1.0, gt=0)
     learning_rate: float = Field(2e-4, gt=0)
