@@ -110,8 +110,8 @@ def worker(config: dict[str, Any]) -> None:
     store = ArtifactStore(assignment.store_url)
     rows = store.fetch(assignment.partition)
     start = store.fetch(assignment.start) if assignment.start is not None else None
-    watcher = RayWatcher(assignment, rank, local_rank)
     with node_folder(assignment, local_rank) as work, resumed() as checkpoint:
+        watcher = RayWatcher(assignment, rank, local_rank)
         summary = train_loop(
             assignment.job,
             load_problem(assignment.problem),
@@ -153,7 +153,8 @@ def node_folder(assignment: Assignment, local_rank: int) -> Iterator[Path]:
     """A folder that the ranks of one node share, empty at the start and gone at the end.
 
     One flow at a time trains a member of a store, so what is there of this member was left by a worker that was killed;
-    one that took a while to die may have written after the start.
+    one that took a while to die may have written after the start. Temporary files go into the folder too: Ray ends its
+    workers without the clean-up that wandb leaves to the end of the process, or while they fetch a checkpoint.
     """
     import torch
 
@@ -169,9 +170,11 @@ def node_folder(assignment: Assignment, local_rank: int) -> Iterator[Path]:
         clear()
         folder.mkdir()
     torch.distributed.barrier()
+    before, tempfile.tempdir = tempfile.tempdir, str(folder)
     try:
         yield folder
     finally:
+        tempfile.tempdir = before
         if local_rank == 0:
             clear()
 

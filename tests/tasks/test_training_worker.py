@@ -66,15 +66,18 @@ def test_a_worker_leaves_no_folder_of_its_member(tmp_path: Path, monkeypatch: py
     own = assignment(tmp_path)
     other = replace(own, step=replace(own.step, seed=1))
     with node_folder(other, 0) as of_another_member:
-        with node_folder(own, 0) as folder:
-            killed = folder.with_name(folder.name.replace(own.attempt, "b" * 12))
-            killed.mkdir()
-        assert of_another_member.is_dir()
-        with node_folder(own, 0) as folder:
-            assert not killed.exists(), "left by a worker before this one"
-            (killed / "best").mkdir(parents=True)  # it took a while to die
-        assert list(tmp_path.iterdir()) == [of_another_member]
-    assert list(tmp_path.iterdir()) == []
+        pass
+    of_another_member.mkdir()
+    with node_folder(own, 0) as folder:
+        killed = folder.with_name(folder.name.replace(own.attempt, "b" * 12))
+        killed.mkdir()
+        assert Path(tempfile.mkdtemp()).parent == folder
+    assert list(tmp_path.iterdir()) == [of_another_member]
+    killed.mkdir()
+    with node_folder(own, 0) as folder:
+        assert not killed.exists(), "left by a worker before this one"
+        (killed / "best").mkdir(parents=True)  # it took a while to die
+    assert list(tmp_path.iterdir()) == [of_another_member]
 
 
 def test_another_rank_has_no_tracker(tmp_path: Path) -> None:
