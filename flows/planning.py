@@ -59,6 +59,11 @@ def scored(plan: Plan, adapters: Mapping[Member, Artifact]) -> dict[Member, Arti
     return {member: adapters[member] for member in plan.recipe.members() if member.variant in names}
 
 
+def stored_start(plan: Plan, member: Member) -> Artifact | None:
+    """The adapter of an earlier run that a member goes on from, found while the line was planned."""
+    return plan.line.members[member].inputs.get("start")
+
+
 def check_stages(plan: Plan, partitions: Mapping[str, Artifact]) -> None:
     """Refuse stages whose rows another stage holds out, before anything is trained."""
     refuse_leaks(ArtifactStore(plan.profile.store), plan.variants, partitions)

@@ -12,7 +12,6 @@ from reseed.models.cache import materialise
 from reseed.models.loading import load_model
 from reseed.models.names import ModelSpec, identity
 from reseed.models.tokenizers import load_tokenizer
-from reseed.recipe import nearest
 from reseed.records import Artifact, ReseedError
 from reseed.store import ArtifactStore
 
@@ -25,23 +24,6 @@ class Merged:
 
     adapter_shift: float
     merge_error: float
-
-
-def find_adapter(store: ArtifactStore, name: str) -> Artifact:
-    """The adapter `adapter/<name>/<key>`, of whose key a beginning is enough, as `reseed results` shows it."""
-    kind, _, rest = name.strip("/").partition("/")
-    adapter, _, key = rest.partition("/")
-    if kind != "adapter" or not adapter or not key:
-        raise ReseedError(f"artifact '{name}': wanted adapter/NAME/KEY, as `reseed results NAME --json` shows it")
-    keys = [manifest.key for manifest in store.list("adapter", adapter)]
-    fits = [known for known in keys if known.startswith(key)]
-    if len(fits) == 1:
-        return Artifact("adapter", adapter, fits[0])
-    if fits:
-        raise ReseedError(f"artifact '{name}': {len(fits)} keys begin so: {', '.join(k[:20] for k in fits)}")
-    names = sorted({manifest.name for manifest in store.list("adapter")})
-    hint = f"its keys are {', '.join(k[:12] for k in keys)}" if keys else f"no such name{nearest(adapter, names)}"
-    raise ReseedError(f"artifact '{name}': not in the store {store.url}; {hint}")
 
 
 def export_adapter(store: ArtifactStore, artifact: Artifact, target: Path) -> list[str]:

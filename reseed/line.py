@@ -13,9 +13,11 @@ from reseed.problems import load_problem
 from reseed.profile import Profile
 from reseed.recipe import Recipe
 from reseed.records import Artifact, Member, ReseedError
-from reseed.stages import scored_variants, start_of, training_order
+from reseed.stages import scored_variants, start_of, training_order, variants_of
 from reseed.steps import Step
 from reseed.store import ArtifactStore
+from reseed.trained import stored_start
+from reseed.training.prompts import RENDERING, prompt_format
 
 
 @dataclass(frozen=True)
@@ -57,10 +59,12 @@ def plan_line(recipe: Recipe, profile: Profile, store: ArtifactStore) -> Line:
         curated[name] = curate_step(variant, profile, rows[name].artifact)
         partitions[name] = partition_step(variant, curated[name].artifact)
     scored = scored_variants(recipe)
+    variants = variants_of(recipe)
+    stored = {n: stored_start(store, n, v.training, student(v, profile)) for n, v in variants.items()}
     for member in training_order(recipe):
-        variant, rows_of = recipe.variant(member.variant), partitions[member.variant].artifact
+        variant, rows_of = variants[member.variant], partitions[member.variant].artifact
         before = start_of(variant, member)
-        start = members[before].artifact if before is not None else None
+        start = members[before].artifact if before is not None else stored[member.variant]
         members[member] = train_step(variant, profile, rows_of, member, start)
         if member.variant in scored:
             predictions[member] = predict_step(variant, profile, rows_of, members[member].artifact)
@@ -72,7 +76,8 @@ def plan_line(recipe: Recipe, profile: Profile, store: ArtifactStore) -> Line:
 
 
 def shard_steps(recipe: Recipe, profile: Profile) -> list[Step]:
-    """One step for every `shard_rows` pairs; its key holds model, sampling, seed and the pairs' content."""
+    """One step for every `shard_rows` pairs; its key holds model, sampling, seed, the pairs' content, and how the model's
+    chat template is used. The template itself is a part of the model."""
     settings = recipe.generation
     if settings is None:
         raise ReseedError(f"recipe '{recipe.name}': it has no generation section, so there is nothing to generate")
@@ -83,6 +88,7 @@ def shard_steps(recipe: Recipe, profile: Profile) -> list[Step]:
         spec = {
             "problem": recipe.problem,
             "model": identity(profile.roles.generator),
+            "rendering": RENDERING,
             "sampling": settings.model_dump(include={"max_new_tokens", "temperature", "top_p"}),
             "batch_size": profile.engines.batch_size,  # sampled text depends on which rows share a batch
             "shard": number,
@@ -130,6 +136,7 @@ def train_step(
         "training": recipe.training.model_dump(mode="json", exclude={"start_from"}),
         "workers": profile.training.workers,
         "micro_batch_size": profile.training.micro_batch_size,
+        **rendering(recipe),
     }
     name = f"{recipe.name}-{member.variant}"
     if recipe.training.choose_by == "metric":
@@ -146,6 +153,7 @@ def predict_step(recipe: Recipe, profile: Profile, partition: Artifact, adapter:
         "sampling": recipe.prediction.model_dump(),
         "max_tokens": recipe.training.max_tokens,
         "batch_size": profile.engines.batch_size,  # even greedy text depends on which rows share a batch
+        **rendering(recipe),
     }
     spec |= recipe.training.model_dump(include={"prompt_format", "system"}, exclude_defaults=True)
     inputs = {"partition": partition} | ({"adapter": adapter} if adapter is not None else {})
@@ -173,6 +181,11 @@ def results_step(
     inputs |= {f"adapter {member}": step.artifact for member, step in members.items() if member.variant in scored}
     inputs |= {f"predictions {member or 'untrained'}": step.artifact for member, step in predictions.items()}
     return Step("score", 1, "results", recipe.name, spec, inputs)
+
+
+def rendering(recipe: Recipe) -> dict[str, int]:
+    """How chat templates are used, for steps whose student reads one."""
+    return {"rendering": RENDERING} if prompt_format(recipe.training).templated else {}
 
 
 def student(recipe: Recipe, profile: Profile) -> ModelSpec:

@@ -6,8 +6,9 @@ from pathlib import Path
 
 from pydantic import Field, ValidationError, model_validator
 
+from reseed.mistakes import listed, mistakes, nearest
 from reseed.models.names import ModelSpec
-from reseed.recipe import Section, listed, mistakes, nearest
+from reseed.recipe import Section
 from reseed.records import ReseedError
 from reseed.values import merge, parse_override, read_yaml
 

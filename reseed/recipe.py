@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from reseed.mistakes import listed, mistakes, nearest
 from reseed.records import Member, ReseedError
 from reseed.values import merge, parse_override, read_yaml
 
@@ -64,7 +64,7 @@ class TrainingSettings(Section):
     targets: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj")
     rslora: bool = False  # scale by alpha / √rank instead of alpha / rank
     dora: bool = False  # learn the length of every weight's columns apart from their direction
-    start_from: str | None = None  # a variant: each member goes on from that variant's member of the same seed
+    start_from: str | None = None  # a variant, for its member of the same seed, or adapter/NAME/KEY of an earlier run
     keep_optimizer: bool = False  # store the optimiser's state with the adapter, and take over that of `start_from`
     epochs: float = Field(1.0, gt=0)
     learning_rate: float = Field(2e-4, gt=0)
@@ -262,43 +262,3 @@ def attempt(values: dict[str, Any]) -> tuple[Recipe | None, list[str]]:
         return Recipe.model_validate(values), []
     except ValidationError as error:
         return None, mistakes(error, Recipe)
-
-
-def listed(where: str, lines: Sequence[str]) -> str:
-    """One message out of several mistakes."""
-    return "\n  ".join([f"{where}: {len(lines)} mistake{'s' if len(lines) > 1 else ''}", *lines])
-
-
-def mistakes(error: ValidationError, model: type[BaseModel]) -> list[str]:
-    """A validation error as lines: key, what is wrong, the value seen, and the nearest valid name."""
-    lines = []
-    for mistake in error.errors():
-        place = tuple(str(part) for part in mistake["loc"])
-        key = ".".join(place)
-        message = mistake["msg"].removeprefix("Value error, ")
-        if mistake["type"] == "extra_forbidden":
-            known = field_names(model, place[:-1])
-            lines.append(f"{key}: unknown key{nearest(place[-1], known)}; known here: {', '.join(known)}")
-        elif mistake["type"] == "missing":
-            lines.append(f"{key}: missing")
-        elif not place:
-            lines += message.splitlines()  # the model's own checks, each of which begins with a key
-        else:
-            seen = "" if isinstance(mistake["input"], dict | BaseModel) else f", saw {mistake['input']!r}"
-            lines.append(f"{key}: {message}{seen}")
-    return lines
-
-
-def field_names(model: type[BaseModel], place: tuple[str, ...]) -> list[str]:
-    """The keys that are valid at a place inside a model."""
-    for part in place:
-        annotation = model.model_fields[part].annotation if part in model.model_fields else None
-        options = [annotation, *getattr(annotation, "__args__", ())]
-        model = next((o for o in options if isinstance(o, type) and issubclass(o, BaseModel)), model)
-    return list(model.model_fields)
-
-
-def nearest(name: str, known: list[str]) -> str:
-    """` (did you mean 'x'?)`, or nothing."""
-    close = difflib.get_close_matches(name, known, n=1)
-    return f" (did you mean '{close[0]}'?)" if close else ""

@@ -1,15 +1,15 @@
-"""Training in stages: a variant whose members go on from another variant's, seed by seed, on its own rows."""
+"""Training in stages: a variant whose members go on from another variant's, seed by seed, or from a stored adapter."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from reseed.files import read_jsonl
-from reseed.recipe import Recipe, nearest
+from reseed.mistakes import nearest
+from reseed.recipe import Recipe
 from reseed.records import Artifact, Member, ReseedError
 from reseed.store import ArtifactStore
-
-SHAPE = ("method", "rank", "alpha", "targets", "rslora", "dora")  # what an adapter cannot change on the way
+from reseed.trained import SHAPE, find_adapter, is_stored, partitions_behind
 
 
 def variants_of(recipe: Recipe) -> dict[str, Recipe]:
@@ -18,7 +18,8 @@ def variants_of(recipe: Recipe) -> dict[str, Recipe]:
 
 
 def stages(variants: Mapping[str, Recipe], name: str) -> list[str]:
-    """A variant and those that it goes on from, the last first; it ends after a name that is unknown or came before."""
+    """A variant and those that it goes on from, the last first. It ends with a stored adapter, or a name that is unknown
+    or came before."""
     found = [name]
     while found[-1] in variants and (start := variants[found[-1]].training.start_from) is not None:
         found.append(start)
@@ -34,9 +35,9 @@ def training_order(recipe: Recipe) -> list[Member]:
 
 
 def start_of(variant: Recipe, member: Member) -> Member | None:
-    """The member that this one goes on from."""
+    """The member of this recipe that this one goes on from."""
     start = variant.training.start_from
-    return Member(start, member.seed) if start is not None else None
+    return Member(start, member.seed) if start is not None and not is_stored(start) else None
 
 
 def has_rows_of(variant: Recipe, other: Recipe) -> bool:
@@ -58,7 +59,7 @@ def stage_mistakes(recipe: Recipe) -> list[str]:
     wrong = [
         line
         for name, variant in variants.items()
-        if variant.training.start_from is not None
+        if variant.training.start_from is not None and not is_stored(variant.training.start_from)
         for line in start_mistakes(variants, name, variant.training.start_from)
     ]
     wrong += [
@@ -104,10 +105,10 @@ def start_mistakes(variants: Mapping[str, Recipe], name: str, start: str) -> lis
 def refuse_leaks(store: ArtifactStore, variants: Mapping[str, Recipe], partitions: Mapping[str, Artifact]) -> None:
     """Refuse a variant whose validation or test rows, or others of their groups, an earlier stage was trained on."""
     for name, variant in variants.items():
-        for before in stages(variants, name)[1:]:
-            if partitions[before] == partitions[name]:
+        for before, earlier in earlier_partitions(store, stages(variants, name)[1:], partitions):
+            if earlier.key == partitions[name].key:
                 continue
-            seen = read_jsonl(store.fetch(partitions[before]) / "train.jsonl")
+            seen = read_jsonl(store.fetch(earlier) / "train.jsonl")
             for part, how in (("validation", variant.data.validation), ("test", variant.data.test)):
                 rows = read_jsonl(store.fetch(partitions[name]) / f"{part}.jsonl")
                 ids = {row["id"] for row in seen}
@@ -115,6 +116,17 @@ def refuse_leaks(store: ArtifactStore, variants: Mapping[str, Recipe], partition
                 if known := [row for row in rows if row["id"] in ids or row[how.group_by] in groups]:
                     raise ReseedError(
                         f"variant '{name}': {len(known)} of its {len(rows)} {part} rows are, or share {how.group_by} "
-                        f"with, rows that '{before}', where it starts, is trained on, as row {known[0]['id']}; take them "
-                        f"out of the rows of '{before}'"
+                        f"with, rows that '{before}', where it starts, is trained on, as row {known[0]['id']}; "
+                        + ("hold out others" if is_stored(before) else f"take them out of the rows of '{before}'")
                     )
+
+
+def earlier_partitions(
+    store: ArtifactStore, before: list[str], partitions: Mapping[str, Artifact]
+) -> Iterator[tuple[str, Artifact]]:
+    """The partitions of the stages `before`, with their names; of a stored adapter all that it ever went on from."""
+    for name in before:
+        if is_stored(name):
+            yield from ((name, behind) for behind in partitions_behind(store, find_adapter(store, name)))
+        else:
+            yield name, partitions[name]

@@ -51,6 +51,10 @@ class Tracker:
         self.run.log({"step": point.step, **{k: v for k, v in values.items() if v is not None}}, step=point.step)
 
     def finish(self, summary: Mapping[str, Any]) -> None:
-        """Write the summary and end the run; a run left open would swallow the next one."""
+        """Write the summary and end the run; a run left open would swallow the next one. wandb's service ends too, or the
+        folder of its socket stays behind."""
+        import wandb
+
         self.run.summary.update(dict(summary))
         self.run.finish()
+        wandb.teardown()

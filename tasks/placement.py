@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from reseed.generation.transformers_engine import TransformersEngine
 
 T = TypeVar("T")
-RESTARTS = 5  # of one actor: a machine that keeps killing it is out of memory, and trying for ever would hide that
+RESTARTS = 5  # of one actor, and actors in its place: a machine that keeps killing them is out of memory, say so
 
 
 _connecting = threading.Lock()
@@ -235,9 +235,9 @@ class EnginePool:
         actor = ray.remote(EngineActor).options(
             num_cpus=need.cpus, num_gpus=need.gpus, max_restarts=RESTARTS, max_task_retries=RESTARTS
         )
-        self.actors = [
-            actor.remote(spec, need.batch_size, need.cpus, store_url(profile)) for _ in range(min(need.actors, jobs))
-        ]
+        self.start: Callable[[], Any] = partial(actor.remote, spec, need.batch_size, need.cpus, store_url(profile))
+        self.successors = 0
+        self.actors = [self.start() for _ in range(min(need.actors, jobs))]
 
     def run(self, jobs: Sequence[Job]) -> Iterator[tuple[Job, list[Generation]]]:
         """Each job with its answers, as they are done. A job that fails is told of when all others are done."""
@@ -246,24 +246,39 @@ class EnginePool:
         waiting = list(jobs)[::-1]
         running: dict[Any, tuple[Any, Job]] = {}
         failed: dict[str, Exception] = {}
-        for actor in self.actors:
+
+        def hand_out(actor: Any) -> None:
             if waiting:
                 job = waiting.pop()
                 running[actor.run.remote(job)] = (actor, job)
+
+        for actor in self.actors:
+            hand_out(actor)
         while running:
             (done, *_), _ = ray.wait(list(running), num_returns=1)
             actor, job = running.pop(done)
-            if waiting:
-                following = waiting.pop()
-                running[actor.run.remote(following)] = (actor, following)
+            answers: list[Generation] | None = None
             try:
                 answers = ray.get(done)
             except ray.exceptions.RayError as error:
                 failed[job.id] = error
-                continue
-            yield job, answers
+                if isinstance(error, ray.exceptions.ActorDiedError):
+                    actor = self._successor(actor)
+            hand_out(actor)  # before the caller does something with the answers
+            if answers is not None:
+                yield job, answers
         if failed:
             raise_failures(failed, len(jobs))
+
+    def _successor(self, dead: Any) -> Any:
+        """A new actor for one that Ray restarts no more: it would fail all jobs that wait, at once. That is what is left
+        to do, too, when `RESTARTS` successors have died."""
+        if self.successors == RESTARTS:
+            return dead
+        self.successors += 1
+        new = self.start()
+        self.actors = [new if actor is dead else actor for actor in self.actors]
+        return new
 
     def close(self) -> None:
         """End the actors and free what they hold."""

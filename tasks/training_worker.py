@@ -93,7 +93,8 @@ class RayWatcher:
     def finish(self, summary: TrainSummary) -> None:
         """The member is done."""
         if self.tracker is not None:
-            self.tracker.finish({"best_step": summary.best_step, "best_loss": summary.best_loss})
+            best = {"best_step": summary.best_step, "best_loss": summary.best_loss, "best_metric": summary.best_metric}
+            self.tracker.finish({name: value for name, value in best.items() if value is not None})
 
 
 def worker(config: dict[str, Any]) -> None:
@@ -109,8 +110,8 @@ def worker(config: dict[str, Any]) -> None:
     store = ArtifactStore(assignment.store_url)
     rows = store.fetch(assignment.partition)
     start = store.fetch(assignment.start) if assignment.start is not None else None
-    watcher = RayWatcher(assignment, rank, local_rank)
     with node_folder(assignment, local_rank) as work, resumed() as checkpoint:
+        watcher = RayWatcher(assignment, rank, local_rank)
         summary = train_loop(
             assignment.job,
             load_problem(assignment.problem),
@@ -151,23 +152,31 @@ def commit(store: ArtifactStore, assignment: Assignment, work: Path, summary: Tr
 def node_folder(assignment: Assignment, local_rank: int) -> Iterator[Path]:
     """A folder that the ranks of one node share, empty at the start and gone at the end.
 
-    One flow at a time trains a member of a store, so what is there of this member was left by a worker that was killed.
+    One flow at a time trains a member of a store, so what is there of this member was left by a worker that was killed;
+    one that took a while to die may have written after the start. Temporary files go into the folder too: Ray ends its
+    workers without the clean-up that wandb leaves to the end of the process, or while they fetch a checkpoint.
     """
     import torch
 
     temporary = Path(tempfile.gettempdir())
     name = f"reseed-train-{digest([assignment.store_url, assignment.step.artifact.key], 12)}"
     folder = temporary / f"{name}-{assignment.attempt}"
-    if local_rank == 0:
+
+    def clear() -> None:
         for left in temporary.glob(f"{name}-*"):
             shutil.rmtree(left, ignore_errors=True)
+
+    if local_rank == 0:
+        clear()
         folder.mkdir()
     torch.distributed.barrier()
+    before, tempfile.tempdir = tempfile.tempdir, str(folder)
     try:
         yield folder
     finally:
+        tempfile.tempdir = before
         if local_rank == 0:
-            shutil.rmtree(folder, ignore_errors=True)
+            clear()
 
 
 @contextmanager

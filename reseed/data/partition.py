@@ -6,7 +6,8 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from reseed.recipe import DataSettings, Holdout, nearest
+from reseed.mistakes import nearest
+from reseed.recipe import DataSettings, Holdout
 from reseed.records import ReseedError, Row
 
 

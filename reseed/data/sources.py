@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from reseed.files import digest, file_digest, read_jsonl
+from reseed.mistakes import nearest
 from reseed.problems import Problem
-from reseed.recipe import RECIPES, GenerationSettings, nearest
+from reseed.recipe import RECIPES, GenerationSettings
 from reseed.records import Artifact, ReseedError, Row
 from reseed.store import ArtifactStore
 

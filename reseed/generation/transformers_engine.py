@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from reseed.generation.writing import Written, write
 from reseed.models.cache import materialise
 from reseed.models.loading import load_model
 from reseed.models.names import ModelSpec
 from reseed.models.tokenizers import load_tokenizer
 from reseed.problems import Problem
-from reseed.records import Finish, Generation, Prompt, Row, Sampling
+from reseed.records import Generation, Prompt, Row, Sampling
 from reseed.training.adapters import attach_adapter
 from reseed.training.prompts import TEXT, PromptFormat, chat_text, prompt_text
 from reseed.training.tokens import fit
@@ -23,12 +25,11 @@ class TransformersEngine:
     def __init__(self, spec: ModelSpec, batch_size: int) -> None:
         folder = materialise(spec)
         self.tokenizer = load_tokenizer(folder)
-        self.tokenizer.padding_side = "left"
         self.model = load_model(folder, spec).eval()
         self.batch_size = batch_size
         self.adapters: dict[Path, str] = {}
-        self.context = int(self.model.config.max_position_embeddings)
-        self.stops = stop_tokens(self.model, self.tokenizer)
+        config = self.model.config.get_text_config()  # of its part that reads text, where a model reads pictures too
+        self.context = int(getattr(config, "max_position_embeddings", sys.maxsize))
 
     def chat(self, text: str) -> str:
         """A user's turn in the model's own chat format, begun by one BOS where the model has one; the text as it is
@@ -73,34 +74,14 @@ class TransformersEngine:
         self, model: Any, prompts: Sequence[Prompt], ids: Sequence[list[int]], sampling: Sampling, seed: int
     ) -> list[Generation]:
         import torch
-        from transformers import LogitsProcessorList
-
-        from reseed.generation.nucleus import Nucleus
 
         torch.manual_seed(seed)
-        padded = self.tokenizer.pad({"input_ids": list(ids)}, return_tensors="pt").to(model.device)
-        nucleus = [Nucleus(sampling.temperature, sampling.top_p)] if sampling.temperature > 0 else []
-        with torch.inference_mode():
-            out = model.generate(
-                **padded,
-                max_new_tokens=sampling.max_new_tokens,
-                do_sample=sampling.temperature > 0,
-                temperature=1.0,  # these three are the Nucleus's business
-                top_p=1.0,
-                top_k=0,
-                logits_processor=LogitsProcessorList(nucleus),
-                pad_token_id=self.tokenizer.pad_token_id,
-                eos_token_id=self.stops,
-            )
-        new = out[:, padded["input_ids"].shape[1] :].tolist()
-        return [self._answer(prompt, tokens) for prompt, tokens in zip(prompts, new, strict=True)]
+        written = write(model, self.tokenizer, ids, sampling)
+        return [self._answer(prompt, one) for prompt, one in zip(prompts, written, strict=True)]
 
-    def _answer(self, prompt: Prompt, tokens: list[int]) -> Generation:
-        end = next((place for place, token in enumerate(tokens) if token in self.stops), None)
-        finish: Finish = "length" if end is None else "stop"
-        written = tokens[:end]
-        text = self.tokenizer.decode(written, skip_special_tokens=True)
-        return Generation(prompt.id, text, finish, len(written))
+    def _answer(self, prompt: Prompt, written: Written) -> Generation:
+        text = self.tokenizer.decode(written.tokens, skip_special_tokens=True)
+        return Generation(prompt.id, text, "stop" if written.stopped else "length", len(written.tokens))
 
     def _adapted(self, adapter: Path | None) -> Any:
         """The model with one adapter switched on, in evaluation mode: dropout left on makes predictions random."""
@@ -117,10 +98,3 @@ class TransformersEngine:
             self.adapters[adapter] = name
         self.model.set_adapter(self.adapters[adapter])
         return self.model.eval()
-
-
-def stop_tokens(model: Any, tokenizer: Any) -> list[int]:
-    """The tokenizer's EOS and the model's own ends: Gemma closes a turn with `<end_of_turn>`, which is not its EOS."""
-    own = model.generation_config.eos_token_id
-    ends = own if isinstance(own, list) else [own]
-    return sorted({tokenizer.eos_token_id, *(token for token in ends if token is not None)})

@@ -14,7 +14,14 @@ from reseed.records import ReseedError
 
 DType = Literal["bfloat16", "float16", "float32"]
 FourBit = Literal["nf4", "nf4-double"]  # double: the blocks' scales are quantised too
-CONTENT = {".json", ".safetensors", ".jinja", ".bin"}  # the files that say what a model folder computes
+CONTENT = {
+    ".json",
+    ".safetensors",
+    ".jinja",
+    ".bin",
+    ".model",
+    ".txt",
+}  # what a model folder computes: vocabularies too
 
 
 class Upcycle(BaseModel):

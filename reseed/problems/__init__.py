@@ -6,7 +6,7 @@ import importlib
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
-from reseed.recipe import nearest
+from reseed.mistakes import nearest
 from reseed.records import ReseedError, Row
 
 if TYPE_CHECKING:

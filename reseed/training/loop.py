@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from reseed.models.cache import materialise
 from reseed.models.loading import hush, load_model
@@ -24,7 +24,7 @@ from reseed.training.adapters import (
     verify_adapter,
 )
 from reseed.training.arguments import check_worker, training_arguments
-from reseed.training.checkpoints import check_origin, origin_of, prepare_work
+from reseed.training.checkpoints import Origin, check_origin, origin_of, prepare_work
 from reseed.training.divided import is_divided, undivided, verify_divided
 from reseed.training.early import stopped_early
 from reseed.training.memory import memory_explained
@@ -32,6 +32,9 @@ from reseed.training.metric import Judge, ValidationMetric
 from reseed.training.prompts import prompt_format
 from reseed.training.tokens import Encoded, encode
 from reseed.training.zero import join_ranks
+
+if TYPE_CHECKING:
+    from reseed.training.trainer import AdapterTrainer
 
 
 @dataclass(frozen=True)
@@ -49,7 +52,8 @@ class TrainJob:
 
 @dataclass(frozen=True)
 class TrainSummary:
-    """What rank 0 knows at the end. `adapter_digest_start` is the fresh adapter's, before the first step."""
+    """What rank 0 knows at the end. `adapter_digest_start` is the adapter's before the first step; `tokens_seen` counts
+    what was trained on, labels or not, without padding: a row counts once for every time it came."""
 
     best_step: int
     best_loss: float
@@ -97,54 +101,47 @@ def train(
     """
     hush()
     check_worker(job.settings, job.model)
-    folder = materialise(job.model)
-    tokenizer = load_tokenizer(folder)
-    train_part, validation_part = (encoded(job, problem, rows, tokenizer) for rows in (train_rows, validation_rows))
-    check_model_context(folder, job.settings.max_tokens)
-    origin = origin_of(job, folder, train_rows, validation_rows, start)
+    given = prepared(job, problem, train_rows, validation_rows, start)
     if resume is not None:
-        check_origin(resume, origin)
-    from reseed.training.trainer import TakeOver, barrier, build_trainer
-
-    arguments = training_arguments(job, len(train_part.examples), work)  # first: it starts the process group
-    if job.deepspeed:
-        join_ranks()
-    with memory_explained(job):
-        model = adapted(load_model(folder, job.model), job, start)
+        check_origin(resume, given.origin)
+    arguments = training_arguments(job, len(given.training.examples), work)  # first: it starts the process group
+    model = loaded(job, given.folder, start)
     fresh, groups = adapter_digest(model), sizes(model)
     if arguments.process_index == 0:
         watcher.note(described(groups))
-    if arguments.local_process_index == 0:  # the ranks of a node share the folder
-        prepare_work(work, origin, resume)
-    barrier()
-    trainer = build_trainer(
-        model, arguments, train_part, validation_part.examples, tokenizer.pad_token_id, job, watcher
-    )
-    if start is not None and job.settings.keep_optimizer:
-        trainer.add_callback(TakeOver(start))
+    trainer = ready_trainer(model, arguments, given, job, watcher, resume, start)
     if job.judge is not None:
-        trainer.metric = ValidationMetric(problem, validation_rows, tokenizer, job, job.judge)
+        trainer.metric = ValidationMetric(problem, validation_rows, given.tokenizer, job, job.judge)
     with memory_explained(job):
         run_trainer(trainer, work, job.settings.patience, resume is not None)
-    shift = verified(model, work / "best" / "adapter", tokenizer, trainer.is_world_process_zero())
+    shift = verified(model, work / "best" / "adapter", given.tokenizer, trainer.is_world_process_zero())
     if not trainer.is_world_process_zero():
         return None
     with undivided():
-        check_stock_names(work / "best" / "adapter", folder)
-    best = json.loads((work / "best" / "best.json").read_text())
-    return TrainSummary(
-        best_step=best["step"],
-        best_loss=best["loss"],
-        best_metric=best["metric"],
-        steps=trainer.state.global_step,
-        shortened_rows=train_part.shortened + validation_part.shortened,
-        dropped_rows=train_part.dropped + validation_part.dropped,
-        adapter_digest_start=fresh,
-        logit_shift=shift,
-        tokens_seen=sum(len(example.ids) for example in train_part.examples),
-        parameters={group.name: group for group in groups},
-        curve=tuple(LossPoint(**point) for point in best["curve"]),
-    )
+        check_stock_names(work / "best" / "adapter", given.folder)
+    return summary_of(trainer, work, given, fresh, shift, groups)
+
+
+@dataclass(frozen=True)
+class Given:
+    """What a run is made of, before its model is loaded."""
+
+    folder: Path  # the model's
+    tokenizer: Any
+    training: Encoded
+    validation: Encoded
+    origin: Origin
+
+
+def prepared(
+    job: TrainJob, problem: Problem, train_rows: Sequence[Row], validation_rows: Sequence[Row], start: Path | None
+) -> Given:
+    """The rows as tokens, and whose run this is."""
+    folder = materialise(job.model)
+    tokenizer = load_tokenizer(folder)
+    training, validation = (encoded(job, problem, rows, tokenizer) for rows in (train_rows, validation_rows))
+    check_model_context(folder, job.settings.max_tokens)
+    return Given(folder, tokenizer, training, validation, origin_of(job, folder, train_rows, validation_rows, start))
 
 
 def encoded(job: TrainJob, problem: Problem, rows: Sequence[Row], tokenizer: Any) -> Encoded:
@@ -154,6 +151,26 @@ def encoded(job: TrainJob, problem: Problem, rows: Sequence[Row], tokenizer: Any
     return encode(problem, rows, tokenizer, settings.max_tokens, settings.loss_on, style, settings.too_long)
 
 
+def summary_of(
+    trainer: AdapterTrainer, work: Path, given: Given, fresh: str, shift: float, groups: Sequence[Size]
+) -> TrainSummary:
+    """What rank 0 knows at the end."""
+    best = json.loads((work / "best" / "best.json").read_text())
+    return TrainSummary(
+        best_step=best["step"],
+        best_loss=best["loss"],
+        best_metric=best["metric"],
+        steps=trainer.state.global_step,
+        shortened_rows=given.training.shortened + given.validation.shortened,
+        dropped_rows=given.training.dropped + given.validation.dropped,
+        adapter_digest_start=fresh,
+        logit_shift=shift,
+        tokens_seen=trainer.state.num_input_tokens_seen,
+        parameters={group.name: group for group in groups},
+        curve=tuple(LossPoint(**point) for point in best["curve"]),
+    )
+
+
 def verified(model: Any, adapter: Path, tokenizer: Any, first_rank: bool) -> float:
     """How far the saved adapter moves the logits; under ZeRO-3 found by all ranks together, else by the first one."""
     if is_divided(model):
@@ -161,15 +178,35 @@ def verified(model: Any, adapter: Path, tokenizer: Any, first_rank: bool) -> flo
     return verify_adapter(adapter, model.unload(), tokenizer) if first_rank else 0.0  # a second copy would not fit
 
 
-def adapted(model: Any, job: TrainJob, start: Path | None) -> Any:
+def loaded(job: TrainJob, folder: Path, start: Path | None) -> Any:
     """The model with the member's adapter: a fresh one, or the one that it goes on from."""
-    if start is None:
-        model = add_adapter(model, job.settings, job.seed)
-    else:
-        model = continue_adapter(model, job.settings, job.seed, start / "adapter")
+    if job.deepspeed:
+        join_ranks()
+    with memory_explained(job):
+        model = load_model(folder, job.model)
+        if start is None:
+            model = add_adapter(model, job.settings, job.seed)
+        else:
+            model = continue_adapter(model, job.settings, job.seed, start / "adapter")
     if job.settings.gradient_checkpointing:
         model.enable_input_require_grads()  # the base is frozen, and a reentrant checkpoint passes on what has a gradient
     return model
+
+
+def ready_trainer(
+    model: Any, arguments: Any, given: Given, job: TrainJob, watcher: Watcher, resume: Path | None, start: Path | None
+) -> AdapterTrainer:
+    """The trainer of one rank, once the node's work folder is as the run wants it."""
+    from reseed.training.trainer import TakeOver, barrier, build_trainer
+
+    if arguments.local_process_index == 0:  # the ranks of a node share the folder
+        prepare_work(Path(arguments.output_dir), given.origin, resume)
+    barrier()
+    pad, validation = given.tokenizer.pad_token_id, given.validation.examples
+    trainer = build_trainer(model, arguments, given.training, validation, pad, job, watcher)
+    if start is not None and job.settings.keep_optimizer:
+        trainer.add_callback(TakeOver(start))
+    return trainer
 
 
 def run_trainer(trainer: Any, work: Path, patience: int | None, resumed: bool) -> None:

@@ -7,11 +7,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from reseed.generation.writing import write
 from reseed.models.names import ModelSpec
 from reseed.problems import Problem, load_problem
 from reseed.profile import Profile
 from reseed.recipe import Recipe
-from reseed.records import Row
+from reseed.records import Row, Sampling
 from reseed.training.divided import undivided
 from reseed.training.prompts import PromptFormat, prompt_format
 from reseed.training.tokens import TooLongError, fit
@@ -53,14 +54,11 @@ class ValidationMetric:
     """The mean score of the first validation rows, by id: their order in the partition says nothing about them."""
 
     def __init__(self, problem: Problem, rows: Sequence[Row], tokenizer: Any, job: TrainJob, judge: Judge) -> None:
-        from reseed.generation.transformers_engine import stop_tokens
-
         self.problem, self.tokenizer, self.judge, self.size = problem, tokenizer, judge, job.micro_batch_size
         self.rows = sorted(rows, key=lambda row: row["id"])[: job.settings.metric_rows]
         style = prompt_format(job.settings)
         budget = job.settings.max_tokens - judge.max_new_tokens
         self.asked = sorted(asked_of(problem, self.rows, tokenizer, budget, style), key=lambda pair: len(pair[1]))
-        self.stop_tokens = stop_tokens
         self._embed: Embed | None = None
 
     def measure(self, model: Any, rank: int, world: int) -> float:
@@ -84,26 +82,9 @@ class ValidationMetric:
         return value[0]
 
     def _answered(self, model: Any, batch: Sequence[tuple[str, list[int]]]) -> dict[str, str]:
-        import torch
-
-        stops = self.stop_tokens(model, self.tokenizer)
-        ids = {"input_ids": [tokens for _, tokens in batch]}
-        padded = self.tokenizer.pad(ids, padding_side="left", return_tensors="pt").to(model.device)
-        with torch.inference_mode():
-            out = model.generate(
-                **padded,
-                max_new_tokens=self.judge.max_new_tokens,
-                do_sample=False,
-                pad_token_id=self.tokenizer.pad_token_id,
-                eos_token_id=stops,
-                synced_gpus=torch.distributed.is_initialized() and torch.distributed.get_world_size() > 1,
-            )
-        written = out[:, padded["input_ids"].shape[1] :].tolist()
-        return {name: self._read(tokens, stops) for (name, _), tokens in zip(batch, written, strict=True)}
-
-    def _read(self, tokens: list[int], stops: Sequence[int]) -> str:
-        end = next((place for place, token in enumerate(tokens) if token in stops), None)
-        return self.problem.parse(self.tokenizer.decode(tokens[:end], skip_special_tokens=True))
+        written = write(model, self.tokenizer, [ids for _, ids in batch], Sampling(self.judge.max_new_tokens))
+        texts = [self.tokenizer.decode(one.tokens, skip_special_tokens=True) for one in written]
+        return {name: self.problem.parse(text) for (name, _), text in zip(batch, texts, strict=True)}
 
     def _scored(self, answers: dict[str, str]) -> float:
         from reseed.evaluation.embedding import load_embedder

@@ -9,6 +9,9 @@ from reseed.recipe import TrainingSettings
 from reseed.records import ReseedError
 
 Turns = list[dict[str, str]]
+RENDERING = (
+    1  # in the keys of all that chat templates are used for; raise it when this code makes another text of the same
+)
 
 
 @dataclass(frozen=True)
@@ -84,10 +87,12 @@ def opening(tokenizer: Any, text: str, system: str | None) -> Turns:
 
     if not system:
         return [{"role": "user", "content": text}]
-    apart = [{"role": "system", "content": system}, {"role": "user", "content": text}]
+    own = {"role": "system", "content": system}
     try:
-        if system.strip() in rendered(tokenizer, apart, ask=True):
-            return apart
+        if system.strip() in rendered(
+            tokenizer, [own, {"role": "user", "content": "."}], ask=True
+        ):  # the text may hold it too
+            return [own, {"role": "user", "content": text}]
     except TemplateError:
         pass
     return [{"role": "user", "content": f"{system}\n\n{text}"}]

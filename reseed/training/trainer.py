@@ -59,10 +59,16 @@ class AdapterTrainer(Trainer):
     def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: Any) -> tuple[list[Any], Any]:
         """One step's micro-batches, and what all their labels on all ranks count together."""
         batches, counted = super().get_batch_samples(epoch_iterator, num_batches, device)
+        self._count_tokens(batches, device)
         if counted is None or self.layout.prompt_weight is None:
             return batches, counted
         mine = torch.stack([label_weights(batch, self.layout.prompt_weight).sum() for batch in batches]).sum()
         return batches, self.accelerator.gather(mine.to(device)).sum()
+
+    def _count_tokens(self, batches: Sequence[dict[str, torch.Tensor]], device: Any) -> None:
+        """Add a step's tokens on all ranks, without padding, to those of the steps before; checkpoints keep the count."""
+        own = [batch.get("attention_mask", batch["input_ids"] != self.layout.pad).sum() for batch in batches]
+        self.state.num_input_tokens_seen += int(self.accelerator.gather(torch.stack(own).sum().to(device)).sum())
 
     def _get_train_sampler(self, train_dataset: Any = None) -> SeededOrder:
         lengths = [len(example.ids) for example in self.train_dataset]
@@ -99,6 +105,15 @@ def check_number(loss: float, name: str, step: int) -> None:
     """End the run at a loss that is no number, on every rank alike: each sees the same one."""
     if not math.isfinite(loss):
         raise ReseedError(f"training: the {name} is {loss} at step {step}; lower training.learning_rate")
+
+
+def check_metric(metric: float | None, step: int) -> None:
+    """End the run at a metric that compares with none: it would stay the best, or be taken for it."""
+    if metric is not None and math.isnan(metric):
+        raise ReseedError(
+            f"training: the problem's metric is nan at step {step}; its `scores` must be numbers whatever the answers "
+            "are, or set training.choose_by: loss"
+        )
 
 
 class StopAtNan(TrainerCallback):
@@ -154,6 +169,7 @@ class KeepBest(TrainerCallback):
         """A point of the validation curve; a new best adapter is saved by rank 0."""
         loss, metric = metrics["eval_loss"], metrics.get("eval_metric")
         check_number(loss, "validation loss", state.global_step)
+        check_metric(metric, state.global_step)
         self._add(LossPoint(state.global_step, validation=loss, metric=metric))
         if is_better(loss, metric, self.loss, self.metric, self.higher_is_better):
             self.step, self.loss, self.metric = state.global_step, loss, metric

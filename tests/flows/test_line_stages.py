@@ -57,5 +57,19 @@ def test_a_line_in_stages(served: LineProject) -> None:
     }  # fmt: skip
     assert "start" not in before[1]["inputs"]
     assert sum(path.startswith("predictions/") for path in found) == 2, "the last stage and the untrained student"
+    (served.folder / "later").mkdir()
+    later = save_recipe(
+        served.folder / "later",
+        name="later",
+        generation=None,
+        data={"train": second, "validation": HOLDOUT, "test": HOLDOUT},
+        training=training | {"start_from": before[0][:-20]},
+    )
+    code, output = served.run("run", str(later), *command[2:])
+    assert code == 0, output
+    found = manifests(served.folder / "staged-store")
+    (gone_on,) = (manifest for path, manifest in found.items() if path.startswith("adapter/later-default/"))
+    assert gone_on["inputs"]["start"] == before[0]
+    assert gone_on["metrics"]["adapter_digest_start"] == after[1]["metrics"]["adapter_digest_start"]
     code, output = served.run("results", "staged", "--json", "--profile", "tiny.yaml", "--set", command[-1])
     assert [variant["name"] for variant in json.loads(output)["variants"]] == ["after"]

@@ -9,7 +9,7 @@ import pytest
 import torch
 from tiny import save_model
 
-from reseed.export import export_adapter, find_adapter, merge_adapter
+from reseed.export import export_adapter, merge_adapter
 from reseed.models.cache import materialise
 from reseed.models.loading import load_model
 from reseed.models.names import ModelSpec, Upcycle, identity
@@ -17,6 +17,7 @@ from reseed.recipe import TrainingSettings
 from reseed.records import Artifact, ReseedError
 from reseed.steps import Step
 from reseed.store import ArtifactStore
+from reseed.trained import find_adapter
 from reseed.training.adapters import FILES, add_adapter, save_adapter
 
 IDS = torch.randint(0, 300, (2, 30), generator=torch.Generator().manual_seed(0))

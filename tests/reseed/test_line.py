@@ -17,6 +17,7 @@ from reseed.recipe import RECIPES, load_recipe
 from reseed.records import Artifact, Member, ReseedError
 from reseed.steps import Step
 from reseed.store import ArtifactStore
+from reseed.training.prompts import RENDERING
 
 EVERYTHING = {"shard", "rows", "curated", "partition", "adapter", "predictions", "untrained", "results"}
 FROM_PARTITION = {"partition", "adapter", "predictions", "untrained", "results"}
@@ -177,6 +178,27 @@ def test_text_that_the_generator_reads_changes_the_shards(tmp_path: Path, name: 
     lines = copy.read_text(encoding="utf-8").splitlines()
     copy.write_text("\n".join(["Another text altogether.", *lines[1:]]), encoding="utf-8")
     assert changed(before, planned(recipe, there)) == EVERYTHING
+
+
+def test_the_use_of_chat_templates_changes_what_is_rendered_with_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text, chat = (tmp_path / name for name in ("text", "chat"))
+    text.mkdir()
+    chat.mkdir()
+    (chat / "rows.csv").write_text(CSV)
+    generated = save_recipe(text)
+    given = save_recipe(
+        chat, data={"train": str(chat / "rows.csv"), "validation": HOLDOUT, "test": HOLDOUT},
+        training={"prompt_format": "chat"}, generation=None,
+    )  # fmt: skip
+    given_as_text = ("training.prompt_format=text",)
+    before = planned(generated), planned(given), planned(given, *given_as_text)
+    monkeypatch.setattr("reseed.line.RENDERING", RENDERING + 1)
+    after = planned(generated), planned(given), planned(given, *given_as_text)
+    assert changed(before[0], after[0]) == EVERYTHING
+    assert changed(before[1], after[1]) == {"adapter", "predictions", "untrained", "results"}
+    assert not changed(before[2], after[2])
 
 
 def test_source_counts_by_its_content_and_not_by_its_place(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from reseed.files import write_jsonl
-from reseed.line import Line, plan_line
+from reseed.line import Line, plan_line, train_step
 from reseed.profile import load_profile
 from reseed.recipe import Recipe, load_recipe
 from reseed.records import Artifact, Member, ReseedError
@@ -142,3 +142,94 @@ def test_rows_that_an_earlier_stage_was_trained_on_are_never_held_out(
         return
     with pytest.raises(ReseedError, match=f"variant 'second': {message}"):
         refuse_leaks(store, variants_of(recipe), partitions)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> ArtifactStore:
+    """A folder, as the only store that is asked here."""
+    return ArtifactStore(str(tmp_path / "store"))
+
+
+def earlier(
+    store: ArtifactStore, folder: Path, rows: Artifact, start: Artifact | None = None, **training: Any
+) -> Artifact:
+    """An adapter that an earlier run trained on the partition `rows`."""
+    recipe, profile = recipe_of(folder, {"default": {}}, name="before", training=training), load_profile("laptop")
+    step = train_step(recipe.variant("default"), profile, rows, Member("default", 0), start)
+    (folder / "files").mkdir(exist_ok=True)
+    (folder / "files" / "curve.jsonl").write_text("")
+    return store.write(step, folder / "files")
+
+
+def going_on(store: ArtifactStore, folder: Path, start: str, **training: Any) -> Line:
+    """A line whose second variant goes on from a stored adapter."""
+    profile = load_profile("laptop", (f"store={folder / 'store'}",))
+    return plan_line(recipe_of(folder, {"anew": {}, "on": on(start, **training)}), profile, store)
+
+
+def test_members_go_on_from_an_adapter_of_an_earlier_run(store: ArtifactStore, tmp_path: Path) -> None:
+    rows = partition_of(store, tmp_path / "rows", train=[("1", "Sing.")])
+    one, other = (earlier(store, tmp_path, rows, epochs=epochs) for epochs in (1.0, 2.0))
+    line = going_on(store, tmp_path, one.path)
+    for seed in (0, 1):
+        assert line.members[Member("on", seed)].inputs["start"] == one
+        assert "start" not in line.members[Member("anew", seed)].inputs
+    keys = {member: step.artifact.key for member, step in line.members.items()}
+    again = going_on(store, tmp_path, str(one)).members  # of the key a beginning is enough
+    assert {member: step.artifact.key for member, step in again.items()} == keys
+    others = going_on(store, tmp_path, other.path).members
+    changed = {member.variant for member, step in others.items() if step.artifact.key != keys[member]}
+    assert changed == {"on"}
+
+
+@pytest.mark.parametrize(
+    ("training", "model", "wanted"),
+    [
+        ({"rank": 4}, None, "variants.on.training.rank: 4, but the stored adapter has 8; an adapter keeps its shape"),
+        ({"targets": ["q_proj"]}, None, "variants.on.training.targets: ['q_proj'], but"),
+        (
+            {"keep_optimizer": True},
+            None,
+            "variants.on.training.keep_optimizer: the stored adapter has no optimiser state",
+        ),
+        (
+            {},
+            "some/model",
+            "variants.on: its model's name is 'some/model', and the stored adapter was trained on 'wheel:",
+        ),
+    ],
+)
+def test_a_stored_adapter_that_does_not_fit_is_refused(
+    store: ArtifactStore, tmp_path: Path, training: dict[str, Any], model: str | None, wanted: str
+) -> None:
+    start = earlier(store, tmp_path, partition_of(store, tmp_path / "rows", train=[("1", "Sing.")]))
+    place = (f"store={tmp_path / 'store'}",) + ((f"roles.student={{name: {model}}}",) if model else ())
+    recipe = recipe_of(tmp_path, {"anew": {}, "on": on(start.path, **training)})
+    with pytest.raises(ReseedError) as raised:
+        plan_line(recipe, load_profile("laptop", place), store)
+    assert f"start from {start}" in str(raised.value)
+    assert wanted in str(raised.value)
+
+
+def test_an_adapter_that_is_not_there_is_told_while_planning(store: ArtifactStore, tmp_path: Path) -> None:
+    with pytest.raises(ReseedError, match=r"artifact 'adapter/before-default/abc': not in the store"):
+        going_on(store, tmp_path, "adapter/before-default/abc")
+
+
+def test_rows_that_a_stored_adapter_ever_saw_are_never_held_out(store: ArtifactStore, tmp_path: Path) -> None:
+    oldest = partition_of(store, tmp_path / "oldest", train=[("7", "Recite.")])
+    old = partition_of(store, tmp_path / "old", train=[("1", "Sing.")])
+    first = earlier(store, tmp_path, oldest)
+    second = earlier(store, tmp_path, old, start=first)
+    own = partition_of(
+        store, tmp_path / "own", train=[("3", "Speak.")], validation=[("9", "Hum.")], test=[("7", "Recite.")]
+    )
+    for start, seen in ((earlier(store, tmp_path, old), False), (first, True), (second, True)):
+        variants = variants_of(recipe_of(tmp_path, {"on": on(start.path)}))
+        if not seen:
+            refuse_leaks(store, variants, {"on": own})
+            continue
+        message = rf"1 of its 1 test rows are.* rows that '{start.path}', where it starts, .* as row 7; hold out others"
+        with pytest.raises(ReseedError, match=message):
+            refuse_leaks(store, variants, {"on": own})
+    refuse_leaks(store, variants_of(recipe_of(tmp_path, {"on": on(earlier(store, tmp_path, own).path)})), {"on": own})

@@ -19,6 +19,7 @@ from reseed.tracking import Tracker, wandb_mode
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 TWO_MEMBERS = """
+import os
 import sys
 from pathlib import Path
 from reseed.records import LossPoint
@@ -34,7 +35,7 @@ for seed in (0, 1):
         tracker.point(LossPoint(step, train=10 * (seed + 1) - step))
     tracker.point(LossPoint(3 + seed, validation=0.5 + seed))
     tracker.finish({"best_step": 3 + seed, "best_loss": 0.5 + seed})
-print(tracker.run.settings.mode)
+print(tracker.run.settings.mode, *[name for name in os.listdir(os.environ["TMPDIR"]) if name.startswith("wandb-")])
 """
 
 
@@ -112,9 +113,12 @@ def read_back(folder: Path) -> dict[str, list[Run]]:
 
 def test_two_members_in_one_process_are_two_runs_with_their_own_steps(nobody: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-c", TWO_MEMBERS, str(tmp_path / "runs")]
-    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=240)
+    temporary = tmp_path / "tmp"
+    temporary.mkdir()
+    variables = os.environ | {"TMPDIR": str(temporary)}
+    done = subprocess.run(command, cwd=REPOSITORY, env=variables, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr[-3000:]
-    assert done.stdout.strip() == "offline"
+    assert done.stdout.strip() == "offline", "and no folder of a service's socket, which is killed with a Ray worker"
     runs = read_back(tmp_path / "runs")
     assert set(runs) == {"0" * 16, "1" + "0" * 15, "f" * 16}
     (broken,) = runs.pop("f" * 16)

@@ -31,6 +31,8 @@ def profile(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Profile]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RESEED_CACHE", str(folder / "cache"))
         patch.delenv("RAY_ADDRESS", raising=False)
+        (folder / "deadly.py").write_text("import os\nos._exit(1)\n")
+        patch.setenv("PYTHONPATH", os.pathsep.join([str(folder), os.environ.get("PYTHONPATH", "")]))  # of Ray's workers
         path = save_profile(folder, str(folder / "store"))
         made = load_profile(str(path))
         connect(made)
@@ -95,6 +97,22 @@ def test_the_job_of_a_killed_actor_is_done_by_its_successor(profile: Profile) ->
     assert killed.is_set()
     of_a, of_b = ([(answer.text, answer.finish) for answer in answers[name]] for name in "ab")
     assert of_a == of_b, "what the successor did again is what an undisturbed actor writes"
+
+
+def test_a_job_that_kills_every_actor_does_not_stop_the_others(profile: Profile) -> None:
+    """An actor that Ray no longer restarts would fail all jobs that wait, at once."""
+    killer = replace(job("killer"), rows=({"id": "row"},), problem="deadly.problem")
+    done: list[str] = []
+
+    def run_all() -> None:
+        with engine_pool(profile, profile.roles.generator, 3) as pool:
+            done.extend(one.id for one, _ in pool.run([job("a"), killer, job("b"), job("c")]))
+
+    with pytest.raises(
+        ReseedError, match=r"^1 of 4 jobs failed, the first is killer: .*; the others are done and kept"
+    ):
+        run_all()
+    assert done == ["a", "b", "c"]
 
 
 def test_ray_outlives_the_thread_that_asked_for_it(profile: Profile) -> None:

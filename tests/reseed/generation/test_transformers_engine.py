@@ -9,9 +9,16 @@ from typing import Any
 import pytest
 import torch
 from peft import PeftModel
+from tiny import save_tokenizer
 from tiny_talker import save_talker
 from tokenizers.processors import TemplateProcessing
-from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    Gemma3Config,
+    Gemma3ForConditionalGeneration,
+    GenerationConfig,
+)
 
 from reseed.generation.transformers_engine import TransformersEngine
 from reseed.models.loading import load_model
@@ -97,7 +104,6 @@ def test_answers_come_in_the_order_of_the_prompts(engine: TransformersEngine) ->
 def test_a_prompt_in_a_batch_is_answered_as_alone(engine: TransformersEngine) -> None:
     """Left padding: with padding on the right the shorter prompts of a batch would go on after their pads."""
     asked = prompts()
-    assert engine.tokenizer.padding_side == "left"
     together = engine.generate(asked, GREEDY, seed=0)
     assert len({answer.text for answer in together}) == len(asked)
     for prompt, answer in zip(asked, together, strict=True):
@@ -154,6 +160,21 @@ def test_a_prompt_too_long_is_told_and_the_others_go_on(engine: TransformersEngi
     assert answers["just"].tokens == GREEDY.max_new_tokens
     assert [answers[prompt.id] for prompt in asked] == engine.generate(asked, GREEDY, seed=0)
     assert engine.generate([Prompt("long", "sea " * 2000)], GREEDY, seed=0)[0].finish == "too-long"
+
+
+def test_a_model_of_text_and_pictures_writes_within_the_context_of_its_text(tmp_path: Path) -> None:
+    """As Gemma 3 from 4B on: its configuration says nothing of text but in `text_config`."""
+    save_tokenizer(tmp_path)
+    text = {
+        "vocab_size": 300, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4,
+        "num_key_value_heads": 2, "head_dim": 8, "max_position_embeddings": 64,
+    }  # fmt: skip
+    pictures = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    config = Gemma3Config(text_config=text, vision_config=pictures | {"image_size": 28, "patch_size": 14})
+    Gemma3ForConditionalGeneration(config).save_pretrained(tmp_path)
+    short, long = Prompt("short", "sea"), Prompt("long", "sea " * 100)
+    answers = TransformersEngine(spec_of(tmp_path), 2).generate([short, long], GREEDY, seed=0)
+    assert [answer.finish == "too-long" for answer in answers] == [False, True]
 
 
 def test_every_stop_token_of_the_model_stops(tiny_model: Path, tmp_path: Path) -> None:

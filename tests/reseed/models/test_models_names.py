@@ -64,12 +64,17 @@ def test_identity_of_a_local_folder_is_its_content(
     assert not any(part in json.dumps(here) for part in ("/", "tiny", str(tiny_model)))
 
 
-@pytest.mark.parametrize("changed", ["config.json", "model.safetensors", "tokenizer.json", "2_Dense/model.safetensors"])
+@pytest.mark.parametrize(
+    "changed",
+    ["config.json", "model.safetensors", "tokenizer.json", "tokenizer.model", "vocab.txt", "2_Dense/model.safetensors"],
+)
 def test_every_file_of_a_local_folder_counts(tiny_model: Path, tmp_path: Path, changed: str) -> None:
     folder = tmp_path / "model"
     shutil.copytree(tiny_model, folder)
     (folder / "2_Dense").mkdir()  # as in sentence-t5-base
     (folder / "2_Dense" / "model.safetensors").write_bytes(b"weights of the last layer")
+    for vocabulary in ("tokenizer.model", "vocab.txt"):  # of SentencePiece, of BERT
+        (folder / vocabulary).write_bytes(b"tokens")
     before = identity(ModelSpec(name=str(folder)))
     content = (folder / changed).read_bytes()
     (folder / changed).write_bytes(content[:-1] + bytes([content[-1] ^ 1]))

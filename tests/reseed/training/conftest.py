@@ -1,20 +1,11 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import torch
-from tiny import save_model
+from tiny_fixtures import one_thread, tiny_model
 
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Equal bits need an equal number of threads, and tiny tensors gain nothing from more."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+__all__ = ["one_thread", "tiny_model"]
 
 
 @pytest.fixture(scope="session")
@@ -29,9 +20,3 @@ def training_environment(monkeypatch: pytest.MonkeyPatch, shared_cache: Path) ->
     monkeypatch.setenv("RESEED_CACHE", str(shared_cache))
     monkeypatch.setenv("DS_ACCELERATOR", "cpu")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-
-
-@pytest.fixture(scope="session")
-def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny dense Llama with its tokenizer; nobody writes into it."""
-    return save_model(tmp_path_factory.mktemp("models") / "tiny")

@@ -79,7 +79,8 @@ def start(command: list[str], variables: dict[str, str]) -> subprocess.Popen[str
 def torchrun(place: Path, cache: Path, model: Path, runs: list[dict[str, Any]]) -> None:
     """Two ranks on one node, which share the work folder."""
     command = [sys.executable, "-m", "torch.distributed.run", "--nnodes=1", "--nproc-per-node=2"]
-    command += ["--master-addr=127.0.0.1", f"--master-port={free_port()}", WORKER, write_spec(place, model, runs)]
+    command += ["--master-addr=127.0.0.1", f"--master-port={free_port()}", f"--log-dir={place}", WORKER]  # or into /tmp
+    command.append(write_spec(place, model, runs))
     finish([start(command, environment(cache))])
 
 

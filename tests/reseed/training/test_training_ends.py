@@ -18,6 +18,7 @@ from reseed.training.early import exhausted
 from reseed.training.finite import StepLosses
 from reseed.training.loop import TrainJob, TrainSummary, train
 from reseed.training.memory import memory_explained
+from reseed.training.order import row_order
 from reseed.training.tokens import encode
 
 # twelve rows, three steps an epoch, evaluated at every step; it overshoots
@@ -52,6 +53,16 @@ def test_training_stops_when_patience_is_used_up(tiny_model: Path, tmp_path: Pat
     kept = load_file(tmp_path / "patient" / "work" / "best" / "adapter" / ADAPTER)
     then = load_file(watcher.folder / f"step-{summary.best_step}" / "state" / ADAPTER)
     assert all(kept[name].equal(then[name]) for name in then)
+
+
+def test_tokens_are_counted_as_often_as_they_come(tiny_model: Path, tmp_path: Path) -> None:
+    sizes = [len(e.ids) for e in encode(PROBLEM, rows(12), load_tokenizer(tiny_model), 320, "completion").examples]
+    patient = STEEP.model_copy(update={"patience": 2})
+    summary, _ = run(tmp_path, job(tiny_model, settings=patient, sparse=False))
+    epochs, rest = divmod(summary.steps, 3)
+    assert rest, "the last epoch is meant to be cut here"
+    cut = row_order(sizes, 1, seed=epochs)[: 4 * rest]
+    assert summary.tokens_seen == epochs * sum(sizes) + sum(sizes[row] for row in cut)
 
 
 def test_patience_survives_a_stop(tiny_model: Path, tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from reseed.models.names import ModelSpec
 from reseed.problems.prompt_recovery import PromptRecovery
 from reseed.profile import load_profile
 from reseed.recipe import load_recipe
-from reseed.records import Artifact, Member, Prompt, Row, Sampling
+from reseed.records import Artifact, Member, Prompt, ReseedError, Row, Sampling
 from reseed.training.early import is_better
 from reseed.training.loop import TrainJob, TrainSummary, train
 from reseed.training.metric import Judge, judge_of
@@ -60,6 +60,20 @@ def run(
     summary = train(what, problem, rows(12), rows(17)[12:], place / "work", watcher, resume)
     assert summary is not None
     return summary
+
+
+@dataclass(frozen=True)
+class Undefined(PromptRecovery):
+    """A problem that divides by something that may be 0."""
+
+    def scores(self, answers: Sequence[str], rows: Sequence[Row], embed: Embed) -> NDArray[np.float64]:
+        return np.full(len(answers), np.nan)
+
+
+def test_a_metric_that_is_no_number_ends_the_run(tiny_model: Path, embedder: ModelSpec, tmp_path: Path) -> None:
+    what = judged(tiny_model, embedder, higher=False)
+    with pytest.raises(ReseedError, match=r"the problem's metric is nan at step 1; its `scores` must be numbers"):
+        train(what, Undefined(), rows(12), rows(17)[12:], tmp_path / "work", Recorder(tmp_path / "seen"))
 
 
 @pytest.mark.parametrize("higher", [True, False])

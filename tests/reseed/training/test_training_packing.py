@@ -149,7 +149,7 @@ def test_the_packed_gradient_is_the_same(family: str) -> None:
 @pytest.mark.parametrize("loss_on", ["completion", "weighted"])
 def test_training_packed_gives_the_same_curve(tiny_model: Path, tmp_path: Path, loss_on: str) -> None:
     lengths = rows(12, words=4) + rows(24, words=20)[12:]
-    curves = []
+    curves, tokens = [], []
     for packing in (False, True):
         settings = SHORT.model_copy(update={"packing": packing, "loss_on": loss_on, "batch_size": 8})
         place = tmp_path / str(packing)
@@ -158,7 +158,9 @@ def test_training_packed_gives_the_same_curve(tiny_model: Path, tmp_path: Path, 
         )
         assert summary is not None
         curves.append([point.train or point.validation for point in summary.curve])
+        tokens.append(summary.tokens_seen)
     assert curves[1] == pytest.approx(curves[0], rel=1e-5)
+    assert tokens[1] == tokens[0], "padding does not count"
 
 
 def test_an_attention_that_would_look_across_is_refused() -> None:

@@ -12,11 +12,12 @@ from tokenizers import Tokenizer, decoders, models, normalizers
 from tokenizers.processors import TemplateProcessing
 from transformers import PreTrainedTokenizerFast
 
+from reseed.files import digest
 from reseed.generation.transformers_engine import TransformersEngine
 from reseed.models.names import ModelSpec
 from reseed.models.tokenizers import load_tokenizer
 from reseed.records import ReseedError, Sampling
-from reseed.training.prompts import TEXT, PromptFormat, answer_ids, prompt_ids, prompt_text
+from reseed.training.prompts import RENDERING, TEXT, PromptFormat, answer_ids, prompt_ids, prompt_text
 from reseed.training.tokens import IGNORED, encode
 
 CHATTING = PromptFormat("chat")
@@ -37,6 +38,9 @@ THINKING = (  # as Qwen3's: without its switch the prompt has no thought, and a 
     "{% if enable_thinking is defined and enable_thinking is false %}<think>\n\n</think>\n\n{% endif %}{% endif %}"
 )
 BACKWARDS = "{% for m in messages %}{{ m['content'] }}{% endfor %}{% if add_generation_prompt %}Answer:{% endif %}"
+
+
+RENDERED = {1: "08a9a8d02e233ef29b267cfa18e21082"}  # version → digest of what was rendered with it
 
 
 @pytest.fixture
@@ -82,6 +86,12 @@ def test_a_system_prompt_in_its_own_turn_or_folded(tokenizer: Any) -> None:
     assert prompt_text(gemma, "Why?", SYSTEM) == "<|im_start|>[INST] Answer in one line.\n\nWhy? [/INST]"
 
 
+def test_a_text_that_holds_the_system_prompt_hides_no_forgetful_template(tokenizer: Any) -> None:
+    mixtral = beginning(tokenizer, FORGETFUL)
+    quoted = "You were told: Answer in one line. Why?"
+    assert prompt_text(mixtral, quoted, SYSTEM) == f"<|im_start|>[INST] Answer in one line.\n\n{quoted} [/INST]"
+
+
 @pytest.mark.parametrize("template", [NO_SYSTEM, FORGETFUL, CHAT, THINKING])
 @pytest.mark.parametrize("style", [TEXT, CHATTING, SYSTEM])
 def test_one_bos_one_eos_and_a_known_boundary(tokenizer: Any, template: str, style: PromptFormat) -> None:
@@ -119,6 +129,18 @@ def test_a_model_without_a_template_is_refused(tokenizer: Any) -> None:
     tokenizer.chat_template = None
     with pytest.raises(ReseedError, match=r"training\.prompt_format: 'chat' was asked for, .* no chat template"):
         prompt_ids(tokenizer, "Why?", CHATTING)
+
+
+def test_another_text_needs_another_version(tokenizer: Any) -> None:
+    """The version is in the keys: with the old one, rows that were generated from other prompts would be found."""
+    plain = [prompt_text(tokenizer, "Why?", CHATTING)]
+    for template in (NO_SYSTEM, FORGETFUL, CHAT, THINKING):
+        begun = beginning(tokenizer, template)
+        plain += [prompt_text(begun, "Why?", style) for style in (CHATTING, SYSTEM)]
+        plain.append(begun.decode(answer_ids(begun, "Why?", " Because.", SYSTEM)))
+    assert RENDERED.get(RENDERING) == digest(plain), (
+        "raise RENDERING in reseed/training/prompts.py, and note the digest"
+    )
 
 
 def test_sentencepiece_begins_no_answer_with_a_second_space() -> None:

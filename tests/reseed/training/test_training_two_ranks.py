@@ -14,7 +14,7 @@ from tiny import save_embedder
 from tiny_rows import PROBLEM, SHORT, Recorder, job, rows
 
 from reseed.models.names import ModelSpec
-from reseed.training.loop import train
+from reseed.training.loop import TrainSummary, train
 from reseed.training.metric import Judge
 
 pytestmark = pytest.mark.slow
@@ -24,13 +24,13 @@ SECOND: dict[str, Any] = FIRST | {
 }  # fmt: skip
 
 
-def alone(place: Path, model: Path, settings: dict[str, Any], judge: Judge | None, start: Path | None) -> list[Any]:
-    """The curve of one process without DeepSpeed."""
+def alone(place: Path, model: Path, settings: dict[str, Any], judge: Judge | None, start: Path | None) -> TrainSummary:
+    """One process without DeepSpeed."""
     what = replace(job(model, settings=SHORT.model_copy(update=settings)), judge=judge)
     seen = Recorder(place / "seen")
     summary = train(what, PROBLEM, rows(40), rows(47)[40:], place / "work", seen, start=start)
     assert summary is not None
-    return list(summary.curve)
+    return summary
 
 
 def test_two_ranks_do_as_one_process(tiny_model: Path, shared_cache: Path, tmp_path: Path) -> None:
@@ -47,8 +47,11 @@ def test_two_ranks_do_as_one_process(tiny_model: Path, shared_cache: Path, tmp_p
     torchrun(tmp_path, shared_cache, tiny_model, [run | {"rows": 40} for run in runs])
     for there, here in ((one, first), (two, second)):
         curve = result(there)["curve"]
-        assert losses(curve) == pytest.approx([point.train or point.validation for point in here], rel=1e-4)
-        assert [p["metric"] or 0.0 for p in curve] == pytest.approx([point.metric or 0.0 for point in here], rel=1e-3)
+        assert result(there)["tokens_seen"] == here.tokens_seen
+        assert losses(curve) == pytest.approx([point.train or point.validation for point in here.curve], rel=1e-4)
+        assert [p["metric"] or 0.0 for p in curve] == pytest.approx(
+            [point.metric or 0.0 for point in here.curve], rel=1e-3
+        )
     for place, folder in ((one, "first"), (two, "second")):
         kept = load_file(place / "work" / "best" / "optimizer.safetensors")
         wanted = load_file(tmp_path / folder / "work" / "best" / "optimizer.safetensors")

@@ -1,0 +1,79 @@
+"""Adapters that earlier runs left in the store: found by what a user types, judged as a start, with what they have seen."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from reseed.mistakes import listed, nearest
+from reseed.models.names import ModelSpec, identity
+from reseed.recipe import TrainingSettings
+from reseed.records import Artifact, ReseedError
+from reseed.store import ArtifactStore, Manifest
+
+SHAPE = ("method", "rank", "alpha", "targets", "rslora", "dora")  # what an adapter cannot change on the way
+
+
+def find_adapter(store: ArtifactStore, name: str) -> Artifact:
+    """The adapter `adapter/<name>/<key>`, of whose key a beginning is enough, as `reseed results` shows it."""
+    kind, _, rest = name.strip("/").partition("/")
+    adapter, _, key = rest.partition("/")
+    if kind != "adapter" or not adapter or not key:
+        raise ReseedError(f"artifact '{name}': wanted adapter/NAME/KEY, as `reseed results NAME --json` shows it")
+    keys = [manifest.key for manifest in store.list("adapter", adapter)]
+    fits = [known for known in keys if known.startswith(key)]
+    if len(fits) == 1:
+        return Artifact("adapter", adapter, fits[0])
+    if fits:
+        raise ReseedError(f"artifact '{name}': {len(fits)} keys begin so: {', '.join(k[:20] for k in fits)}")
+    names = sorted({manifest.name for manifest in store.list("adapter")})
+    hint = f"its keys are {', '.join(k[:12] for k in keys)}" if keys else f"no such name{nearest(adapter, names)}"
+    raise ReseedError(f"artifact '{name}': not in the store {store.url}; {hint}")
+
+
+def is_stored(start: str) -> bool:
+    """True when a `start_from` names an adapter in the store rather than a variant."""
+    return start.startswith("adapter/")
+
+
+def stored_start(store: ArtifactStore, variant: str, settings: TrainingSettings, model: ModelSpec) -> Artifact | None:
+    """The adapter in the store that a variant's members go on from, if it names one. Raises ReseedError with all that
+    does not fit."""
+    if settings.start_from is None or not is_stored(settings.start_from):
+        return None
+    found = find_adapter(store, settings.start_from)
+    if wrong := unlike(store.manifest(found), variant, settings, model):
+        raise ReseedError(listed(f"start from {found}", wrong))
+    return found
+
+
+def unlike(manifest: Manifest, variant: str, settings: TrainingSettings, model: ModelSpec) -> list[str]:
+    """What keeps a variant from going on from a stored adapter, as lines that begin with a key."""
+    own = settings.model_dump(mode="json")
+    defaults = TrainingSettings().model_dump(mode="json")  # an older run may not have known all of them
+    before = defaults | manifest.spec["training"]
+    wrong = [
+        f"variants.{variant}.training.{field}: {own[field]!r}, but the stored adapter has {before[field]!r}; "
+        "an adapter keeps its shape"
+        for field in SHAPE
+        if own[field] != before[field]
+    ]
+    if settings.keep_optimizer and not before["keep_optimizer"]:
+        wrong.append(
+            f"variants.{variant}.training.keep_optimizer: the stored adapter has no optimiser state; leave it out"
+        )
+    base, known = identity(model), manifest.spec["model"]
+    wrong += [
+        f"variants.{variant}: its model's {part} is {base.get(part)!r}, and the stored adapter was trained on "
+        f"{known.get(part)!r}; take the same model"
+        for part in ("name", "upcycle")
+        if base.get(part) != known.get(part)
+    ]
+    return wrong
+
+
+def partitions_behind(store: ArtifactStore, adapter: Artifact) -> Iterator[Artifact]:
+    """The partitions that a stored adapter was trained on, and before it those that it went on from."""
+    inputs = store.manifest(adapter).inputs
+    yield Artifact(*inputs["partition"].split("/"))
+    if "start" in inputs:
+        yield from partitions_behind(store, Artifact(*inputs["start"].split("/")))
