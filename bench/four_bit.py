@@ -85,8 +85,8 @@ def choices(spec: ModelSpec, examples: Sequence[Example], pad: int) -> tuple[lis
     loss, count = 0.0, 0
     with torch.inference_mode():
         for batch in batches(examples, pad):
-            logits = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits[:, :-1].float()
-            real = batch["attention_mask"][:, 1:].bool()
+            logits = model(input_ids=batch["input_ids"]).logits[:, :-1].float()
+            real = batch["input_ids"][:, 1:] != pad
             targets = batch["input_ids"][:, 1:][real]
             chosen += logits.argmax(-1)[real].tolist()
             loss += float(torch.nn.functional.cross_entropy(logits[real], targets, reduction="sum"))

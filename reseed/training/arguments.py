@@ -74,14 +74,14 @@ def optimisation(settings: TrainingSettings) -> dict[str, Any]:
     }
 
 
-def precision(dtype: str, deepspeed: bool) -> dict[str, bool]:
+def precision(dtype: str) -> dict[str, bool]:
     """How the Trainer computes. The model is loaded in `dtype`, and PEFT keeps the LoRA weights in float32.
 
-    In bfloat16 that is all there is to do, and autocasting would only round what LoRA computes in float32; DeepSpeed
-    casts every weight, keeps its own float32 copies of the trained ones, and must agree with the Trainer. float16 needs
-    the Trainer's autocasting and its loss scale, or small gradients become 0.
+    In 16 bit the Trainer's autocasting lets LoRA compute as the layers around it do (in float32 it took a tenth of a
+    step), and DeepSpeed, which casts every weight and keeps float32 copies of the trained ones, must be told the same.
+    float16 also needs the Trainer's loss scale, or small gradients become 0.
     """
-    return {"bf16": dtype == "bfloat16" and deepspeed, "fp16": dtype == "float16"}
+    return {"bf16": dtype == "bfloat16", "fp16": dtype == "float16"}
 
 
 def training_arguments(job: TrainJob, rows: int, work: Path) -> Any:
@@ -100,7 +100,7 @@ def training_arguments(job: TrainJob, rows: int, work: Path) -> Any:
         per_device_train_batch_size=micro,
         gradient_accumulation_steps=settings.batch_size // (micro * job.world),
         **optimisation(settings),
-        **precision(job.model.dtype, job.deepspeed),
+        **precision(job.model.dtype),
         use_cpu=not cuda,
         deepspeed=deepspeed_settings(settings, job.model.dtype) if job.deepspeed else None,
         eval_strategy="steps",

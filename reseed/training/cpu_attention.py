@@ -61,6 +61,7 @@ class Blockwise(torch.autograd.Function):
     def forward(
         ctx: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: torch.Tensor | None
     ) -> torch.Tensor:
+        """Of the shape of `query`."""
         ctx.save_for_backward(query, key, value, *([] if mask is None else [mask]))
         ctx.spans = spans(query.shape[2], mask)
         keys, values = key.flatten(0, 1), value.flatten(0, 1)
@@ -72,6 +73,7 @@ class Blockwise(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        """Gradients of the first three."""
         query, key, value, *masks = ctx.saved_tensors
         mask, keys, values = masks[0] if masks else None, key.flatten(0, 1), value.flatten(0, 1)
         to_query, to_keys, to_values = torch.empty_like(query), torch.zeros_like(keys), torch.zeros_like(values)

@@ -25,7 +25,6 @@ def summed_loss(
     with logits_only_at(model, rows * batch["labels"].shape[1] + places):
         out = model(
             input_ids=batch["input_ids"],
-            attention_mask=batch.get("attention_mask"),
             position_ids=batch.get("position_ids"),
             use_cache=False,
         )

@@ -57,9 +57,9 @@ def test_summed_loss_has_the_gradients_of_the_full_loss(model: Any, tiny_model: 
 # --- logits only where a label is --------------------------------------------------------------------------------------
 
 
-def full_loss(model: Any, batch: dict[str, torch.Tensor], prompt_weight: float = 1.0) -> torch.Tensor:
-    """The weighted mean over full logits, written out."""
-    logits = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits.float()
+def full_loss(model: Any, batch: dict[str, torch.Tensor], pad: int, prompt_weight: float = 1.0) -> torch.Tensor:
+    """The weighted mean over full logits, written out, with the padding masked."""
+    logits = model(input_ids=batch["input_ids"], attention_mask=batch["input_ids"] != pad).logits.float()
     loss = torch.nn.functional.cross_entropy(
         logits[:, :-1].flatten(0, 1), batch["labels"][:, 1:].flatten(), ignore_index=IGNORED, reduction="none"
     )
@@ -101,7 +101,7 @@ def test_the_loss_and_its_gradient_are_those_of_full_logits(tiny_model: Path, wr
     for full in (False, True):
         model.zero_grad()
         if full:
-            mean = full_loss(model, batch, 0.25)
+            mean = full_loss(model, batch, pad, 0.25)
         else:
             total, count = summed_loss(called, batch, layout.prompt_weight)
             mean = total / count

@@ -162,10 +162,9 @@ def test_each_optimiser_is_the_one_of_its_name() -> None:
 
 def test_precision_follows_the_model(tiny_model: Path) -> None:
     """The Trainer's loss scale is for float16 alone; DeepSpeed must be told what the Trainer is told."""
-    assert precision("float32", deepspeed=True) == {"bf16": False, "fp16": False}
-    assert precision("bfloat16", deepspeed=True) == {"bf16": True, "fp16": False}
-    assert precision("bfloat16", deepspeed=False) == {"bf16": False, "fp16": False}
-    assert precision("float16", deepspeed=False) == {"bf16": False, "fp16": True}
+    assert precision("float32") == {"bf16": False, "fp16": False}
+    assert precision("bfloat16") == {"bf16": True, "fp16": False}
+    assert precision("float16") == {"bf16": False, "fp16": True}
     spec = job(tiny_model).model
     for dtype in ("bfloat16", "float16"):
         half = spec.model_copy(update={"dtype": dtype})

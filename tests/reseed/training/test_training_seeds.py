@@ -105,7 +105,7 @@ def test_a_checkpoint_holds_no_path_of_the_run_that_wrote_it(tiny_model: Path, t
 
 
 def test_the_best_step_is_kept(tiny_model: Path, tmp_path: Path) -> None:
-    steep = SHORT.model_copy(update={"epochs": 4, "learning_rate": 1.0, "evaluate_every": 1})
+    steep = SHORT.model_copy(update={"epochs": 4, "learning_rate": 1.0, "warmup_steps": 12, "evaluate_every": 1})
     summary, watcher = run(tmp_path, job(tiny_model, settings=steep))
     losses = {point.step: point.validation for point in summary.curve if point.validation is not None}
     assert list(losses) == list(range(1, 13))

@@ -164,7 +164,6 @@ def test_prompt_ids_follow_the_tokenizer(tokenizer: Any, begun: Any) -> None:
 def test_collate_pads_on_the_right() -> None:
     batch = collate([Example((5, 6, 7), (IGNORED, 6, 7)), Example((8,), (8,))], pad=9)
     assert batch["input_ids"].tolist() == [[5, 6, 7], [8, 9, 9]]
-    assert batch["attention_mask"].tolist() == [[1, 1, 1], [1, 0, 0]]
     assert batch["labels"].tolist() == [[IGNORED, 6, 7], [8, IGNORED, IGNORED]]
     assert {tensor.dtype for tensor in batch.values()} == {torch.int64}
 
@@ -173,5 +172,7 @@ def test_collate_keeps_eos_among_the_labels(tokenizer: Any) -> None:
     examples = encode(PROBLEM, rows(5), tokenizer, LONG, "completion").examples
     batch = collate(examples, tokenizer.pad_token_id)
     assert ((batch["labels"] == tokenizer.eos_token_id).sum(dim=1) == 1).all()
-    assert (batch["input_ids"][batch["attention_mask"] == 0] == tokenizer.pad_token_id).all()
-    assert (batch["labels"][batch["attention_mask"] == 0] == IGNORED).all()
+    lengths = torch.tensor([len(example.ids) for example in examples])
+    padding = torch.arange(batch["input_ids"].shape[1]) >= lengths[:, None]
+    assert ((batch["input_ids"] == tokenizer.pad_token_id) == padding).all()
+    assert (batch["labels"][padding] == IGNORED).all()
