@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from reseed.evaluation.experiment import Evidence
+from reseed.evaluation.experiment import Evidence, check_comparable
 from reseed.line import Line, plan_line
 from reseed.profile import Profile, load_profile
 from reseed.recipe import Recipe, load_recipe, split_overrides
@@ -64,9 +64,13 @@ def stored_start(plan: Plan, member: Member) -> Artifact | None:
     return plan.line.members[member].inputs.get("start")
 
 
-def check_stages(plan: Plan, partitions: Mapping[str, Artifact]) -> None:
-    """Refuse stages whose rows another stage holds out, before anything is trained."""
-    refuse_leaks(ArtifactStore(plan.profile.store), plan.variants, partitions)
+def check_rows(plan: Plan, partitions: Mapping[str, Artifact]) -> None:
+    """Refuse, before anything is trained, stages whose rows another stage holds out, and variants that are scored on
+    different rows."""
+    store = ArtifactStore(plan.profile.store)
+    refuse_leaks(store, plan.variants, partitions)
+    names = dict.fromkeys([plan.baseline, *scored_variants(plan.recipe)])
+    check_comparable(store, {name: partitions[name] for name in names})
 
 
 def evidence_of(
