@@ -10,9 +10,8 @@ from reseed.line import Line, plan_line
 from reseed.profile import Profile, load_profile
 from reseed.recipe import Recipe, load_recipe, split_overrides
 from reseed.records import Artifact, Member
-from reseed.stages import refuse_leaks, scored_variants
+from reseed.stages import refuse_leaks, scored_variants, variants_of
 from reseed.store import ArtifactStore
-from reseed.training.arguments import check_place, micro_batch
 from tasks.leftovers import end_together
 from tasks.mistakes import quiet_mistakes
 from tasks.predict import Question
@@ -39,11 +38,7 @@ def load_plan(recipe: str, profile: str, overrides: Sequence[str]) -> Plan:
     end_together()
     own, place = split_overrides(overrides)
     loaded, where = load_recipe(recipe, own), load_profile(profile, place)
-    variants = {name: loaded.variant(name) for name in loaded.variants}
-    for variant in variants.values():
-        micro_batch(variant.training.batch_size, where.training.workers, where.training.micro_batch_size)
-        check_place(variant.training, where.student(variant.model), cuda=where.training.gpus > 0)
-    return Plan(loaded, where, variants, plan_line(loaded, where, ArtifactStore(where.store)))
+    return Plan(loaded, where, variants_of(loaded), plan_line(loaded, where, ArtifactStore(where.store)))
 
 
 def questions_of(plan: Plan, partitions: Mapping[str, Artifact], adapters: Mapping[Member, Artifact]) -> list[Question]:
