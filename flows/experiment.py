@@ -7,7 +7,7 @@ from typing import Any
 from prefect import flow
 from prefect.futures import PrefectFuture
 
-from flows.planning import check_stages, evidence_of, load_plan, questions_of, scored, stored_start
+from flows.planning import check_rows, evidence_of, load_plan, questions_of, scored, stored_start
 from reseed.profile import Profile
 from reseed.recipe import Recipe
 from reseed.records import Artifact, Member, Results
@@ -25,7 +25,7 @@ def run_experiment(recipe: str = "quickstart", profile: str = "laptop", override
     """Run the recipe of that name; what the store already has is not run again."""
     plan = load_plan(recipe, profile, overrides or [])
     partitions = {name: prepare(variant, plan.profile) for name, variant in plan.variants.items()}
-    check_stages(plan, partitions)
+    check_rows(plan, partitions)
     with stoppable():
         training: dict[Member, PrefectFuture[Artifact]] = {}
         for member in training_order(plan.recipe):

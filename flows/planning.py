@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from reseed.evaluation.experiment import Evidence
+from reseed.evaluation.experiment import Evidence, check_comparable
 from reseed.line import Line, plan_line
 from reseed.profile import Profile, load_profile
 from reseed.recipe import Recipe, load_recipe, split_overrides
 from reseed.records import Artifact, Member
-from reseed.stages import refuse_leaks, scored_variants
+from reseed.stages import refuse_leaks, scored_variants, variants_of
 from reseed.store import ArtifactStore
-from reseed.training.arguments import check_place, micro_batch
 from tasks.leftovers import end_together
 from tasks.mistakes import quiet_mistakes
 from tasks.predict import Question
@@ -39,11 +38,7 @@ def load_plan(recipe: str, profile: str, overrides: Sequence[str]) -> Plan:
     end_together()
     own, place = split_overrides(overrides)
     loaded, where = load_recipe(recipe, own), load_profile(profile, place)
-    variants = {name: loaded.variant(name) for name in loaded.variants}
-    for variant in variants.values():
-        micro_batch(variant.training.batch_size, where.training.workers, where.training.micro_batch_size)
-        check_place(variant.training, where.student(variant.model), cuda=where.training.gpus > 0)
-    return Plan(loaded, where, variants, plan_line(loaded, where, ArtifactStore(where.store)))
+    return Plan(loaded, where, variants_of(loaded), plan_line(loaded, where, ArtifactStore(where.store)))
 
 
 def questions_of(plan: Plan, partitions: Mapping[str, Artifact], adapters: Mapping[Member, Artifact]) -> list[Question]:
@@ -64,9 +59,13 @@ def stored_start(plan: Plan, member: Member) -> Artifact | None:
     return plan.line.members[member].inputs.get("start")
 
 
-def check_stages(plan: Plan, partitions: Mapping[str, Artifact]) -> None:
-    """Refuse stages whose rows another stage holds out, before anything is trained."""
-    refuse_leaks(ArtifactStore(plan.profile.store), plan.variants, partitions)
+def check_rows(plan: Plan, partitions: Mapping[str, Artifact]) -> None:
+    """Refuse, before anything is trained, stages whose rows another stage holds out, and variants that are scored on
+    different rows."""
+    store = ArtifactStore(plan.profile.store)
+    refuse_leaks(store, plan.variants, partitions)
+    names = dict.fromkeys([plan.baseline, *scored_variants(plan.recipe)])
+    check_comparable(store, {name: partitions[name] for name in names})
 
 
 def evidence_of(

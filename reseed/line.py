@@ -17,6 +17,7 @@ from reseed.stages import scored_variants, start_of, training_order, variants_of
 from reseed.steps import Step
 from reseed.store import ArtifactStore
 from reseed.trained import stored_start
+from reseed.training.arguments import check_place, micro_batch
 from reseed.training.prompts import RENDERING, prompt_format
 
 
@@ -42,14 +43,18 @@ class Line:
 
 
 def plan_line(recipe: Recipe, profile: Profile, store: ArtifactStore) -> Line:
-    """Every step's key, computed from the recipe, the profile's models, and the sources' content."""
+    """Every step's key, computed from the recipe, the profile's models, and the sources' content. Raises ReseedError for
+    settings that the profile's workers cannot run."""
     load_problem(recipe.problem)
+    variants = variants_of(recipe)
+    for variant in variants.values():
+        micro_batch(variant.training.batch_size, profile.training.workers, profile.training.micro_batch_size)
+        check_place(variant.training, profile.student(variant.model), cuda=profile.training.gpus > 0)
     shards: dict[Artifact, Step] = {}
     rows, curated, partitions = {}, {}, {}
     members: dict[Member, Step] = {}
     predictions: dict[Member | None, Step] = {}
-    for name in recipe.variants:
-        variant = recipe.variant(name)
+    for name, variant in variants.items():
         if variant.data.train is not None:
             rows[name] = import_step(variant, resolve_source(variant.data.train, store))
         else:
@@ -59,7 +64,6 @@ def plan_line(recipe: Recipe, profile: Profile, store: ArtifactStore) -> Line:
         curated[name] = curate_step(variant, profile, rows[name].artifact)
         partitions[name] = partition_step(variant, curated[name].artifact)
     scored = scored_variants(recipe)
-    variants = variants_of(recipe)
     stored = {n: stored_start(store, n, v.training, student(v, profile)) for n, v in variants.items()}
     for member in training_order(recipe):
         variant, rows_of = variants[member.variant], partitions[member.variant].artifact
@@ -68,7 +72,7 @@ def plan_line(recipe: Recipe, profile: Profile, store: ArtifactStore) -> Line:
         members[member] = train_step(variant, profile, rows_of, member, start)
         if member.variant in scored:
             predictions[member] = predict_step(variant, profile, rows_of, members[member].artifact)
-    first = recipe.variant(recipe.first)
+    first = variants[recipe.first]
     test = partitions[recipe.first].artifact
     predictions[None] = predict_step(first, profile, test, None)
     results = results_step(recipe, profile, partitions, members, predictions)

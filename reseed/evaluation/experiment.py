@@ -37,13 +37,8 @@ def evaluate(store: ArtifactStore, evidence: Evidence, experiment: str, question
     """Read, embed, score."""
     problem = load_problem(evidence.problem)
     partition = next(iter(evidence.partitions.values()))
+    check_comparable(store, evidence.partitions)
     test, train = part(store, partition, "test"), part(store, partition, "train")
-    for name, other in evidence.partitions.items():
-        if {row["id"] for row in part(store, other, "test")} != {row["id"] for row in test}:
-            raise ReseedError(
-                f"variant '{name}' is scored on other rows than '{next(iter(evidence.partitions))}', so they cannot be "
-                "compared; let variants share data.test and the source of its rows"
-            )
     members = {m: (trained(store, a), answers(store, evidence.predictions[m])) for m, a in evidence.adapters.items()}
     scorer = Scorer(problem, test, load_embedder(evidence.embedder))
     scores = score_experiment(scorer, answers(store, evidence.untrained), members, evidence.constants, train)
@@ -63,6 +58,18 @@ def evaluate(store: ArtifactStore, evidence: Evidence, experiment: str, question
         train_rows=len(train),
         gain=scores.gain,
     )
+
+
+def check_comparable(store: ArtifactStore, partitions: Mapping[str, Artifact]) -> None:
+    """Refuse variants whose test rows are not those of the first one; a flow asks before anything is trained."""
+    (first, known), *others = partitions.items()
+    wanted = {row["id"] for row in part(store, known, "test")}
+    for name, other in others:
+        if other != known and {row["id"] for row in part(store, other, "test")} != wanted:
+            raise ReseedError(
+                f"variant '{name}' is scored on other rows than '{first}', so they cannot be compared; let variants "
+                "share data.test and the source of its rows"
+            )
 
 
 def part(store: ArtifactStore, partition: Artifact, name: str) -> list[Row]:

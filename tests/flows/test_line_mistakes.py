@@ -84,6 +84,14 @@ def test_more_workers_than_the_machine_has(served: LineProject) -> None:
     assert "lower the profile's training section" in message
 
 
+def test_variants_that_cannot_be_compared_are_not_trained(served: LineProject) -> None:
+    name, other = (save_csv(served.folder / f"{n}.csv", good_rows()[n:]) for n in (0, 4))
+    variants = f"{{all: {{}}, fewer: {{data: {{train: {other}}}}}}}"
+    message = refused(served, f"data.train={name}", f"variants={variants}", "profile.store=uneven")
+    assert "variant 'fewer' is scored on other rows than 'all', so they cannot be compared" in message
+    assert not list((served.folder / "uneven").glob("adapter/*"))
+
+
 def test_mistakes_that_only_a_worker_sees_are_not_tried_again(served: LineProject) -> None:
     """Two variants with a mistake each: the first one's is the command's message, the other's is in its log."""
     name = save_csv(served.folder / "good.csv", good_rows())

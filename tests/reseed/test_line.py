@@ -84,7 +84,7 @@ def changed(before: Line, after: Line) -> set[str]:
         ("data.validation.group_by=original_text", FROM_PARTITION),
         ("training.rank=3", FROM_TRAINING),
         ("training.learning_rate=0.5", FROM_TRAINING),
-        ("training.batch_size=3", FROM_TRAINING),
+        ("training.batch_size=6", FROM_TRAINING),
         ("training.evaluate_every=3", FROM_TRAINING),
         ("training.targets=[q_proj]", FROM_TRAINING),
         ("training.max_tokens=64", FROM_TRAINING | {"untrained"}),
@@ -289,6 +289,14 @@ def test_keys_are_the_same_in_every_process(tmp_path: Path) -> None:
         for seed in ("1", "2")
     ]  # fmt: skip
     assert json.loads(told[0]) == json.loads(told[1]) == keys(planned(recipe))
+
+
+def test_what_the_workers_cannot_run_is_told_while_planning(tmp_path: Path) -> None:
+    recipe = save_recipe(tmp_path)
+    with pytest.raises(ReseedError, match=r"training\.batch_size: 7 rows a step cannot be shared by 2 workers"):
+        planned(recipe, "training.batch_size=7")
+    with pytest.raises(ReseedError, match=r"training\.optimizer: 'adamw-8bit' needs a GPU"):
+        planned(recipe, "training.optimizer=adamw-8bit")
 
 
 def test_unknown_problem_is_told_before_anything_is_planned(tmp_path: Path) -> None:
