@@ -146,7 +146,7 @@ def train_step(
     if recipe.training.choose_by == "metric":
         spec["judge"] = {"embedder": identity(profile.roles.embedder), **recipe.prediction.model_dump()}
     inputs = {"partition": partition} | ({"start": start} if start is not None else {})
-    return Step("train", 1, "adapter", name, spec, inputs, member.seed)
+    return Step("train", 2, "adapter", name, spec, inputs, member.seed)
 
 
 def predict_step(recipe: Recipe, profile: Profile, partition: Artifact, adapter: Artifact | None) -> Step:
@@ -184,7 +184,7 @@ def results_step(
     inputs = {f"partition {name}": step.artifact for name, step in partitions.items() if name in scored}
     inputs |= {f"adapter {member}": step.artifact for member, step in members.items() if member.variant in scored}
     inputs |= {f"predictions {member or 'untrained'}": step.artifact for member, step in predictions.items()}
-    return Step("score", 1, "results", recipe.name, spec, inputs)
+    return Step("score", 2, "results", recipe.name, spec, inputs)
 
 
 def rendering(recipe: Recipe) -> dict[str, int]:

@@ -93,13 +93,14 @@ class Interval:
 
 @dataclass(frozen=True)
 class MemberResult:
-    """One member's score on the held-out rows."""
+    """One member's score on the held-out rows. `cut_off`: answers that met the length limit; None in older results."""
 
     seed: int
     score: float
     best_step: int
     artifact: str
     curve: tuple[LossPoint, ...] = ()
+    cut_off: int | None = None
 
 
 @dataclass(frozen=True)
@@ -164,7 +165,13 @@ class Results:
                 {
                     "name": v.name,
                     "members": [
-                        {"seed": m.seed, "score": m.score, "best_step": m.best_step, "artifact": m.artifact}
+                        {
+                            "seed": m.seed,
+                            "score": m.score,
+                            "best_step": m.best_step,
+                            "artifact": m.artifact,
+                            "cut_off": m.cut_off,
+                        }
                         for m in v.members
                     ],
                     "mean": v.mean,

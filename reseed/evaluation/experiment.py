@@ -13,7 +13,17 @@ from reseed.evaluation.scoring import Answers, Scorer, Scores, Trained, score_ex
 from reseed.files import read_jsonl
 from reseed.models.names import ModelSpec
 from reseed.problems import load_problem
-from reseed.records import Artifact, DatasetStats, LossPoint, Member, ReseedError, Results, Row, VariantResult
+from reseed.records import (
+    Artifact,
+    DatasetStats,
+    LossPoint,
+    Member,
+    MemberResult,
+    ReseedError,
+    Results,
+    Row,
+    VariantResult,
+)
 from reseed.store import ArtifactStore
 
 KIND = "results"
@@ -52,7 +62,7 @@ def evaluate(store: ArtifactStore, evidence: Evidence, experiment: str, question
         higher_is_better=problem.higher_is_better,
         rows=len(test),
         untrained=scores.untrained,
-        variants=with_curves(store, scores, evidence.adapters),
+        variants=with_history(store, scores, evidence),
         constants=scores.constants,
         dataset=DatasetStats(**stats),
         train_rows=len(train),
@@ -93,16 +103,16 @@ def trained(store: ArtifactStore, adapter: Artifact) -> Trained:
     return Trained(best_step=int(store.manifest(adapter).metrics["best_step"]), artifact=adapter.path)
 
 
-def with_curves(store: ArtifactStore, scores: Scores, adapters: Mapping[Member, Artifact]) -> tuple[VariantResult, ...]:
-    """The variants' results with every member's loss curve."""
-    curves = {
-        member: tuple(LossPoint(**point) for point in read_jsonl(store.fetch(artifact) / "curve.jsonl"))
-        for member, artifact in adapters.items()
-    }
-    return tuple(
-        replace(v, members=tuple(replace(m, curve=curves[Member(v.name, m.seed)]) for m in v.members))
-        for v in scores.variants
-    )
+def with_history(store: ArtifactStore, scores: Scores, evidence: Evidence) -> tuple[VariantResult, ...]:
+    """The variants' results with every member's loss curve, and how many of its answers were cut off."""
+
+    def told(result: MemberResult, member: Member) -> MemberResult:
+        points = read_jsonl(store.fetch(evidence.adapters[member]) / "curve.jsonl")
+        answered = store.manifest(evidence.predictions[member]).metrics
+        cut_off = int(answered["rows"]) - int(answered["ended_by_themselves"])
+        return replace(result, curve=tuple(LossPoint(**point) for point in points), cut_off=cut_off)
+
+    return tuple(replace(v, members=tuple(told(m, Member(v.name, m.seed)) for m in v.members)) for v in scores.variants)
 
 
 def save_results(results: Results, path: Path) -> None:

@@ -8,7 +8,7 @@ from html import escape
 from reseed.records import DatasetStats, Results
 from reseed.reporting.plots import loss_curves, scores, seed_colours
 from reseed.reporting.tables import Line, beats_constants, lines, outcome, score_columns, verdict
-from reseed.reporting.text import count, direction, one_line, score
+from reseed.reporting.text import count, cut_off, direction, one_line, score
 
 STYLE = """
 :root { color-scheme: light dark; --page: #fcfcfb; --ink: #1d1f23; --soft: #62656c; --rule: #e2e2de; --band: #f4f4f1;
@@ -101,12 +101,13 @@ def _members(results: Results) -> str:
     rows = [
         f'<tr><th class="text" scope="row">{_text(v.name)}</th>'
         f'<td><span class="dot" style="background:{colour[m.seed]}"></span>{m.seed}</td>'
-        f'<td>{score(m.score)}</td><td>{m.best_step}</td><td class="text"><code>{_text(m.artifact)}</code></td></tr>'
+        f"<td>{score(m.score)}</td><td>{m.best_step}</td><td>{cut_off(m)}</td>"
+        f'<td class="text"><code>{_text(m.artifact)}</code></td></tr>'
         for v in results.variants
         for m in v.members
     ]
-    header = ["variant", "seed", "score", "best step", "artifact"]
-    return _table(header, rows, texts=(0, 4)) if rows else '<p class="note">None were trained.</p>'
+    header = ["variant", "seed", "score", "best step", "cut off", "artifact"]
+    return _table(header, rows, texts=(0, 5)) if rows else '<p class="note">None were trained.</p>'
 
 
 def _dataset(stats: DatasetStats) -> list[str]:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from reseed.records import DatasetStats, Results
 from reseed.reporting.tables import lines, score_columns, verdict
-from reseed.reporting.text import count, direction, one_line, score
+from reseed.reporting.text import count, cut_off, direction, one_line, score
 
 
 def markdown_report(results: Results) -> str:
@@ -45,12 +45,12 @@ def _results(results: Results) -> str:
 
 def _members(results: Results) -> str:
     rows = [
-        [_text(v.name), str(m.seed), score(m.score), str(m.best_step), _text(m.artifact)]
+        [_text(v.name), str(m.seed), score(m.score), str(m.best_step), cut_off(m), _text(m.artifact)]
         for v in results.variants
         for m in v.members
     ]
     return (
-        _table(["variant", "seed", "score", "best step", "artifact"], rows, texts=(0, 4))
+        _table(["variant", "seed", "score", "best step", "cut off", "artifact"], rows, texts=(0, 5))
         if rows
         else "None were trained."
     )

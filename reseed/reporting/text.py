@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 
+from reseed.records import MemberResult
+
 
 def one_line(text: str, limit: int | None = None) -> str:
     """The text on one line without control characters, cut to `limit` characters with an ellipsis."""
@@ -29,6 +31,11 @@ def mean_and_std(mean: float, std: float | None) -> str:
 def count(value: int, noun: str, plural: str | None = None) -> str:
     """`1 row`, `1,200 rows`."""
     return f"{value:,} {noun if value == 1 else plural or noun + 's'}"
+
+
+def cut_off(member: MemberResult) -> str:
+    """How many of a member's answers met the length limit before they ended; empty where that was not counted."""
+    return "" if member.cut_off is None else str(member.cut_off)
 
 
 def direction(higher_is_better: bool) -> str:

@@ -110,7 +110,8 @@ def test_json_has_the_promised_keys() -> None:
     assert told["untrained"] == {"score": 1 / 3}
     assert [set(variant) for variant in told["variants"]] == [{"name", "members", "mean", "std", "ensemble"}] * 2
     a, b = told["variants"]
-    assert a["members"][0] == {"seed": 0, "score": 0.1, "best_step": 10, "artifact": "adapter/small-a/abc"}
+    artifact = "adapter/small-a/abc"
+    assert a["members"][0] == {"seed": 0, "score": 0.1, "best_step": 10, "artifact": artifact, "cut_off": None}
     assert (a["name"], a["mean"], a["std"], a["ensemble"]) == ("a", 0.2, math.sqrt(0.02), {"score": 0.4})
     assert b["std"] is None
     assert told["constants"] == [{"text": "Improve it.", "score": 0.25}]
@@ -162,7 +163,8 @@ def evidence(store: ArtifactStore, folder: Path, embedder: str = "nowhere") -> E
         trained = Step("train", 1, "adapter", f"small-{name}", spec)
         adapters[Member(name, 0)] = put(store, folder, trained, {"curve.jsonl": curve}, {"best_step": 4})
         predicted = Step("predict", 1, "predictions", "small", spec)
-        predictions[Member(name, 0)] = put(store, folder, predicted, given[name])
+        told = {"rows": 3, "ended_by_themselves": 2}
+        predictions[Member(name, 0)] = put(store, folder, predicted, given[name], told)
     return Evidence(
         problem="prompt-recovery",
         embedder=ModelSpec(name=embedder, dtype="float32"),
@@ -195,6 +197,7 @@ def test_result_is_made_out_of_its_artifacts(local: ArtifactStore, tmp_path: Pat
     assert found.gain is not None
     assert found.gain.mean == pytest.approx(a.ensemble - found.untrained)
     assert a.members[0].best_step == 4
+    assert a.members[0].cut_off == 1
     assert a.members[0].artifact.startswith("adapter/small-a/")
     assert a.members[0].curve == (LossPoint(0, None, 2.0), LossPoint(4, 1.0, 1.5))
     assert found.constants[0].text == "Improve it."

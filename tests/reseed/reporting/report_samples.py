@@ -27,7 +27,8 @@ def variant(name: str, scores: list[float], ensemble: float) -> VariantResult:
     mean = sum(scores) / len(scores)
     std = math.sqrt(sum((s - mean) ** 2 for s in scores) / (len(scores) - 1)) if len(scores) > 1 else None
     members = tuple(
-        MemberResult(i, s, 180, f"model/iteration-10/{i}f3a9c0d21be", curve(i)) for i, s in enumerate(scores)
+        MemberResult(i, s, 180, f"model/iteration-10/{i}f3a9c0d21be", curve(i), cut_off=3 * i)
+        for i, s in enumerate(scores)
     )
     return VariantResult(name, members, mean, std, ensemble)
 

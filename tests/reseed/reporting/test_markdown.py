@@ -30,7 +30,7 @@ def test_report_shows_question_verdict_and_every_table(results: Results) -> None
     assert ["completion", "0.7104", "0.7251", "0.7187", "0.7181 ± 0.0074", "0.7342"] in rows
     assert ["untrained", "", "", "", "", "0.6512"] in rows
     assert ["constant “Rewrite the text”", "", "", "", "", "0.6120"] in rows
-    assert ["whole-text", "1", "0.7093", "180", "model/iteration-10/1f3a9c0d21be"] in rows
+    assert ["whole-text", "1", "0.7093", "180", "3", "model/iteration-10/1f3a9c0d21be"] in rows
     assert ["5,400", "1,310", "0.2426", "412.5"] in rows
     assert rows.index(["duplicate", "204"]) < rows.index(["too long", "31"])
     assert "| **completion** |" in report
