@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import socket
 import statistics
 import subprocess
 import sys
@@ -57,6 +58,8 @@ OURS: dict[str, dict[str, Any]] = {
     "reseed, lengths grouped": {"group_by_length": True},
     "reseed, packed": {"packing": True},
 }
+DEEPSPEED = "reseed under DeepSpeed, as in a flow"  # ZeRO-2, one rank
+OURS[DEEPSPEED] = {}
 SETTINGS = TrainingSettings(rank=8, alpha=16, learning_rate=5e-4, batch_size=8, max_tokens=512, evaluate_every=10**6)
 
 
@@ -104,8 +107,11 @@ def contend(name: str, options: argparse.Namespace, folder: Path) -> dict[str, A
     training, validation = encoded[: options.rows], encoded[options.rows :]
     clock = Clock(validation, tokenizer.pad_token_id, every=2)
     settings = SETTINGS.model_copy(update={"epochs": options.epochs, **OURS.get(name, {})})
-    job = TrainJob(spec, settings, seed=0, world=1, micro_batch_size=8, deepspeed=False)
+    job = TrainJob(spec, settings, seed=0, world=1, micro_batch_size=8, deepspeed=name == DEEPSPEED)
+    if job.deepspeed:
+        one_rank()
     model = load_model(materialise(spec), spec)
+    layers = sum(weight.numel() for path, weight in model.named_parameters() if ".layers." in path)
     if name in OURS:
         trainer = ours(model, job, training, validation, tokenizer.pad_token_id, folder)
     else:
@@ -117,9 +123,24 @@ def contend(name: str, options: argparse.Namespace, folder: Path) -> dict[str, A
     peak = int(next(line for line in status if line.startswith("VmHWM")).split()[1]) / 2**20
     return {
         "tokens_per_second": useful / clock.seconds,
+        "operations_per_second": 4 * layers * useful / clock.seconds,  # frozen: forward, and the inputs' gradients
         "seconds": clock.seconds,
         "curve": clock.curve,
         "peak_gib": peak,
+    }
+
+
+def one_rank() -> None:
+    """What a launcher would tell DeepSpeed."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    os.environ |= {
+        "RANK": "0",
+        "LOCAL_RANK": "0",
+        "WORLD_SIZE": "1",
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
     }
 
 
@@ -128,8 +149,11 @@ def ours(model: Any, job: TrainJob, training: list[Example], validation: list[Ex
     from reseed.training.arguments import training_arguments
     from reseed.training.checkpoints import origin_of, prepare_work
     from reseed.training.trainer import build_trainer
+    from reseed.training.zero import join_ranks
 
     arguments = training_arguments(job, len(training), folder)
+    if job.deepspeed:
+        join_ranks()
     prepare_work(folder, origin_of(job, materialise(job.model), [], []), None)
     model = add_adapter(model, job.settings, job.seed)
     part = Encoded(training, 0, 0, [str(number) for number in range(len(training))])
@@ -180,19 +204,21 @@ def matrix_rate() -> float:
     return 2 * 2048**3 / statistics.median(times)
 
 
-def summary(found: dict[str, list[dict[str, Any]]]) -> None:
-    """Medians and ratios."""
+def summary(found: dict[str, list[dict[str, Any]]], rate: float) -> None:
+    """Medians and ratios. Of a mixture all experts would count as computing, so `of the rate` is for dense models."""
     goal = max(min(loss for _, loss in run["curve"]) for runs in found.values() for run in runs)
     speed = {name: statistics.median(run["tokens_per_second"] for run in runs) for name, runs in found.items()}
     best = max(speed[name] for name in OURS if name in speed)
-    print(f"{'':40} useful tokens/s   best / it   s to loss {goal:.4f}   peak GiB   last loss")
+    print(f"{'':40} useful tokens/s   best / it   of the rate   s to loss {goal:.4f}   peak GiB   last loss")
     for name, runs in found.items():
         reached = [time_to(run["curve"], goal) for run in runs]
         shown = statistics.median(seconds for seconds in reached if seconds is not None)
         peak, last = (
             statistics.median(v) for v in zip(*((r["peak_gib"], r["curve"][-1][1]) for r in runs), strict=True)
         )
-        print(f"{name:40} {speed[name]:15.0f} {best / speed[name]:9.2f} × {shown:18.0f} {peak:10.1f} {last:11.4f}")
+        share = statistics.median(run["operations_per_second"] for run in runs) / rate
+        speeds = f"{speed[name]:15.0f} {best / speed[name]:9.2f} × {share:13.0%}"
+        print(f"{name:40} {speeds} {shown:18.0f} {peak:10.1f} {last:11.4f}")
 
 
 def main() -> None:
@@ -213,7 +239,8 @@ def main() -> None:
             print(json.dumps(contend(options.contender, options, Path(folder))))
         return
     found: dict[str, list[dict[str, Any]]] = {}
-    print(f"matrix rate: {matrix_rate() / 1e9:.0f} GFLOP/s", flush=True)
+    rate = matrix_rate()
+    print(f"matrix rate: {rate / 1e9:.0f} GFLOP/s", flush=True)
     for _ in range(options.rounds):
         for name in [options.only] if options.only else [*OURS, *TRL]:
             command = [sys.executable, __file__, *sys.argv[1:], "--contender", name]
@@ -222,7 +249,7 @@ def main() -> None:
             found.setdefault(name, []).append(run)
             print(f"{name}: {run['tokens_per_second']:.0f} useful tokens/s, {run['peak_gib']:.1f} GiB", flush=True)
     if set(OURS) & set(found):
-        summary(found)
+        summary(found, rate)
     if options.out:
         options.out.write_text(json.dumps(found, indent=1) + "\n")
 

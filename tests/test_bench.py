@@ -29,7 +29,7 @@ def test_gpu_training_runs_on_a_cpu_with_a_tiny_shape(tmp_path: Path, method: st
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("contender", ["reseed, packed", "trl, and packed"])
+@pytest.mark.parametrize("contender", ["reseed, packed", "reseed under DeepSpeed, as in a flow", "trl, and packed"])
 def test_training_runs_on_a_tiny_model(tmp_path: Path, contender: str) -> None:
     if contender.startswith("trl"):
         pytest.importorskip("trl")
