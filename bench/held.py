@@ -187,7 +187,9 @@ class Look:
         if self.calls < STEPS:
             return
         seen: set[int] = set()
-        for name, tensors in columns(self.trainer.model_wrapped.optimizer, self.parameters, self.settings).items():
+        for name, tensors in columns(
+            self.trainer.model_wrapped.optimizer, self.parameters, self.settings.offload
+        ).items():
             size = 0
             for storage in (tensor.untyped_storage() for tensor in tensors):
                 size += storage.nbytes() if storage.data_ptr() not in seen else 0
@@ -229,38 +231,59 @@ class Look:
 
     def memory(self) -> Memory:
         """The columns of the plan."""
-        return Memory(zero_stage=self.settings.zero_stage, world=self.world, **self.largest)
+        return Memory(self.settings.zero_stage, self.world, **{"optimizer": 0, **self.largest})
 
 
-def columns(zero: Any, parameters: list[Any], settings: TrainingSettings) -> dict[str, list[torch.Tensor]]:
-    """The tensors of each column, out of DeepSpeed's own buffers of either stage."""
-    resident: dict[bool, list[torch.Tensor]] = {False: [], True: []}
-    for parameter in parameters:
-        resident[parameter.requires_grad] += resident_parts(parameter)
-    groups = zero.optimizer.param_groups
-    masters = [parameter for group in groups for parameter in group["params"]]
-    masters += getattr(zero, "fp32_partitioned_groups_flat", [])  # ZeRO-3 lends them to the optimiser for a step
-    states = list(tensors_in([*masters, *map(dict, zero.optimizer.state.values())]))
-    names = ("averaged_gradients", "grads_in_partition", "grad_partitions_flat_buffer", "accumulated_grads_in_cpu")
-    gradients = list(tensors_in([getattr(zero, name, None) for name in names]))
-    gradients += tensors_in([[p.grad, getattr(p, "grad_accum", None)] for p in parameters])
-    gradients += tensors_in([bucket.buffer for bucket in zero.ipg_buckets.values()])
-    flat = list(tensors_in([getattr(zero, name, None) for name in ("bit16_groups_flat", "lp_param_buffer")]))
-    return {
-        "weights": resident[False],
-        "adapters": [*resident[True], *flat],
-        "optimizer": states,
-        "gradients": gradients,
+ON_HOST = (
+    "param_buffer_of_bit16_for_cpu_offload_groups",
+    "accumulated_grads_in_cpu",
+    "temp_grad_buffer_for_cpu_offload",
+)
+GRADIENTS = ("averaged_gradients", "grads_in_partition", "temp_grad_buffer_for_gpu_offload")
+
+
+def columns(zero: Any, parameters: list[Any], offload: str) -> dict[str, list[torch.Tensor]]:
+    """The tensors of each column, out of DeepSpeed's own buffers of either stage. Where everything is a CPU's, what is
+    offloaded is known by its place in the engine."""
+    found: dict[str, list[torch.Tensor]] = {
+        name: [] for name in ("host", "weights", "adapters", "optimizer", "gradients")
     }
+    for parameter in parameters:
+        parts, whole = parts_of(parameter)
+        column = "adapters" if parameter.requires_grad else "weights"
+        found["host" if offload == "parameters" else column] += parts
+        found[column] += whole
+    found["adapters"] += attributes(zero, "bit16_groups_flat", "lp_param_buffer")
+    masters = [one for group in zero.optimizer.param_groups for one in tensors_in(group["params"])]
+    masters += attributes(zero, "fp32_partitioned_groups_flat")  # ZeRO-3 lends them to the optimiser for a step
+    found["optimizer"] += tensors_in([masters, *map(dict, zero.optimizer.state.values())])
+    found["gradients"] += attributes(zero, *GRADIENTS)
+    found["gradients"] += tensors_in([[p.grad, getattr(p, "grad_accum", None)] for p in parameters])
+    found["gradients"] += tensors_in([bucket.buffer for bucket in zero.ipg_buckets.values()])
+    flat = attributes(zero, "grad_partitions_flat_buffer")
+    found["gradients" if offload == "none" else "host"] += flat
+    if offload != "none":
+        found["host"] += [
+            *found.pop("optimizer"),
+            *tensors_in([one.grad for one in masters]),
+            *attributes(zero, *ON_HOST),
+        ]
+    return found
 
 
-def resident_parts(parameter: Any) -> list[torch.Tensor]:
-    """What of a parameter stays on the rank: all of it or ZeRO-3's part, and both where that is too small to divide."""
+def attributes(zero: Any, *names: str) -> list[torch.Tensor]:
+    """The tensors in those of the attributes that this stage has."""
+    return [tensor for name in names for tensor in tensors_in(getattr(zero, name, None))]
+
+
+def parts_of(parameter: Any) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+    """A parameter's part that ZeRO-3 gives the rank, and what is whole: under ZeRO-3 what is too small to divide, and
+    the scales of 4-bit weights, of which it does not know."""
     state = getattr(parameter, "quant_state", None)
     scales = [state.absmax, *([state.state2.absmax] if state.nested else [])] if state is not None else []
     if not hasattr(parameter, "ds_id"):
-        return [parameter.data, *scales]
-    return [parameter.ds_tensor, *scales, *([parameter.data] if parameter.ds_persist else [])]
+        return [], [parameter.data, *scales]
+    return [parameter.ds_tensor], [*scales, *([parameter.data] if parameter.ds_persist else [])]
 
 
 def gathered_by(handle: Any) -> list[torch.Tensor]:

@@ -87,76 +87,83 @@ def plan_memory(spec: ModelSpec, settings: Any, rows: int, labels: int, worlds: 
             inputs = {id(p) for p, w in zip(model.parameters(), weights, strict=True) if w.linear and stage == 3}
             tokens, checkpointing = settings.max_tokens, settings.gradient_checkpointing
             traced[key] = activation_bytes(model, rows, tokens, labels, checkpointing, inputs)
-        moments = 2 if "8bit" in settings.optimizer else 8
         if stage < 3:
-            plan = undivided_plan(weights, dtype.itemsize, moments, stage, world)
+            plan = undivided_plan(weights, settings, dtype.itemsize, stage, world)
         else:
-            held = kept_gathered(weights) if not settings.gradient_checkpointing else 0
-            plan = divided_plan(weights, dtype.itemsize, moments, world, persistent(model.config.hidden_size), held)
+            plan = divided_plan(weights, settings, dtype.itemsize, world, model.config.hidden_size)
         plan = replace(plan, activations=traced[key])
-        plans.append(offloaded(plan, weights, settings.offload) if stage > 0 else plan)
+        plans.append(plan if stage == 0 or settings.offload == "none" else offloaded(plan, dtype.itemsize))
     return plans
 
 
-def undivided_plan(weights: Sequence[Weight], itemsize: int, moments: int, stage: int, world: int) -> Memory:
+def moments(settings: Any) -> int:
+    """Bytes that the optimiser remembers of each trained weight."""
+    return 2 if "8bit" in settings.optimizer else 8
+
+
+def undivided_plan(weights: Sequence[Weight], settings: Any, itemsize: int, stage: int, world: int) -> Memory:
     """Stages 0 to 2: every rank has all weights."""
     trained = sum(weight.elements for weight in weights if weight.trained)
     frozen = sum(weight.bytes + weight.scales for weight in weights if not weight.trained)
     if stage == 0:
-        return Memory(0, world, frozen, 4 * trained, 4 * trained, moments * trained, 0)
+        return Memory(0, world, frozen, 4 * trained, 4 * trained, moments(settings) * trained, 0)
     padded = -(-trained // (2 * world)) * 2 * world  # the flat adapter is cut into equal parts of an even length
-    # Gradients are reduced in a bucket, which has its full size however few there are; stage 1 keeps them whole beside
-    # it, stage 2 its own part.
-    beside = padded // (world if stage == 2 else 1)
+    # Gradients are reduced in a bucket, which has its full size however few there are. Beside it stage 1 keeps them
+    # whole, stage 2 the rank's part, which is on the host where the optimiser is.
+    beside = padded if stage == 1 else padded // world if settings.offload == "none" else 0
     return Memory(
         zero_stage=stage,
         world=world,
         weights=frozen,
         adapters=padded * itemsize,
         gradients=(BUCKET + beside) * itemsize,
-        optimizer=padded // world * (4 + moments),  # with a 32-bit copy of the weights, also of 32-bit ones
+        optimizer=padded // world * (4 + moments(settings)),  # with a 32-bit copy of the weights, also of 32-bit ones
         activations=0,
     )
 
 
-def divided_plan(
-    weights: Sequence[Weight], itemsize: int, moments: int, world: int, threshold: int, kept: int
-) -> Memory:
-    """ZeRO-3: every rank has a part of each weight. Weights of up to `threshold` elements it has whole as well.
-
-    `kept` bytes of the gathered weights stay until the backward pass, whatever DeepSpeed releases.
-    """
-    held, layers, trained = {True: 0, False: 0}, dict[str, int](), 0
+def divided_plan(weights: Sequence[Weight], settings: Any, itemsize: int, world: int, width: int) -> Memory:
+    """ZeRO-3: every rank has a part of each weight, and what is too small to divide whole as well."""
+    away = settings.offload == "parameters"
+    parts, whole, layers, trained = {True: 0, False: 0}, {True: 0, False: 0}, dict[str, int](), 0
     for weight in weights:
         part = -(-weight.elements // world)
         trained += part if weight.trained else 0
-        held[weight.trained] += part * weight.itemsize + weight.scales
-        if world == 1:
+        parts[weight.trained] += part * weight.itemsize
+        whole[weight.trained] += weight.scales
+        if world == 1 and not away:
             continue  # a single rank computes with its part, and gathers nothing
-        if weight.elements <= threshold:
-            held[weight.trained] += weight.bytes
+        if weight.elements <= persistent(width):
+            whole[weight.trained] += weight.bytes
         else:
             layers[weight.layer] = layers.get(weight.layer, 0) + weight.bytes
     # What is needed again within LIVE elements is not released, in the forward pass neither: a model of fewer elements
-    # is whole on every rank at the end of it.
+    # is whole on every rank at the end of it. What autograd keeps is not freed by a release.
+    kept = 0 if settings.gradient_checkpointing else kept_gathered(weights)
     return Memory(
         zero_stage=3,
         world=world,
-        weights=held[False],
-        adapters=held[True],
-        gradients=(BUCKET + trained) * itemsize,
-        optimizer=trained * (4 + moments),
+        weights=whole[False] + (0 if away else parts[False]),
+        adapters=whole[True] + (0 if away else parts[True]),
+        gradients=(BUCKET + (trained if settings.offload == "none" else 0)) * itemsize,
+        optimizer=trained * (4 + moments(settings)),
         activations=0,
         gathered=min(sum(layers.values()), kept + LIVE * itemsize + max(layers.values(), default=0)),
+        host=sum(parts.values()) if away else 0,
     )
+
+
+def offloaded(plan: Memory, itemsize: int) -> Memory:
+    """The plan with the optimiser in the machine's own memory: its states, and the rank's part of the gradients twice,
+    in 32 bit for the step and as it is passed on (stages 1 and 2: of the new weights)."""
+    share = plan.optimizer // 12  # elements; only a 32-bit optimiser is offloaded
+    return replace(plan, optimizer=0, host=plan.host + plan.optimizer + share * (4 + itemsize))
 
 
 def kept_gathered(weights: Sequence[Weight]) -> int:
     """Bytes that autograd holds once they are gathered: of what is no plain linear layer, it saves the whole weight
     itself, which DeepSpeed's release does not free. So it is with fused experts and with 4-bit layers."""
-    return sum(
-        weight.bytes for weight in weights if not (weight.trained or weight.linear) and weight.layer.isdigit()
-    )
+    return sum(weight.bytes for weight in weights if not (weight.trained or weight.linear) and weight.layer.isdigit())
 
 
 def stored_weights(model: Any, spec: ModelSpec) -> list[Weight]:
@@ -164,9 +171,7 @@ def stored_weights(model: Any, spec: ModelSpec) -> list[Weight]:
     import torch
 
     dtype = getattr(torch, spec.dtype)
-    fused = (
-        spec.four_bit is None and not spec.separate_experts
-    )  # the shape's experts are separate, whatever the model's
+    fused = spec.four_bit is None and not spec.separate_experts  # in the model; in its shape they are always separate
     found: list[Weight] = []
     for name, parameter in model.named_parameters():
         elements, scales, group = parameter.numel(), 0, group_of(name)
@@ -175,7 +180,7 @@ def stored_weights(model: Any, spec: ModelSpec) -> list[Weight]:
         if packed:
             scales = scale_bytes(elements, spec.four_bit == "nf4-double")
             elements = -(-elements // (2 * dtype.itemsize))
-        linear = parameter.ndim == 2 and not packed and not (group == "experts" and fused) and group != "embeddings"
+        linear = parameter.ndim == 2 and not packed and not (group == "experts" and fused)
         number = re.search(r"\.layers\.(\d+)\.", name)
         layer = number[1] if number else name
         found.append(Weight(layer, elements, parameter.dtype.itemsize, trained, scales, linear))
@@ -187,18 +192,6 @@ def cast_adapter(model: Any, dtype: Any) -> None:
     for parameter in model.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.to(dtype)
-
-
-def offloaded(plan: Memory, weights: Sequence[Weight], what: str) -> Memory:
-    """The plan with the optimiser's states, and under ZeRO-3 the parameters, in the machine's own memory."""
-    if what == "none":
-        return plan
-    moved = replace(plan, optimizer=0, host=plan.optimizer)
-    if what == "parameters" and plan.zero_stage == 3:
-        scales = sum(weight.scales for weight in weights)
-        host = moved.host + plan.weights - scales + plan.adapters
-        return replace(moved, weights=scales, adapters=0, host=host)
-    return moved
 
 
 def scale_bytes(weights: int, double: bool) -> int:
