@@ -81,28 +81,20 @@ def held_alone(spec: ModelSpec, settings: TrainingSettings, rows: int, labels: i
     )
 
 
-def held_by_ranks(
-    spec: ModelSpec, runs: Sequence[TrainingSettings], rows: int, labels: int, world: int = 2
-) -> list[Memory]:
-    """Three steps of `world` processes for each of the settings, in their order; the counts are those of rank 0."""
-    with socket.socket() as probe, tempfile.TemporaryDirectory() as place:
-        probe.bind(("127.0.0.1", 0))
-        port = int(probe.getsockname()[1])
-        probe.close()
-        torch.multiprocessing.spawn(rank_main, (world, port, spec, runs, rows, labels, place), nprocs=world)
+Run = tuple[ModelSpec, TrainingSettings]
+
+
+def held_by_ranks(runs: Sequence[Run], rows: int, labels: int, world: int = 2) -> list[Memory]:
+    """Three steps of `world` processes for each run, in their order; the counts are those of rank 0."""
+    with tempfile.TemporaryDirectory() as place:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = int(probe.getsockname()[1])
+        torch.multiprocessing.spawn(rank_main, (world, port, runs, rows, labels, place), nprocs=world)
         return [Memory(**one) for one in json.loads((Path(place) / "held.json").read_text())]
 
 
-def rank_main(
-    rank: int,
-    world: int,
-    port: int,
-    spec: ModelSpec,
-    runs: Sequence[TrainingSettings],
-    rows: int,
-    labels: int,
-    place: str,
-) -> None:
+def rank_main(rank: int, world: int, port: int, runs: Sequence[Run], rows: int, labels: int, place: str) -> None:
     """One rank: trains as `reseed.training.loop` does, three steps, and looks into DeepSpeed meanwhile."""
     address = {
         "MASTER_ADDR": "127.0.0.1",
@@ -114,8 +106,8 @@ def rank_main(
     os.environ.update(address, **{name: str(number) for name, number in ranks.items()})
     torch.set_num_threads(1)
     linear, found = torch.nn.functional.linear, []
-    for settings in runs:
-        found.append(held_by_rank(spec, settings, rows, labels, rank, world, Path(place)))
+    for spec, settings in runs:
+        found.append(held_by_rank(spec, settings, rows, labels, world, Path(place)))
         torch.nn.functional.linear = linear  # ZeRO-3 leaves its own behind
     if rank == 0:
         (Path(place) / "held.json").write_text(json.dumps([asdict(one) for one in found]))
@@ -124,7 +116,7 @@ def rank_main(
 
 
 def held_by_rank(
-    spec: ModelSpec, settings: TrainingSettings, rows: int, labels: int, rank: int, world: int, place: Path
+    spec: ModelSpec, settings: TrainingSettings, rows: int, labels: int, world: int, place: Path
 ) -> Memory:
     """Every column's largest size in the last of three steps."""
     from reseed.training.arguments import training_arguments

@@ -3,11 +3,12 @@
 The model is built without storage and one step is traced; what autograd keeps for the backward pass is counted as it is
 kept. Each column is its largest size, and the total their sum, although they are not all at their largest at once.
 
-DeepSpeed's buffers are those found in a running one, version 0.19 (`bench/memory.py --zero`). Weights that ZeRO-3
-gathers are an upper bound for models larger than what it may hold at once (`LIVE`), since what it fetches ahead depends
-on the order of the layers. Not in the plan: the CUDA context, the allocator's fragments, what a kernel takes for itself
-while it runs, the gradients' 32-bit copy of the optimiser's step, when the activations are gone, a gathered weight's
-second copy while it arrives, and that a 4-bit model under ZeRO-3 is loaded whole before it is divided.
+DeepSpeed's buffers are those found in a running one, version 0.19 (`bench/memory.py --zero`). What ZeRO-3 gathers is an
+upper bound for a model larger than what it may hold at once (`LIVE`): what it fetches ahead depends on the order of the
+layers. Not in the plan: the CUDA context, the allocator's fragments, what a kernel takes for itself while it runs, the
+gradients' 32-bit copy of the optimiser's step, when the activations are gone, the buffer of a layer that arrives in a
+smaller model, gradients that offloading sums up on the host, and that a 4-bit model under ZeRO-3 is loaded whole
+before it is divided.
 """
 
 from __future__ import annotations
@@ -125,7 +126,7 @@ def undivided_plan(weights: Sequence[Weight], settings: Any, itemsize: int, stag
 def divided_plan(weights: Sequence[Weight], settings: Any, itemsize: int, world: int, width: int) -> Memory:
     """ZeRO-3: every rank has a part of each weight, and what is too small to divide whole as well."""
     away = settings.offload == "parameters"
-    parts, whole, layers, trained = {True: 0, False: 0}, {True: 0, False: 0}, dict[str, int](), 0
+    parts, whole, divided, trained = {True: 0, False: 0}, {True: 0, False: 0}, list[Weight](), 0
     for weight in weights:
         part = -(-weight.elements // world)
         trained += part if weight.trained else 0
@@ -136,10 +137,7 @@ def divided_plan(weights: Sequence[Weight], settings: Any, itemsize: int, world:
         if weight.elements <= persistent(width):
             whole[weight.trained] += weight.bytes
         else:
-            layers[weight.layer] = layers.get(weight.layer, 0) + weight.bytes
-    # What is needed again within LIVE elements is not released, in the forward pass neither: a model of fewer elements
-    # is whole on every rank at the end of it. What autograd keeps is not freed by a release.
-    kept = 0 if settings.gradient_checkpointing else kept_gathered(weights)
+            divided.append(weight)
     return Memory(
         zero_stage=3,
         world=world,
@@ -148,7 +146,7 @@ def divided_plan(weights: Sequence[Weight], settings: Any, itemsize: int, world:
         gradients=(BUCKET + (trained if settings.offload == "none" else 0)) * itemsize,
         optimizer=trained * (4 + moments(settings)),
         activations=0,
-        gathered=min(sum(layers.values()), kept + LIVE * itemsize + max(layers.values(), default=0)),
+        gathered=gathered_bytes(divided, itemsize, settings.gradient_checkpointing),
         host=sum(parts.values()) if away else 0,
     )
 
@@ -160,10 +158,23 @@ def offloaded(plan: Memory, itemsize: int) -> Memory:
     return replace(plan, optimizer=0, host=plan.host + plan.optimizer + share * (4 + itemsize))
 
 
-def kept_gathered(weights: Sequence[Weight]) -> int:
-    """Bytes that autograd holds once they are gathered: of what is no plain linear layer, it saves the whole weight
-    itself, which DeepSpeed's release does not free. So it is with fused experts and with 4-bit layers."""
-    return sum(weight.bytes for weight in weights if not (weight.trained or weight.linear) and weight.layer.isdigit())
+def gathered_bytes(divided: Sequence[Weight], itemsize: int, checkpointing: bool) -> int:
+    """Divided weights that are whole on a rank at once.
+
+    DeepSpeed does not release what is needed again within LIVE elements: a smaller model is whole on every rank at the
+    end of the forward pass. Of a larger one a layer is there twice while it arrives, in the buffer and out of it.
+    Besides, a release does not free what autograd holds: of all that is no plain linear layer, fused experts and 4-bit
+    weights, it saves the gathered weight itself, and the backward pass gathers it anew.
+    """
+    if sum(weight.elements for weight in divided) <= LIVE:
+        return sum(weight.bytes for weight in divided)
+    layers, kept = dict[str, int](), dict[str, int]()
+    for weight in divided:
+        layers[weight.layer] = layers.get(weight.layer, 0) + weight.bytes
+        if weight.layer.isdigit() and not (weight.trained or weight.linear):
+            kept[weight.layer] = kept.get(weight.layer, 0) + weight.bytes
+    held = max(kept.values(), default=0) if checkpointing else sum(kept.values())
+    return held + LIVE * itemsize + 2 * max(layers.values())
 
 
 def stored_weights(model: Any, spec: ModelSpec) -> list[Weight]:
