@@ -34,7 +34,8 @@ def shape_only_attention() -> str:
 def activation_bytes(
     model: Any, rows: int, tokens: int, labels: int, checkpointing: bool, whole_inputs: Collection[int] = ()
 ) -> int:
-    """What autograd keeps of one forward pass; with gradient checkpointing, of every layer its input and of one all.
+    """What autograd keeps of one forward pass; with gradient checkpointing, the most at once:
+    of every layer its input, and all of one layer or of the head.
 
     `whole_inputs` are the ids of the weights whose layer keeps its input although the weight is not trained.
     """
@@ -44,7 +45,8 @@ def activation_bytes(
     layers = int(model.config.num_hidden_layers)
     head = traced(model, rows, tokens, labels, whole_inputs, layers=0)
     inputs = rows * tokens * int(model.config.hidden_size) * int(model.dtype.itemsize) * layers
-    return head + inputs + (everything - head) // layers
+    one = (everything - head) // layers
+    return inputs + max(head, one)  # the head's are gone by the time the last layer is computed again
 
 
 def traced(
