@@ -1,12 +1,20 @@
 """What training will take, per rank and for each ZeRO stage, from shapes alone: no weight is loaded or fetched.
 
 The model is built without storage and one step is traced; what autograd keeps for the backward pass is counted as it is
-kept. Not in the plan: the CUDA context, the allocator's fragments, what a kernel takes for itself while it runs, and
-that a 4-bit model under ZeRO-3 is loaded whole before it is divided.
+kept. Each column is its largest size, and the total their sum, although they are not all at their largest at once.
+
+DeepSpeed's buffers are those found in a running one, version 0.19 (`bench/memory.py --zero`). What ZeRO-3 gathers is an
+upper bound for a model larger than what it may hold at once (`LIVE`): what it fetches ahead depends on the order of the
+layers. Not in the plan: the CUDA context, the allocator's fragments, what a kernel takes for itself while it runs, the
+gradients' 32-bit copy of the optimiser's step, when the activations are gone, the buffer of a layer that arrives in a
+smaller model, gradients that offloading sums up on the host, and that a 4-bit model under ZeRO-3 is loaded whole
+before it is divided.
 """
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,6 +22,8 @@ from reseed.models.cache import dense_folder
 from reseed.models.names import ModelSpec, is_local, parse_wheel
 from reseed.models.sizes import group_of
 from reseed.records import ReseedError
+from reseed.training.activations import activation_bytes, shape_only_attention
+from reseed.training.zero import BUCKET, LIVE, persistent
 
 BLOCK, SECOND_BLOCK = 64, 256  # weights that share a scale, scales that share a second one
 QUANTISED = ("experts", "attention", "mlp")
@@ -30,7 +40,7 @@ class Memory:
     gradients: int
     optimizer: int
     activations: int
-    gathered: int = 0  # under ZeRO-3: the layer that is computing, whole on every rank
+    gathered: int = 0  # under ZeRO-3: the divided weights that are whole on every rank at once
     host: int = 0  # offloaded: in the machine's own memory, not in the accelerator's
 
     @property
@@ -40,6 +50,23 @@ class Memory:
         return shared + self.activations + self.gathered
 
 
+@dataclass(frozen=True)
+class Weight:
+    """One parameter as it is stored: in 4 bit, several weights are packed into one element of the model's dtype."""
+
+    layer: str  # of what is gathered together; outside of the layers, its own name
+    elements: int
+    itemsize: int
+    trained: bool
+    scales: int  # bytes beside it, of which DeepSpeed does not know
+    linear: bool  # read by `torch.nn.functional.linear`
+
+    @property
+    def bytes(self) -> int:
+        """Of the whole parameter, without its scales."""
+        return self.elements * self.itemsize
+
+
 def plan_memory(spec: ModelSpec, settings: Any, rows: int, labels: int, worlds: dict[int, int]) -> list[Memory]:
     """One plan for each ZeRO stage of `worlds` (stage → ranks), for `rows` rows a rank of `settings.max_tokens` tokens.
 
@@ -47,50 +74,135 @@ def plan_memory(spec: ModelSpec, settings: Any, rows: int, labels: int, worlds: 
     """
     import torch
 
-    model = shape_of(spec, settings)
-    activations = activation_bytes(model, rows, settings.max_tokens, labels, settings.gradient_checkpointing)
-    frozen = scales = trained = 0
-    layers: dict[str, int] = {}
-    for name, parameter in model.named_parameters():
-        if parameter.requires_grad:
-            trained += parameter.numel()
-            continue
-        size = parameter.numel() * getattr(torch, spec.dtype).itemsize
-        if spec.four_bit and group_of(name) in QUANTISED and parameter.ndim == 2:
-            size = parameter.numel() // 2
-            scales += scale_bytes(parameter.numel(), spec.four_bit == "nf4-double")
-        frozen += size
-        layer = name.partition(".layers.")[2].partition(".")[0]  # empty outside of the layers
-        layers[layer] = layers.get(layer, 0) + size
-    moments = 2 if "8bit" in settings.optimizer else 8
+    model, dtype = shape_of(spec, settings), getattr(torch, spec.dtype)
+    traced: dict[tuple[torch.dtype, bool], int] = {}
     plans: list[Memory] = []
     for stage, world in worlds.items():
-        # DeepSpeed trains an adapter of the model's dtype with a 32-bit copy in the optimiser; without it, in 32 bit.
-        trained_bytes = trained * (2 if stage > 0 and spec.dtype != "float32" else 4)
-        master = 4 if stage > 0 else 0
-        plan = Memory(
-            zero_stage=stage,
-            world=world,
-            weights=frozen // (world if stage == 3 else 1) + scales,  # DeepSpeed does not know of the scales
-            adapters=trained_bytes // (world if stage == 3 else 1),
-            gradients=trained_bytes // (world if stage >= 2 else 1),
-            optimizer=trained * (moments + master) // (world if stage >= 1 else 1),
-            activations=activations,
-            gathered=max(size for layer, size in layers.items() if layer) if stage == 3 else 0,
-        )
-        plans.append(offloaded(plan, scales, settings.offload) if stage > 0 else plan)
+        # PEFT makes an adapter in 32 bit and DeepSpeed casts it, but not where ZeRO-3 has divided the model while it was
+        # loaded: then the adapter stays in 32 bit, as without DeepSpeed. A 4-bit model is divided later.
+        key = (dtype if stage in (1, 2) or (stage == 3 and spec.four_bit) else torch.float32, stage == 3)
+        cast_adapter(model, key[0])
+        weights = stored_weights(model, spec)
+        if key not in traced:
+            # ZeRO-3's own linear keeps its input for the backward pass although the weight is frozen.
+            inputs = {id(p) for p, w in zip(model.parameters(), weights, strict=True) if w.linear and stage == 3}
+            tokens, checkpointing = settings.max_tokens, settings.gradient_checkpointing
+            traced[key] = activation_bytes(model, rows, tokens, labels, checkpointing, inputs)
+        if stage < 3:
+            plan = undivided_plan(weights, settings, dtype.itemsize, stage, world)
+        else:
+            plan = divided_plan(weights, settings, dtype.itemsize, world, model.config.hidden_size)
+        plan = replace(plan, activations=traced[key])
+        plans.append(plan if stage == 0 or settings.offload == "none" else offloaded(plan, dtype.itemsize))
     return plans
 
 
-def offloaded(plan: Memory, scales: int, what: str) -> Memory:
-    """The plan with the optimiser's states, and under ZeRO-3 the parameters, in the machine's own memory."""
-    if what == "none":
-        return plan
-    moved = replace(plan, optimizer=0, host=plan.optimizer)
-    if what == "parameters" and plan.zero_stage == 3:
-        host = moved.host + plan.weights - scales + plan.adapters
-        return replace(moved, weights=scales, adapters=0, host=host)
-    return moved
+def moments(settings: Any) -> int:
+    """Bytes that the optimiser remembers of each trained weight."""
+    return 2 if "8bit" in settings.optimizer else 8
+
+
+def undivided_plan(weights: Sequence[Weight], settings: Any, itemsize: int, stage: int, world: int) -> Memory:
+    """Stages 0 to 2: every rank has all weights."""
+    trained = sum(weight.elements for weight in weights if weight.trained)
+    frozen = sum(weight.bytes + weight.scales for weight in weights if not weight.trained)
+    if stage == 0:
+        return Memory(0, world, frozen, 4 * trained, 4 * trained, moments(settings) * trained, 0)
+    padded = -(-trained // (2 * world)) * 2 * world  # the flat adapter is cut into equal parts of an even length
+    # Gradients are reduced in a bucket, which has its full size however few there are. Beside it stage 1 keeps them
+    # whole, stage 2 the rank's part, which is on the host where the optimiser is.
+    beside = padded if stage == 1 else padded // world if settings.offload == "none" else 0
+    return Memory(
+        zero_stage=stage,
+        world=world,
+        weights=frozen,
+        adapters=padded * itemsize,
+        gradients=(BUCKET + beside) * itemsize,
+        optimizer=padded // world * (4 + moments(settings)),  # with a 32-bit copy of the weights, also of 32-bit ones
+        activations=0,
+    )
+
+
+def divided_plan(weights: Sequence[Weight], settings: Any, itemsize: int, world: int, width: int) -> Memory:
+    """ZeRO-3: every rank has a part of each weight, and what is too small to divide whole as well."""
+    away = settings.offload == "parameters"
+    parts, whole, divided, trained = {True: 0, False: 0}, {True: 0, False: 0}, list[Weight](), 0
+    for weight in weights:
+        part = -(-weight.elements // world)
+        trained += part if weight.trained else 0
+        parts[weight.trained] += part * weight.itemsize
+        whole[weight.trained] += weight.scales
+        if world == 1 and not away:
+            continue  # a single rank computes with its part, and gathers nothing
+        if weight.elements <= persistent(width):
+            whole[weight.trained] += weight.bytes
+        else:
+            divided.append(weight)
+    return Memory(
+        zero_stage=3,
+        world=world,
+        weights=whole[False] + (0 if away else parts[False]),
+        adapters=whole[True] + (0 if away else parts[True]),
+        gradients=(BUCKET + (trained if settings.offload == "none" else 0)) * itemsize,
+        optimizer=trained * (4 + moments(settings)),
+        activations=0,
+        gathered=gathered_bytes(divided, itemsize, settings.gradient_checkpointing),
+        host=sum(parts.values()) if away else 0,
+    )
+
+
+def offloaded(plan: Memory, itemsize: int) -> Memory:
+    """The plan with the optimiser in the machine's own memory: its states, and the rank's part of the gradients twice,
+    in 32 bit for the step and as it is passed on (stages 1 and 2: of the new weights)."""
+    share = plan.optimizer // 12  # elements; only a 32-bit optimiser is offloaded
+    return replace(plan, optimizer=0, host=plan.host + plan.optimizer + share * (4 + itemsize))
+
+
+def gathered_bytes(divided: Sequence[Weight], itemsize: int, checkpointing: bool) -> int:
+    """Divided weights that are whole on a rank at once.
+
+    DeepSpeed does not release what is needed again within LIVE elements: a smaller model is whole on every rank at the
+    end of the forward pass. Of a larger one a layer is there twice while it arrives, in the buffer and out of it.
+    Besides, a release does not free what autograd holds: of all that is no plain linear layer, fused experts and 4-bit
+    weights, it saves the gathered weight itself, and the backward pass gathers it anew.
+    """
+    if sum(weight.elements for weight in divided) <= LIVE:
+        return sum(weight.bytes for weight in divided)
+    layers, kept = dict[str, int](), dict[str, int]()
+    for weight in divided:
+        layers[weight.layer] = layers.get(weight.layer, 0) + weight.bytes
+        if weight.layer.isdigit() and not (weight.trained or weight.linear):
+            kept[weight.layer] = kept.get(weight.layer, 0) + weight.bytes
+    held = max(kept.values(), default=0) if checkpointing else sum(kept.values())
+    return held + LIVE * itemsize + 2 * max(layers.values())
+
+
+def stored_weights(model: Any, spec: ModelSpec) -> list[Weight]:
+    """The model's parameters in their order."""
+    import torch
+
+    dtype = getattr(torch, spec.dtype)
+    fused = spec.four_bit is None and not spec.separate_experts  # in the model; in its shape they are always separate
+    found: list[Weight] = []
+    for name, parameter in model.named_parameters():
+        elements, scales, group = parameter.numel(), 0, group_of(name)
+        trained = parameter.requires_grad
+        packed = spec.four_bit is not None and not trained and group in QUANTISED and parameter.ndim == 2
+        if packed:
+            scales = scale_bytes(elements, spec.four_bit == "nf4-double")
+            elements = -(-elements // (2 * dtype.itemsize))
+        linear = parameter.ndim == 2 and not packed and not (group == "experts" and fused)
+        number = re.search(r"\.layers\.(\d+)\.", name)
+        layer = number[1] if number else name
+        found.append(Weight(layer, elements, parameter.dtype.itemsize, trained, scales, linear))
+    return found
+
+
+def cast_adapter(model: Any, dtype: Any) -> None:
+    """Give the trained weights a dtype."""
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.to(dtype)
 
 
 def scale_bytes(weights: int, double: bool) -> int:
@@ -133,63 +245,3 @@ def config_of(spec: ModelSpec) -> Any:
     from reseed.models.upcycle import mixtral_config
 
     return mixtral_config(config, spec.upcycle)
-
-
-def shape_only_attention() -> str:
-    """Register an attention that keeps what a flash kernel keeps; PyTorch's own would keep every probability on meta."""
-    import torch
-    from transformers import AttentionInterface
-
-    class Keep(torch.autograd.Function):
-        @staticmethod
-        def forward(ctx: Any, query: Any, key: Any, value: Any) -> Any:
-            out = torch.empty_like(query)
-            sums = query.new_empty(query.shape[:-1], dtype=torch.float32)
-            ctx.save_for_backward(query, key, value, out, sums)
-            return out
-
-    def attention(module: Any, query: Any, key: Any, value: Any, mask: Any, **options: Any) -> tuple[Any, None]:
-        out = Keep.apply(query, key, value)  # type: ignore[no-untyped-call]
-        return out.transpose(1, 2).contiguous(), None
-
-    AttentionInterface.register("shape-only", attention)
-    return "shape-only"
-
-
-def activation_bytes(model: Any, rows: int, tokens: int, labels: int, checkpointing: bool) -> int:
-    """What autograd keeps of one forward pass; with gradient checkpointing, of every layer its input and of one all."""
-    everything = traced(model, rows, tokens, labels)
-    if not checkpointing:
-        return everything
-    layers = int(model.config.num_hidden_layers)
-    head = traced(model, rows, tokens, labels, layers=0)
-    inputs = rows * tokens * int(model.config.hidden_size) * int(model.dtype.itemsize) * layers
-    return head + inputs + (everything - head) // layers
-
-
-def traced(model: Any, rows: int, tokens: int, labels: int, layers: int | None = None) -> int:
-    """Bytes of the storages, parameters apart, that a forward pass and its loss keep for the backward pass."""
-    import torch
-
-    own = {parameter.untyped_storage()._cdata for parameter in model.parameters()}
-    kept: dict[int, torch.UntypedStorage] = {}
-
-    def keep(tensor: torch.Tensor) -> torch.Tensor:
-        storage = tensor.untyped_storage()
-        if storage._cdata not in own:
-            kept[storage._cdata] = storage  # held, so that no later storage gets its address
-        return tensor
-
-    core = model.get_base_model().model
-    whole = core.layers
-    core.layers = whole[: len(whole) if layers is None else layers]
-    try:
-        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-            ids = torch.zeros(rows, tokens, dtype=torch.long, device="meta")
-            embedded = model.get_input_embeddings()(ids).requires_grad_(True)
-            logits = model(inputs_embeds=embedded, logits_to_keep=labels, use_cache=False).logits
-            targets = torch.zeros(rows * labels, dtype=torch.long, device="meta")
-            torch.nn.functional.cross_entropy(logits.float().flatten(0, 1), targets, reduction="sum")
-    finally:
-        core.layers = whole
-    return sum(storage.nbytes() for storage in kept.values())

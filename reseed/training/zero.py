@@ -7,6 +7,7 @@ from typing import Any
 from reseed.recipe import TrainingSettings
 
 BUCKET = 20_000_000  # elements; DeepSpeed's default of 500 million reserves a gigabyte, an adapter has a few million
+LIVE = 1_000_000_000  # elements; DeepSpeed's own default: ZeRO-3 releases no weight that so many later is needed again
 TO_CPU = {"device": "cpu", "pin_memory": True}
 
 
@@ -50,4 +51,14 @@ def join_ranks() -> None:
 
 def divided_parameters() -> dict[str, Any]:
     """What only ZeRO-3 has. Sized by the model's width: by DeepSpeed's own numbers a tiny model would never be divided."""
-    return {"stage3_prefetch_bucket_size": "auto", "stage3_param_persistence_threshold": "auto"}
+    return {
+        "stage3_prefetch_bucket_size": "auto",
+        "stage3_param_persistence_threshold": "auto",
+        "stage3_max_live_parameters": LIVE,
+        "stage3_max_reuse_distance": LIVE,
+    }
+
+
+def persistent(width: int) -> int:
+    """Elements up to which ZeRO-3 keeps a weight whole on every rank: what transformers makes of `auto`."""
+    return 10 * width

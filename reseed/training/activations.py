@@ -1,0 +1,99 @@
+"""What autograd keeps of one step, traced on a model without storage."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
+
+
+def shape_only_attention() -> str:
+    """Register an attention that keeps what a flash kernel keeps; PyTorch's own would keep every probability on meta."""
+    import torch
+    from transformers import AttentionInterface
+
+    class Keep(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, query: Any, key: Any, value: Any) -> Any:
+            out = torch.empty_like(query)
+            sums = query.new_empty(query.shape[:-1], dtype=torch.float32)
+            ctx.save_for_backward(query, key, value, out, sums)
+            return out
+
+    def attention(module: Any, query: Any, key: Any, value: Any, mask: Any, **options: Any) -> tuple[Any, None]:
+        out = Keep.apply(query, key, value)  # type: ignore[no-untyped-call]
+        return out.transpose(1, 2).contiguous(), None
+
+    AttentionInterface.register("shape-only", attention)
+    return "shape-only"
+
+
+def activation_bytes(
+    model: Any, rows: int, tokens: int, labels: int, checkpointing: bool, whole_inputs: Collection[int] = ()
+) -> int:
+    """What autograd keeps of one forward pass; with gradient checkpointing, the most at once:
+    of every layer its input, and all of one layer or of the head.
+
+    `whole_inputs` are the ids of the weights whose layer keeps its input although the weight is not trained.
+    """
+    everything = traced(model, rows, tokens, labels, whole_inputs)
+    if not checkpointing:
+        return everything
+    layers = int(model.config.num_hidden_layers)
+    head = traced(model, rows, tokens, labels, whole_inputs, layers=0)
+    inputs = rows * tokens * int(model.config.hidden_size) * int(model.dtype.itemsize) * layers
+    one = (everything - head) // layers
+    return inputs + max(head, one)  # the head's are gone by the time the last layer is computed again
+
+
+def traced(
+    model: Any, rows: int, tokens: int, labels: int, whole_inputs: Collection[int] = (), layers: int | None = None
+) -> int:
+    """Bytes of the storages, parameters apart, that a forward pass and its loss keep for the backward pass."""
+    import torch
+
+    own = {parameter.untyped_storage()._cdata for parameter in model.parameters()}
+    kept: dict[int, torch.UntypedStorage] = {}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage._cdata not in own:
+            kept[storage._cdata] = storage  # held, so that no later storage gets its address
+        return tensor
+
+    core = model.get_base_model().model
+    whole = core.layers
+    core.layers = whole[: len(whole) if layers is None else layers]
+    try:
+        with inputs_kept(keep, whole_inputs), torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            ids = torch.zeros(rows, tokens, dtype=torch.long, device="meta")
+            embedded = model.get_input_embeddings()(ids).requires_grad_(True)
+            logits = model(inputs_embeds=embedded, logits_to_keep=labels, use_cache=False).logits
+            targets = torch.zeros(rows * labels, dtype=torch.long, device="meta")
+            torch.nn.functional.cross_entropy(logits.float().flatten(0, 1), targets, reduction="sum")
+    finally:
+        core.layers = whole
+    return sum(storage.nbytes() for storage in kept.values())
+
+
+@contextmanager
+def inputs_kept(keep: Callable[[torch.Tensor], torch.Tensor], weights: Collection[int]) -> Iterator[None]:
+    """Within the block `keep` sees the input of every linear layer whose weight has one of the ids."""
+    import torch
+
+    plain: Any = torch.nn.functional.linear
+
+    def linear(value: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> Any:
+        if id(weight) in weights:
+            keep(value)
+        return plain(value, weight, bias)
+
+    functional: Any = torch.nn.functional
+    functional.linear = linear
+    try:
+        yield
+    finally:
+        functional.linear = plain
