@@ -51,10 +51,16 @@ class Tracker:
         self.run.log({"step": point.step, **{k: v for k, v in values.items() if v is not None}}, step=point.step)
 
     def finish(self, summary: Mapping[str, Any]) -> None:
-        """Write the summary and end the run; a run left open would swallow the next one. wandb's service ends too, or the
-        folder of its socket stays behind."""
+        """Write the summary and end the run; a run left open would swallow the next one."""
+        self.run.summary.update(dict(summary))
+        self._end(exit_code=0)
+
+    def abandon(self) -> None:
+        """End the run of a member that failed; when it goes on, so does the run."""
+        self._end(exit_code=1)
+
+    def _end(self, exit_code: int) -> None:
         import wandb
 
-        self.run.summary.update(dict(summary))
-        self.run.finish()
-        wandb.teardown()
+        self.run.finish(exit_code=exit_code)
+        wandb.teardown()  # its service too, or the folder of its socket stays behind

@@ -90,6 +90,11 @@ class RayWatcher:
         held = ray.train.Checkpoint.from_directory(str(folder)) if self.local_rank == 0 else None
         ray.train.report({"step": step}, checkpoint=held)
 
+    def abandon(self) -> None:
+        """The member failed, or is to be tried again."""
+        if self.tracker is not None:
+            self.tracker.abandon()
+
     def finish(self, summary: TrainSummary) -> None:
         """The member is done."""
         if self.tracker is not None:
@@ -112,16 +117,20 @@ def worker(config: dict[str, Any]) -> None:
     start = store.fetch(assignment.start) if assignment.start is not None else None
     with node_folder(assignment, local_rank) as work, resumed() as checkpoint:
         watcher = RayWatcher(assignment, rank, local_rank)
-        summary = train_loop(
-            assignment.job,
-            load_problem(assignment.problem),
-            read_jsonl(rows / "train.jsonl"),
-            read_jsonl(rows / "validation.jsonl"),
-            work,
-            watcher,
-            checkpoint,
-            start,
-        )
+        try:
+            summary = train_loop(
+                assignment.job,
+                load_problem(assignment.problem),
+                read_jsonl(rows / "train.jsonl"),
+                read_jsonl(rows / "validation.jsonl"),
+                work,
+                watcher,
+                checkpoint,
+                start,
+            )
+        except Exception:
+            watcher.abandon()
+            raise
         if summary is not None:
             commit(store, assignment, work, summary)
             watcher.finish(summary)

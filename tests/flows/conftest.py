@@ -52,7 +52,11 @@ def served(make_project: MakeProject) -> Iterator[LineProject]:
     with pytest.MonkeyPatch.context() as patch:
         for name, value in project.environment.items():
             patch.setenv(name, value)
-        up(project.folder, port, say=lambda _: None)
+        try:
+            up(project.folder, port, say=lambda _: None)
+        except BaseException:
+            down(project.folder, say=lambda _: None)  # a server whose deployments were refused goes on otherwise
+            raise
     yield project
     down(project.folder, say=lambda _: None)
 

@@ -134,6 +134,16 @@ def test_two_members_in_one_process_are_two_runs_with_their_own_steps(nobody: Pa
         assert [item.get("validation/loss") for item in run.history] == [None, None, 0.5 + seed]
 
 
+def test_a_member_that_fails_ends_its_run(nobody: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    tracker = Tracker("fedcba9876543210" * 2, "group", "default seed 0", {"seed": 0}, tmp_path)
+    tracker.point(LossPoint(1, train=1.0))
+    tracker.abandon()
+    ((run,),) = read_back(tmp_path).values()
+    assert run.ended
+    assert [item["_step"] for item in run.history] == [1]
+
+
 def test_a_member_that_goes_on_writes_into_the_run_it_began(
     nobody: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
