@@ -40,3 +40,20 @@ def unwrapped() -> Iterator[None]:
         if isinstance(error.cause, ReseedError):
             raise error.cause from None
         raise
+
+
+def raise_failures(failed: dict[str, Exception], total: int) -> None:
+    """One error for all failed jobs; a mistake of the user's stays what it is."""
+    name, error = next(iter(failed.items()))
+    cause = getattr(error, "cause", None)
+    if isinstance(cause, ReseedError):
+        raise cause
+    raise ReseedError(
+        f"{len(failed)} of {total} jobs failed, the first is {name}: {last_line(error)}; "
+        "the others are done and kept, start the same command again"
+    ) from error
+
+
+def last_line(error: BaseException) -> str:
+    """The last line of an error's text, which in Ray's wrapping is what went wrong; its type where it says nothing."""
+    return (str(error).strip() or type(error).__name__).splitlines()[-1]

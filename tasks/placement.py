@@ -19,6 +19,7 @@ from reseed.profile import Profile
 from reseed.records import Artifact, Generation, Prompt, ReseedError, Row, Sampling
 from reseed.store import ArtifactStore
 from reseed.training.prompts import TEXT, PromptFormat
+from tasks.mistakes import raise_failures
 
 if TYPE_CHECKING:
     from reseed.generation.transformers_engine import TransformersEngine
@@ -286,18 +287,6 @@ class EnginePool:
 
         for actor in self.actors:
             ray.kill(actor)
-
-
-def raise_failures(failed: dict[str, Exception], total: int) -> None:
-    """One error for all failed jobs; a mistake of the user's stays what it is."""
-    name, error = next(iter(failed.items()))
-    cause = getattr(error, "cause", None)
-    if isinstance(cause, ReseedError):
-        raise cause
-    raise ReseedError(
-        f"{len(failed)} of {total} jobs failed, the first is {name}: {str(error).strip().splitlines()[-1]}; "
-        "the others are done and kept, start the same command again"
-    ) from error
 
 
 @contextmanager

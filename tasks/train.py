@@ -22,6 +22,7 @@ from reseed.steps import Step
 from reseed.store import ArtifactStore
 from reseed.training.loop import TrainJob
 from reseed.training.metric import judge_of
+from tasks.mistakes import last_line
 from tasks.placement import alone, awaited, connect, store_url, training_slot
 from tasks.run_once import log
 from tasks.training_worker import Assignment, LossFeed, worker
@@ -177,7 +178,7 @@ def raise_cause(assignment: Assignment, error: Any) -> NoReturn:
     if isinstance(mistake := getattr(error, "controller_failure", None), ReseedError):  # see `no_retry`
         raise mistake from None
     raise ReseedError(
-        f"training of {assignment.run_name} failed: {str(error).strip().splitlines()[-1]}; its last checkpoint is kept, "
+        f"training of {assignment.run_name} failed: {last_line(error)}; its last checkpoint is kept, "
         "start the same command again to go on from it"
     ) from error
 

@@ -7,7 +7,7 @@ import logging
 import pytest
 
 from reseed.records import ReseedError
-from tasks.mistakes import LOGGERS, OneMessage, quiet_mistakes, unwrapped
+from tasks.mistakes import LOGGERS, OneMessage, last_line, quiet_mistakes, unwrapped
 
 
 def filtered(error: Exception) -> logging.LogRecord:
@@ -46,3 +46,8 @@ def test_a_workers_mistake_comes_back_as_itself() -> None:
     assert type(caught.value) is ReseedError
     with pytest.raises(RayTaskError), unwrapped():
         raise wrapped(ValueError("a bug"))
+
+
+def test_an_error_without_a_text_is_told_by_its_type() -> None:
+    assert last_line(TimeoutError()) == "TimeoutError"
+    assert last_line(ValueError("wrapped\n  the reason\n")) == "  the reason"
