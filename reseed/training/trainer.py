@@ -67,7 +67,7 @@ class AdapterTrainer(Trainer):
 
     def _count_tokens(self, batches: Sequence[dict[str, torch.Tensor]], device: Any) -> None:
         """Add a step's tokens on all ranks, without padding, to those of the steps before; checkpoints keep the count."""
-        own = [batch.get("attention_mask", batch["input_ids"] != self.layout.pad).sum() for batch in batches]
+        own = [(batch["input_ids"] != self.layout.pad).sum() for batch in batches]
         self.state.num_input_tokens_seen += int(self.accelerator.gather(torch.stack(own).sum().to(device)).sum())
 
     def _get_train_sampler(self, train_dataset: Any = None) -> SeededOrder:
