@@ -12,9 +12,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
-from transformers.masking_utils import sdpa_mask
 
 NAME = "blockwise"
 BLOCK = 128  # queries at a time; 64 and 256 were slower at 300 to 1 000 tokens
@@ -23,6 +21,9 @@ FUTURE = torch.ones(BLOCK, BLOCK, dtype=torch.bool).triu(1)
 
 def use_blockwise(model: Any) -> None:
     """Let a model in bfloat16 on a CPU attend by blocks, where it would use PyTorch's scaled dot product."""
+    from transformers import AttentionInterface, AttentionMaskInterface
+    from transformers.masking_utils import sdpa_mask
+
     on_cpu = next(model.parameters()).device.type == "cpu"
     if on_cpu and model.dtype == torch.bfloat16 and model.config._attn_implementation == "sdpa":
         AttentionInterface.register(NAME, attention)

@@ -54,6 +54,12 @@ def wait_for(ready: Callable[[], object], seconds: float = PATIENCE) -> None:
         time.sleep(0.2)
 
 
+def status(address: str, environment: dict[str, str]) -> str:
+    """What the cluster says of itself; empty while it does not answer. A raylet that runs need not have joined yet."""
+    command = [str(RAY), "status", f"--address={address}"]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False).stdout
+
+
 @contextmanager
 def two_nodes(base: dict[str, str], place: Path) -> Iterator[dict[str, str]]:
     """The environment of a driver of two Ray nodes, which live as long as the block.
@@ -73,7 +79,7 @@ def two_nodes(base: dict[str, str], place: Path) -> Iterator[dict[str, str]]:
             with (place / f"node-{number}.txt").open("w") as log:
                 command = [str(RAY), "start", *own, *common]
                 started.append(subprocess.Popen(command, env=environment, cwd=place, stdout=log, stderr=log))
-            wait_for(lambda: len(list(marked(base[MARK], "raylet/raylet"))) == len(started), 60)
+            wait_for(lambda: f"/{len(started)}.0 CPU" in status(address, base), 60)
         yield base | {"RAY_ADDRESS": address}
     finally:
         for process in started:
