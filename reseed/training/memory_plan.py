@@ -19,6 +19,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from reseed.models.cache import dense_folder
+from reseed.models.loading import hush
 from reseed.models.names import ModelSpec, is_local, parse_wheel
 from reseed.models.sizes import group_of
 from reseed.records import ReseedError
@@ -218,6 +219,7 @@ def shape_of(spec: ModelSpec, settings: Any) -> Any:
 
     from reseed.training.adapters import add_adapter
 
+    hush()
     config = config_of(spec)
     make: Any = AutoModelForCausalLM.from_config
     if config.model_type == "mixtral":  # fused experts keep as much, but their kernel has no float32 shapes
