@@ -53,13 +53,13 @@ TRL: dict[str, dict[str, Any]] = {
         "bf16": True, "gradient_checkpointing": False, "completion_only_loss": True, "packing": True, "max_length": 1024,
     },
 }  # fmt: skip
+DEEPSPEED = "reseed under DeepSpeed, as in a flow"  # ZeRO-2, one rank
 OURS: dict[str, dict[str, Any]] = {
     "reseed": {},
     "reseed, lengths grouped": {"group_by_length": True},
     "reseed, packed": {"packing": True},
+    DEEPSPEED: {},
 }
-DEEPSPEED = "reseed under DeepSpeed, as in a flow"  # ZeRO-2, one rank
-OURS[DEEPSPEED] = {}
 SETTINGS = TrainingSettings(rank=8, alpha=16, learning_rate=5e-4, batch_size=8, max_tokens=512, evaluate_every=10**6)
 
 

@@ -14,14 +14,8 @@ from reseed.records import ReseedError
 
 DType = Literal["bfloat16", "float16", "float32"]
 FourBit = Literal["nf4", "nf4-double"]  # double: the blocks' scales are quantised too
-CONTENT = {
-    ".json",
-    ".safetensors",
-    ".jinja",
-    ".bin",
-    ".model",
-    ".txt",
-}  # what a model folder computes: vocabularies too
+# The files that say what a model folder computes; the last two are vocabularies.
+CONTENT = {".json", ".safetensors", ".jinja", ".bin", ".model", ".txt"}
 
 
 class Upcycle(BaseModel):

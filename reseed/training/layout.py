@@ -15,12 +15,8 @@ if TYPE_CHECKING:
     import torch
 
 SLACK = 0.05  # of the tokens, which packing spends on padding for the sake of shorter sequences
-MASKED = (
-    "sdpa",
-    "eager",
-    "flex_attention",
-    "blockwise",
-)  # flash attention packs single sequences only, and would look across
+# Attentions that keep packed rows apart; flash attention does so for single sequences only, and would look across.
+MASKED = ("sdpa", "eager", "flex_attention", "blockwise")
 
 
 @dataclass(frozen=True)

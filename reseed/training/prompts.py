@@ -9,9 +9,8 @@ from reseed.recipe import TrainingSettings
 from reseed.records import ReseedError
 
 Turns = list[dict[str, str]]
-RENDERING = (
-    1  # in the keys of all that chat templates are used for; raise it when this code makes another text of the same
-)
+# In the keys of all that chat templates are used for: raise it when this code makes another text of the same prompt.
+RENDERING = 1
 
 
 @dataclass(frozen=True)
@@ -89,9 +88,8 @@ def opening(tokenizer: Any, text: str, system: str | None) -> Turns:
         return [{"role": "user", "content": text}]
     own = {"role": "system", "content": system}
     try:
-        if system.strip() in rendered(
-            tokenizer, [own, {"role": "user", "content": "."}], ask=True
-        ):  # the text may hold it too
+        without_text = [own, {"role": "user", "content": "."}]  # the text may hold the system prompt too
+        if system.strip() in rendered(tokenizer, without_text, ask=True):
             return [own, {"role": "user", "content": text}]
     except TemplateError:
         pass

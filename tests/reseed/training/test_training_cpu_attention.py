@@ -105,11 +105,9 @@ def test_memory_grows_with_the_length_not_with_its_square() -> None:
 @pytest.mark.parametrize("what", ["float32", "cached step", "no causal model"])
 def test_everything_else_is_left_to_pytorch(what: str) -> None:
     query, key, value, _ = drawn(40, dtype=torch.float32 if what == "float32" else torch.bfloat16)
-    module, causal = MODULE, what != "no causal model"
+    module = SimpleNamespace(num_key_value_groups=3, is_causal=what != "no causal model")
     if what == "cached step":
         query = query[:, :, -1:]
-    if not causal:
-        module = SimpleNamespace(num_key_value_groups=3, is_causal=False)
     ours, theirs = (
         function(module, query, key, value, None, scaling=0.2)[0] for function in (attention, sdpa_attention_forward)
     )
