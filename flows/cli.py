@@ -53,6 +53,7 @@ def parser() -> argparse.ArgumentParser:
 
     add("up", up, "start the local Prefect server, work pool and worker").add_argument("--port", type=int, default=4200)
     add("down", down, "stop what `up` started")
+    add("env", env, 'for eval "$(reseed env)": `prefect` then talks to the local server; shows its key')
     for name, command, text in (
         ("plan", plan, "what would run, and what the store already has; starts nothing"),
         ("run", run, "run a recipe in this process, with progress"),
@@ -91,7 +92,8 @@ def up(options: argparse.Namespace) -> int:
     from flows.local_server import up as start
 
     server = start(Path.cwd(), options.port)
-    print(f"dashboard: {server.ui_url}")
+    print(f"dashboard: {server.ui_url} (its login asks once for what .reseed/secret holds)")
+    print('for `prefect …` on this command line: eval "$(reseed env)"')
     return 0
 
 
@@ -100,6 +102,17 @@ def down(options: argparse.Namespace) -> int:
     from flows.local_server import down as stop
 
     stop(Path.cwd())
+    return 0
+
+
+def env(options: argparse.Namespace) -> int:
+    """Print what a shell needs to use the local server."""
+    from flows.local_server import running
+    from flows.local_settings import shell_lines
+
+    if (server := running(Path.cwd())) is None:
+        raise ReseedError(f"no Prefect server of {Path.cwd()} is up with its key: `reseed up` there starts it")
+    print(shell_lines(server, os.environ))
     return 0
 
 
@@ -149,7 +162,8 @@ def plan_memory(recipe: Recipe, profile: Profile) -> int:
 
 def run(options: argparse.Namespace) -> int:
     """Run the experiment here, on the project's own Prefect server if it is up, else on a temporary one."""
-    from flows.local_server import environment, running
+    from flows.local_server import running
+    from flows.local_settings import environment
 
     whole = environment(Path.cwd(), running(Path.cwd()))
     os.environ.clear()  # a user's own PREFECT_* must not lead this run to another server

@@ -8,7 +8,8 @@ import time
 from pathlib import Path
 
 from flows.follow import follow, start_deployment
-from flows.local_server import environment, up
+from flows.local_server import up
+from flows.local_settings import environment
 from reseed.evaluation.experiment import latest_results
 from reseed.profile import load_profile
 from reseed.records import ReseedError
@@ -32,7 +33,7 @@ def main() -> int:
     begun = time.monotonic()
     run = start_deployment("experiment/quickstart", environment(Path.cwd(), server))
     console.print(f"started experiment/quickstart: {server.ui_url}/runs/flow-run/{run}")
-    state = follow(run, server.api_url, lambda line: console.print(line, markup=False, highlight=False))
+    state = follow(run, server, lambda line: console.print(line, markup=False, highlight=False))
     if state != "Completed":
         console.print(f"the quickstart ended as {state}; its log is on {server.ui_url}, `make demo` goes on from there")
         return 1
@@ -41,7 +42,7 @@ def main() -> int:
     console.print(verdict(results), markup=False)
     console.print(
         f"quickstart flow {time.monotonic() - begun:.0f} s, all after installation {time.monotonic() - started:.0f} s\n"
-        f"dashboard: {server.ui_url} (stop it with: .venv/bin/reseed down)"
+        f"dashboard: {server.ui_url} (its login asks for what .reseed/secret holds; stop it with: .venv/bin/reseed down)"
     )
     return 0
 

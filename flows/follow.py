@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
     from prefect.client.schemas.objects import Log
 
+    from flows.local_settings import LocalServer
+
 EVERY = 2.0  # seconds between two looks
 PAGE, LATE = 200, 100  # lines
 DEPLOYMENT_STEPS = re.compile(r"deployment (pull )?step", re.IGNORECASE)  # Prefect's own, the same in every run
@@ -31,12 +33,12 @@ def start_deployment(name: str, environment: Mapping[str, str]) -> UUID:
     return UUID(found.group(1))
 
 
-def follow(run: UUID, api_url: str, say: Callable[[str], None] = print) -> str:
+def follow(run: UUID, server: LocalServer, say: Callable[[str], None] = print) -> str:
     """Print the run's log until it is over; the name of its last state, `Completed` when all went well."""
     from prefect.client.orchestration import SyncPrefectClient
 
     seen: set[UUID] = set()
-    with SyncPrefectClient(api_url) as client:
+    with SyncPrefectClient(server.api_url, auth_string=server.secret) as client:
         while True:
             state = client.read_flow_run(run).state
             ended = state is not None and state.is_final()

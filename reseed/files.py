@@ -13,6 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from reseed.records import ReseedError
+
 
 def canonical_json(value: object) -> str:
     """JSON with sorted keys and no spaces: equal values give equal text."""
@@ -40,6 +42,18 @@ def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     """One JSON object a line, keys sorted, so that equal rows give equal bytes."""
     with path.open("w", encoding="utf-8") as file:
         file.writelines(json.dumps(row, sort_keys=True, ensure_ascii=False) + "\n" for row in rows)
+
+
+def writable(folder: Path, cure: str) -> Path:
+    """The folder, made if it is missing; where this user cannot write, a `ReseedError` that ends with the cure."""
+    reason = ""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        reason = error.strerror or str(error)
+    if reason or not os.access(folder, os.W_OK | os.X_OK):
+        raise ReseedError(f"cannot write in {folder} ({reason or 'no permission, or mounted read-only'}): {cure}")
+    return folder
 
 
 @contextmanager

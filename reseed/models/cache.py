@@ -14,7 +14,7 @@ from base64 import urlsafe_b64decode
 from collections.abc import Callable
 from pathlib import Path
 
-from reseed.files import digest, file_digest, locked, new_folder, write_atomically
+from reseed.files import digest, file_digest, locked, new_folder, writable, write_atomically
 from reseed.models.names import ModelSpec, Wheel, identity, is_local, parse_wheel
 from reseed.models.saving import save_model
 from reseed.records import ReseedError
@@ -59,6 +59,7 @@ def cached(name: str, build: Callable[[Path], None]) -> Path:
     folder = cache_root() / "models" / name
     if folder.is_dir():
         return folder
+    writable(folder.parent, "set RESEED_CACHE to a folder that you can write to; models are kept there")
     with locked(cache_root() / "locks" / f"{name}.lock"):
         if not folder.is_dir():
             remove_remains(folder)

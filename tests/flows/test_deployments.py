@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 from line_project import LineProject
 
-from flows.local_server import environment, running
+from flows.local_server import running
+from flows.local_settings import environment
 
 pytestmark = pytest.mark.slow
 TINY = {"recipe": "tiny-recipe.yaml", "profile": "tiny.yaml"}
@@ -30,9 +31,8 @@ def ask(project: LineProject, path: str, **body: Any) -> Any:
     """An answer of the server's API."""
     server = running(project.folder)
     assert server is not None
-    request = urllib.request.Request(
-        f"{server.api_url}/{path}", json.dumps(body).encode() if body else None, {"Content-Type": "application/json"}
-    )
+    headers = {"Content-Type": "application/json", **server.authorization}
+    request = urllib.request.Request(f"{server.api_url}/{path}", json.dumps(body).encode() if body else None, headers)
     with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=30) as answer:
         return json.load(answer)
 

@@ -6,9 +6,12 @@ import json
 import os
 import signal
 import socket
+import sqlite3
+import stat
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -18,10 +21,14 @@ from pathlib import Path
 import psutil  # type: ignore[import-untyped]
 import pytest
 
-from flows.local_server import LocalServer, down, environment, running, up
+from flows import local_server
+from flows.local_secret import make_secret, secret_file
+from flows.local_server import down, running, up
+from flows.local_settings import LocalServer, environment, make_temporary, remove_temporary, shell_lines
 from reseed.records import ReseedError
 
 ROOT = Path(__file__).parents[2]
+BIN = Path(sys.executable).parent
 FLOWS = """
 import subprocess, sys, time
 from prefect import flow
@@ -72,7 +79,8 @@ def port() -> int:
 
 def get(server: LocalServer, path: str, body: object = None) -> object:
     data = None if body is None else json.dumps(body).encode()
-    request = urllib.request.Request(server.api_url + path, data, {"Content-Type": "application/json"})
+    headers = {"Content-Type": "application/json", **server.authorization}
+    request = urllib.request.Request(server.api_url + path, data, headers)
     direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     with direct.open(request, timeout=10) as response:
         return json.load(response)
@@ -87,6 +95,17 @@ def eventually(true: Callable[[], object], seconds: float = 30) -> None:
     while not true():
         assert time.monotonic() < end, "waited in vain"
         time.sleep(0.2)
+
+
+def answer(url: str, origin: str | None = None) -> tuple[int, str | None]:
+    """What a page's text/plain post without a key gets, and the origin whose pages may read it."""
+    headers = {"Content-Type": "text/plain"} | ({"Origin": origin} if origin else {})
+    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        with direct.open(urllib.request.Request(url, b"{}", headers), timeout=10) as response:
+            return response.status, response.headers["Access-Control-Allow-Origin"]
+    except urllib.error.HTTPError as error:
+        return error.code, error.headers["Access-Control-Allow-Origin"]
 
 
 def write_state(project: Path, server: LocalServer) -> Path:
@@ -113,7 +132,8 @@ def test_two_ups_a_taken_port_a_killed_worker_and_down(project: Path, home: Path
     begin = time.monotonic()
     assert up(project, port, said.append) == first
     assert time.monotonic() - begin < 1
-    assert "already runs" in said[-1]
+    assert "already runs" in said[-2]
+    assert said[-1].startswith(f"nothing is deployed, since there is no {project}/prefect.yaml")
 
     os.kill(first.worker_pid, signal.SIGKILL)
     eventually(lambda: not alive(first.worker_pid))
@@ -128,6 +148,9 @@ def test_two_ups_a_taken_port_a_killed_worker_and_down(project: Path, home: Path
     for pid in (again.server_pid, again.worker_pid):
         assert os.getsid(pid) == pid, "a Ctrl-C in the caller's terminal does not reach it"
 
+    assert [answer(f"{again.api_url}/flow_runs/filter", origin) for origin in (again.ui_url, "http://evil.test")] == [
+        (401, again.ui_url), (401, None),
+    ]  # fmt: skip
     (project / ".reseed" / "server.json").unlink()  # even so, its processes are found
     begin = time.monotonic()
     assert down(project, said.append) is True
@@ -141,7 +164,9 @@ def test_two_ups_a_taken_port_a_killed_worker_and_down(project: Path, home: Path
 
 
 @pytest.mark.slow
-def test_deployments_run_and_leave_nothing_behind_when_stopped(project: Path, port: int) -> None:
+def test_deployments_run_and_leave_nothing_behind_when_stopped(
+    project: Path, port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def prefect(*arguments: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "prefect", *arguments]
         env = environment(project, running(project))
@@ -159,13 +184,31 @@ def test_deployments_run_and_leave_nothing_behind_when_stopped(project: Path, po
 
     (project / "some_flows.py").write_text(FLOWS)
     (project / "prefect.yaml").write_text(DEPLOYMENTS.replace("some_flows.hello", "some_flows.hullo"))
-    with pytest.raises(ReseedError, match=r"(?s)prefect deploy ended with exit code 1.*hullo.*mend .*prefect\.yaml"):
-        up(project, port)
-    assert running(project)
+    with monkeypatch.context() as earlier:
+        earlier.setattr(local_server, "server_settings", lambda server: {})  # an earlier version's server: open to all
+        with pytest.raises(
+            ReseedError, match=r"(?s)prefect deploy ended with exit code 1.*hullo.*mend .*prefect\.yaml"
+        ):
+            up(project, port)
+    assert running(project) is None, "it is not used as it is"
+    said: list[str] = []
     (project / "prefect.yaml").write_text(DEPLOYMENTS)
-    server = up(project, port)
-    ran = prefect("deployment", "run", "hello/hello", "--watch")
+    server = up(project, port, said.append)
+    assert "asks for no key, so any web page could use it: starting it again with this project's key" in said[0]
+    assert running(project) == server
+    with pytest.raises(urllib.error.HTTPError, match="401"):
+        get(replace(server, home=str(project / "elsewhere" / "prefect")), "/flow_runs/filter", {})
+    words = 'eval "$("$0" env)" && exec "$1" deployment run hello/hello --watch'  # as the README says it
+    ran = subprocess.run(
+        ["sh", "-c", words, BIN / "reseed", BIN / "prefect"],
+        cwd=project, capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
     assert ran.returncode == 0, ran.stdout + ran.stderr
+    secret = server.secret.removeprefix("reseed:")
+    assert not [p for p in psutil.process_iter(["cmdline"]) if secret in " ".join(p.info["cmdline"] or [])]
+    files = [path for path in (project / ".reseed").rglob("*") if path.is_file()]
+    assert [path.name for path in files if secret.encode() in path.read_bytes()] == ["secret"]
+    assert list((project / ".reseed" / "tmp" / "runner_storage").iterdir()), "the worker's, and no other user's"
 
     assert prefect("deployment", "run", "endless/endless").returncode == 0
     eventually(grandchild)
@@ -174,8 +217,12 @@ def test_deployments_run_and_leave_nothing_behind_when_stopped(project: Path, po
     assert not alive(server.server_pid)
     assert not alive(server.worker_pid)
     assert not (project / ".reseed" / "server.json").exists()
+    assert not (project / ".reseed" / "tmp").exists()
+    with sqlite3.connect(project / ".reseed" / "prefect" / "prefect.db") as database:
+        database.execute("UPDATE flow_run SET end_time = datetime('now', '-91 days') WHERE state_type = 'COMPLETED'")
+    database.close()
     server = up(project, server.port)
-    assert states(server) == ["COMPLETED", "CRASHED"]
+    eventually(lambda: states(server) == ["CRASHED"], 60)  # what is older than 90 days is forgotten
 
     assert prefect("deployment", "run", "endless/endless").returncode == 0
     eventually(grandchild)
@@ -183,7 +230,7 @@ def test_deployments_run_and_leave_nothing_behind_when_stopped(project: Path, po
     eventually(lambda: not alive(server.worker_pid))
     server = up(project, server.port)
     assert grandchild(), "a flow run outlives its worker"
-    assert states(server) == ["COMPLETED", "CRASHED", "RUNNING"]
+    assert states(server) == ["CRASHED", "RUNNING"]
     os.kill(server.worker_pid, signal.SIGKILL)
     down(project)  # nobody but us stops it now
     assert not grandchild()
@@ -224,6 +271,59 @@ def test_environment_keeps_the_users_prefect_out(project: Path, home: Path) -> N
     alone = environment(project, None)
     assert "PREFECT_API_URL" not in alone
     assert alone["PREFECT_SERVER_EPHEMERAL_ENABLED"] == "true"
+    assert alone["PREFECT_SERVER_API_AUTH_STRING"] == alone["PREFECT_API_AUTH_STRING"] == env["PREFECT_API_AUTH_STRING"]
+
+
+def test_the_secret_is_made_once_and_for_its_owner_only(project: Path) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        (secret,) = set(pool.map(lambda _: make_secret(project), range(32)))
+    user, _, password = secret.partition(":")
+    assert (user, len(password)) == ("reseed", 43)
+    assert stat.S_IMODE(secret_file(project).stat().st_mode) == 0o600
+    assert [path.name for path in (project / ".reseed").iterdir()] == ["secret"]
+    secret_file(project).chmod(0o640)
+    with pytest.raises(ReseedError, match=r"\.reseed/secret has mode 0640, wanted 0600: .*delete the file"):
+        make_secret(project)
+
+
+def test_a_shell_gets_the_server_and_nothing_of_the_users(project: Path, home: Path) -> None:
+    server = LocalServer(4321, 1, 2, str(project / ".reseed" / "prefect"))
+    make_secret(project)
+    script = f"{shell_lines(server, os.environ)}\nexec env"
+    ran = subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=True)
+    shown = dict(line.split("=", 1) for line in ran.stdout.splitlines() if line.startswith(("PREFECT_", "NO_PROXY")))
+    assert shown == {
+        "PREFECT_API_URL": server.api_url, "PREFECT_API_AUTH_STRING": server.secret, "PREFECT_HOME": server.home,
+        "NO_PROXY": "internal,127.0.0.1,localhost",
+    }  # fmt: skip
+
+
+def test_no_shell_line_where_no_server_is_up(project: Path) -> None:
+    ran = subprocess.run([BIN / "reseed", "env"], cwd=project, capture_output=True, text=True, check=False)
+    assert (ran.returncode, ran.stdout) == (2, "")
+    assert ran.stderr == f"reseed: no Prefect server of {project} is up with its key: `reseed up` there starts it\n"
+
+
+def test_temporary_files_have_a_private_folder_that_sockets_fit_in(tmp_path: Path) -> None:
+    for name in ("short", "long" * 20):
+        project = tmp_path / name
+        (project / ".reseed").mkdir(parents=True)
+        folder = Path(make_temporary(project)["TMPDIR"])
+        assert make_temporary(project)["TMPDIR"] == str(folder)
+        assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+        with socket.socket(socket.AF_UNIX) as listener:
+            listener.bind(str(folder / "s" * 46))
+        remove_temporary(project)
+        assert not folder.exists()
+        assert list((project / ".reseed").iterdir()) == []
+
+
+def test_a_folder_where_nothing_can_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for folder in (Path("/proc"), tmp_path / "file"):  # root may write everywhere else
+        for attempt in (lambda at: up(at), lambda at: environment(at, None)):
+            with pytest.raises(ReseedError, match=f"cannot write in {folder}/.reseed.*run reseed in a folder that you"):
+                attempt(folder)
 
 
 def test_a_port_that_cannot_be(project: Path) -> None:
@@ -233,8 +333,20 @@ def test_a_port_that_cannot_be(project: Path) -> None:
 
 @pytest.mark.slow
 def test_ephemeral_mode_runs_in_the_private_home(project: Path, home: Path) -> None:
-    program = "from prefect import flow\n@flow\ndef f(): return 3\nassert f() == 3"
-    ran = subprocess.run([sys.executable, "-c", program], env=environment(project, None), timeout=120, check=False)
+    program = (
+        "from prefect import flow\n@flow\ndef f(): return 3\nassert f() == 3\n"
+        "from prefect.server.api.server import SubprocessASGIServer\n"
+        "print(SubprocessASGIServer().api_url, flush=True)\ninput()"
+    )
+    command = [sys.executable, "-c", program]
+    with subprocess.Popen(
+        command, env=environment(project, None), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as ran:
+        assert ran.stdout is not None
+        url = ran.stdout.readline().strip()
+        answers = [answer(f"{url}/flow_runs/filter", origin) for origin in (None, "http://evil.test")]
+        ran.communicate("\n", timeout=60)
     assert ran.returncode == 0
+    assert answers == [(401, None), (401, None)], "it is as closed as the server of `up`"
     assert (project / ".reseed" / "prefect" / "prefect.db").exists()
     assert not list(home.rglob("*prefect*"))

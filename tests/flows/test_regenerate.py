@@ -9,7 +9,8 @@ import sys
 import pytest
 from line_project import LineProject, manifests
 
-from flows.local_server import environment, running
+from flows.local_server import running
+from flows.local_settings import environment
 from reseed.data.sources import DATASET
 
 pytestmark = pytest.mark.slow

@@ -62,6 +62,14 @@ def whole(scratch: Path) -> None:
     (scratch / "model.safetensors").write_bytes(b"whole")
 
 
+def test_a_cache_that_cannot_be_written_names_the_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/proc")  # where root may not write either
+    for cache in ("/proc/cache", ""):
+        monkeypatch.setenv("RESEED_CACHE", cache)
+        with pytest.raises(ReseedError, match=r"cannot write in /proc/.*set RESEED_CACHE to a folder"):
+            dense_folder("wheel:nothing==1.0")
+
+
 def test_cache_root_is_where_the_environment_says(cache: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     assert cache_root() == cache
     assert cached("m", whole) == cache / "models" / "m"

@@ -1,0 +1,65 @@
+"""The processes and ports of a local Prefect server: which are ours, how they stop, who holds a port."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+import psutil
+
+from flows.local_settings import HOME, MARK, LocalServer
+from reseed.records import ReseedError
+
+Say = Callable[[str], None]
+
+
+def marked(project: Path) -> list[psutil.Process]:
+    """All that `reseed up` started here, and what that started."""
+    others = (p for p in psutil.process_iter(["environ"]) if p.pid != os.getpid())
+    return [p for p in others if (p.info["environ"] or {}).get(MARK) == str(project / HOME)]  # None: not this user's
+
+
+def stop(processes: list[psutil.Process]) -> None:
+    """SIGTERM, and after 10 s SIGKILL, to the whole group of a process that leads one."""
+    for process in processes:
+        with suppress(psutil.Error):
+            process.terminate()
+    _, alive = psutil.wait_procs(processes, timeout=10)
+    for process in alive:
+        with suppress(psutil.Error, ProcessLookupError):
+            group = os.getpgid(process.pid)
+            process.kill()  # raises for a recycled pid
+            if group == process.pid:
+                os.killpg(group, signal.SIGKILL)
+    psutil.wait_procs(alive, timeout=10)
+
+
+def free_port(port: int, say: Say) -> int:
+    """The first free one from `port` up."""
+    for candidate in range(max(port, 1), 65536):
+        with socket.socket() as probe, suppress(OSError):
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(("127.0.0.1", candidate))
+            if candidate != port:
+                say(f"port {port} is taken by {_holder(port)}: using {candidate}")
+            return candidate
+    raise ReseedError(f"no free port from {port} up: wanted one of 1 to 65535, for example --port 4200")
+
+
+def _holder(port: int) -> str:
+    with suppress(psutil.Error, OSError, StopIteration):  # some systems tell only root
+        pid = next(c.pid for c in psutil.net_connections("tcp") if c.laddr and c.laddr.port == port and c.pid)
+        return f"{psutil.Process(pid).name()} (pid {pid})"
+    return "another process"
+
+
+def listens(server: LocalServer) -> bool:
+    """Whether the server's own process answers at its port: another's could answer while ours starts, and learn our key."""
+    with suppress(psutil.Error, OSError):
+        found = psutil.Process(server.server_pid).net_connections("tcp")
+        return any(c.status == psutil.CONN_LISTEN and c.laddr.port == server.port for c in found)
+    return False

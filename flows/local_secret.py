@@ -1,0 +1,59 @@
+"""The key of a project's Prefect server: who can read `.reseed/secret` may use the server, and nobody else.
+
+Without one, every web page that is open on this machine, and every other user of it, could have the worker run commands.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import stat
+from base64 import b64encode
+from contextlib import suppress
+from pathlib import Path
+
+from reseed.records import ReseedError
+
+
+def make_secret(project: Path) -> str:
+    """The project's secret, made if there is none; its file is there whole, and readable by its owner only, or not at all.
+
+    Raises `ReseedError` where others can read it.
+    """
+    path = secret_file(project)
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    draft = path.with_name(f".secret-{secrets.token_hex(4)}")
+    if not path.exists():
+        try:
+            with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+                file.write(f"reseed:{secrets.token_urlsafe(32)}\n")  # Prefect wants user:password
+            with suppress(FileExistsError):  # another process was first
+                os.link(draft, path)
+        finally:
+            draft.unlink(missing_ok=True)
+    return read_secret(project)
+
+
+def read_secret(project: Path) -> str:
+    """The project's secret, empty if there is none."""
+    path = secret_file(project)
+    try:
+        with path.open() as file:
+            mode, text = stat.S_IMODE(os.fstat(file.fileno()).st_mode), file.read().strip()
+    except FileNotFoundError:
+        return ""
+    if mode & 0o077 or not text.startswith("reseed:"):
+        seen = f"has mode {mode:04o}, wanted 0600" if mode & 0o077 else "holds no secret"
+        cure = "`reseed down`, delete the file, `reseed up` makes another"
+        raise ReseedError(f"the Prefect server's key {path} {seen}: {cure}")
+    return text
+
+
+def secret_file(project: Path) -> Path:
+    """Where it is kept."""
+    return project / ".reseed/secret"
+
+
+def authorization(secret: str) -> dict[str, str]:
+    """The header that goes with every request to the API."""
+    return {"Authorization": f"Basic {b64encode(secret.encode()).decode()}"} if secret else {}

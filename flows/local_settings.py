@@ -1,0 +1,114 @@
+"""What the processes of a project's Prefect server get to know: the environment of each of them, and of a shell."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from flows.local_secret import authorization, make_secret, read_secret
+from reseed.files import writable
+
+HOME = ".reseed/prefect"
+ELSEWHERE = "run reseed in a folder that you can write to"
+MARK = "RESEED_LOCAL_SERVER"  # in the environment of all that `reseed up` starts; see flows/local_server.py
+_EPHEMERAL = {"PREFECT_SERVER_EPHEMERAL_ENABLED": "true", "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "90"}
+_KEPT_DAYS = 90  # of a finished run with its logs; results are in the store
+_SOCKET, _SOCKET_NAME = 107, 47  # bytes of a Unix socket's path, and what PyTorch, wandb and others add to TMPDIR
+
+
+@dataclass(frozen=True)
+class LocalServer:
+    """A project's Prefect server; a pid is 0 where that process does not run. `home` is its private PREFECT_HOME."""
+
+    port: int
+    server_pid: int
+    worker_pid: int
+    home: str
+
+    @property
+    def api_url(self) -> str:
+        """What PREFECT_API_URL has to be."""
+        return f"{self.ui_url}/api"
+
+    @property
+    def ui_url(self) -> str:
+        """The page to open in a browser."""
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def secret(self) -> str:
+        """What PREFECT_API_AUTH_STRING has to be. Read when it is asked for: no record, state file or log holds it."""
+        return read_secret(Path(self.home).parents[1])
+
+    @property
+    def authorization(self) -> dict[str, str]:
+        """The header that a request needs."""
+        return authorization(self.secret)
+
+
+def environment(project: Path, server: LocalServer | None) -> dict[str, str]:
+    """The whole environment of a process that shall talk to this server; with None, ephemeral mode in the same home.
+
+    It is our own without any `PREFECT_*`, since a key or profile of the user's would win: use it as `env=`, or in this
+    process as `os.environ.clear(); os.environ.update(…)` before Prefect is imported, which reads its settings then.
+    """
+    kept = {k: v for k, v in os.environ.items() if not k.startswith("PREFECT_") and k != MARK}
+    home = writable(project.resolve() / HOME, ELSEWHERE)  # if it is missing, ephemeral mode waits in vain
+    secret = make_secret(project.resolve())
+    ours = {"PREFECT_HOME": str(home), "PREFECT_API_AUTH_STRING": secret, **_past_proxies()}
+    ours |= {"PREFECT_SERVER_ANALYTICS_ENABLED": "false", "DO_NOT_TRACK": "1"}
+    if server:
+        return kept | ours | {"PREFECT_API_URL": server.api_url}
+    return kept | ours | _EPHEMERAL | _guard(secret, "https://nobody.invalid")  # nobody looks at it with a browser
+
+
+def server_settings(server: LocalServer) -> dict[str, str]:
+    """What only the server's own process gets: its key, the one page that may call it, and when it forgets."""
+    vacuum = "PREFECT_SERVER_SERVICES_DB_VACUUM"
+    forget = {f"{vacuum}_ENABLED": "events,flow_runs", f"{vacuum}_RETENTION_PERIOD": str(_KEPT_DAYS * 86400)}
+    return forget | _guard(server.secret, server.ui_url)
+
+
+def shell_lines(server: LocalServer, inherited: Mapping[str, str]) -> str:
+    """What `eval "$(reseed env)"` runs: `prefect` then talks to this server, whatever was set before."""
+    ours = {"PREFECT_API_URL": server.api_url, "PREFECT_API_AUTH_STRING": server.secret, "PREFECT_HOME": server.home}
+    theirs = sorted(name for name in inherited if name.startswith("PREFECT_") and name not in ours)
+    lines = [f"unset {' '.join(theirs)}"] if theirs else []
+    return "\n".join([*lines, *(f"export {k}={shlex.quote(v)}" for k, v in (ours | _past_proxies()).items())])
+
+
+def make_temporary(project: Path) -> dict[str, str]:
+    """A private folder for the worker's temporary files: Prefect's fixed /tmp/runner_storage is whose who came first.
+
+    Ray goes on where it was: all on a machine look for its sessions there.
+    """
+    link = project / ".reseed/tmp"
+    folder = Path(os.readlink(link)) if link.is_symlink() else link
+    if not folder.is_dir() and len(os.fsencode(folder)) + _SOCKET_NAME > _SOCKET:
+        link.unlink(missing_ok=True)
+        folder = Path(tempfile.mkdtemp(prefix="reseed-"))
+        link.symlink_to(folder)
+    folder.mkdir(mode=0o700, exist_ok=True)
+    return {"TMPDIR": str(folder), "RAY_TMPDIR": os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()}
+
+
+def remove_temporary(project: Path) -> None:
+    """Remove it with what killed runs left there. Only while nothing of the project runs."""
+    link = project / ".reseed/tmp"
+    shutil.rmtree(link.resolve(), ignore_errors=True)
+    if link.is_symlink():
+        link.unlink()
+
+
+def _guard(secret: str, origin: str) -> dict[str, str]:
+    return {"PREFECT_SERVER_API_AUTH_STRING": secret, "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": origin}
+
+
+def _past_proxies() -> dict[str, str]:
+    names = (os.environ.get("NO_PROXY") or os.environ.get("no_proxy"), "127.0.0.1", "localhost")
+    return dict.fromkeys(("NO_PROXY", "no_proxy"), ",".join(filter(None, names)))
