@@ -44,7 +44,7 @@ def read_secret(project: Path) -> str:
         return ""
     if mode & 0o077 or not text.startswith("reseed:"):
         seen = f"has mode {mode:04o}, wanted 0600" if mode & 0o077 else "holds no secret"
-        cure = "`reseed down`, delete the file, `reseed up` makes another"
+        cure = "`reseed down`, delete the file, `reseed up` makes another; its file system must know modes"
         raise ReseedError(f"the Prefect server's key {path} {seen}: {cure}")
     return text
 

@@ -68,10 +68,10 @@ def environment(project: Path, server: LocalServer | None) -> dict[str, str]:
 
 
 def server_settings(server: LocalServer) -> dict[str, str]:
-    """What only the server's own process gets: its key, the one page that may call it, and when it forgets."""
+    """What only the server's own process gets: its key, the pages that may call it, and when it forgets."""
     vacuum = "PREFECT_SERVER_SERVICES_DB_VACUUM"
     forget = {f"{vacuum}_ENABLED": "events,flow_runs", f"{vacuum}_RETENTION_PERIOD": str(_KEPT_DAYS * 86400)}
-    return forget | _guard(server.secret, server.ui_url)
+    return forget | _guard(server.secret, f"{server.ui_url},http://localhost:{server.port}")
 
 
 def shell_lines(server: LocalServer, inherited: Mapping[str, str]) -> str:
