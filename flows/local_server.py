@@ -29,6 +29,7 @@ from typing import Any
 
 import psutil
 
+from flows import automations
 from reseed.records import ReseedError
 
 POOL = "local-process"
@@ -69,6 +70,7 @@ def up(project: Path, port: int = 4200, say: Say = print) -> LocalServer:
     """
     with _only_one(project := project.resolve(), say):
         server = _ensure_server(project, port, say)
+        automations.switch_on(project, server.server_pid, partial(_call, server), say)
         _deploy(project, server, say)  # not while the worker starts, which saves a second: "database is locked"
         return server if server.worker_pid else _start_worker(project, server, say)
 
@@ -179,7 +181,7 @@ def _start_server(project: Path, wanted: LocalServer, say: Say) -> LocalServer:
 
 
 def _start_worker(project: Path, server: LocalServer, say: Say) -> LocalServer:
-    """Start the worker, without `--limit`: a deployment's CANCEL_NEW would have to wait for a full one."""
+    """Start the worker, without `--limit`: deployments have limits of their own."""
     _settle(project, server)
     since = datetime.now(UTC)
     process = _spawn(project, server, "worker", "start", "--pool", POOL, "--type", "process", "--name", "reseed")
@@ -218,6 +220,7 @@ def _spawn(project: Path, server: LocalServer, command: str, *options: str) -> S
     a newcomer would wait Prefect's 10 s for the first.
     """
     env = environment(project, server) | {_MARK: server.home, "PREFECT_WORKER_QUERY_SECONDS": "2"}
+    env |= automations.SETTINGS
     line = [sys.executable, "-m", "prefect", "--no-prompt", command, *options]
     cwd = project if command == "deploy" else server.home
     with open(project / ".reseed/logs" / f"{command}.log", "ab") as log, open(os.devnull) as null:
@@ -279,21 +282,28 @@ def _holder(port: int) -> str:
     return "another process"
 
 
-def _call(server: LocalServer, path: str, body: dict[str, Any] | None = None) -> Any:
+def _call(server: LocalServer, path: str, body: dict[str, Any] | None = None, method: str | None = None) -> Any:
     """One request to the API: without importing Prefect, which takes a second, and past any proxy."""
     data = None if body is None else json.dumps(body).encode()
-    request = urllib.request.Request(server.api_url + path, data, {"Content-Type": "application/json"})
+    request = urllib.request.Request(server.api_url + path, data, {"Content-Type": "application/json"}, method=method)
     with _direct.open(request, timeout=10) as response:
-        return json.load(response)
+        return json.loads(response.read() or b"null")
 
 
 def _settle(project: Path, server: LocalServer) -> None:
-    """Record the end of runs of our pool that have no process left (see `down`). Only while no worker lives."""
-    alive = {process.info["environ"].get("PREFECT__FLOW_RUN_ID") for process in _marked(project)}
+    """Record the end of runs of our pool that have no process left (see `down`). Only while no worker lives.
+
+    A run that is to be cancelled has nobody else who would stop its process.
+    """
+    alive = [(process.info["environ"].get("PREFECT__FLOW_RUN_ID"), process) for process in _marked(project)]
     states = {"type": {"any_": ["PENDING", "RUNNING", "CANCELLING"]}}
     query = {"flow_runs": {"state": states}, "work_pools": {"name": {"any_": [POOL]}}}
     with suppress(OSError, ValueError):
-        for run in (run for run in _call(server, "/flow_runs/filter", query) if run["id"] not in alive):
+        for run in _call(server, "/flow_runs/filter", query):
+            own = [process for owner, process in alive if owner == run["id"]]
+            if own and run["state_type"] != "CANCELLING":
+                continue
+            _stop(own)
             end = "CANCELLED" if run["state_type"] == "CANCELLING" else "CRASHED"
             body = {"state": {"type": end, "message": "its worker was stopped or killed"}}
             _call(server, f"/flow_runs/{run['id']}/set_state", body)
