@@ -293,12 +293,11 @@ def _call(server: LocalServer, path: str, body: dict[str, Any] | None = None, me
 def _settle(project: Path, server: LocalServer) -> None:
     """Record the end of runs of our pool that have no process left (see `down`). Only while no worker lives.
 
-    A run that is to be cancelled has nobody else who would stop its process.
+    A run that is to be cancelled has nobody else who would stop its process. A busy server answers 503: asked again.
     """
-    alive = [(process.info["environ"].get("PREFECT__FLOW_RUN_ID"), process) for process in _marked(project)]
-    states = {"type": {"any_": ["PENDING", "RUNNING", "CANCELLING"]}}
-    query = {"flow_runs": {"state": states}, "work_pools": {"name": {"any_": [POOL]}}}
-    with suppress(OSError, ValueError):
+
+    def settled() -> bool:
+        alive = [(process.info["environ"].get("PREFECT__FLOW_RUN_ID"), process) for process in _marked(project)]
         for run in _call(server, "/flow_runs/filter", query):
             own = [process for owner, process in alive if owner == run["id"]]
             if own and run["state_type"] != "CANCELLING":
@@ -307,3 +306,8 @@ def _settle(project: Path, server: LocalServer) -> None:
             end = "CANCELLED" if run["state_type"] == "CANCELLING" else "CRASHED"
             body = {"state": {"type": end, "message": "its worker was stopped or killed"}}
             _call(server, f"/flow_runs/{run['id']}/set_state", body)
+        return True
+
+    states = {"type": {"any_": ["PENDING", "RUNNING", "CANCELLING"]}}
+    query = {"flow_runs": {"state": states}, "work_pools": {"name": {"any_": [POOL]}}}
+    _until(settled, None, 20.0)

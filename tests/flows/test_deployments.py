@@ -85,8 +85,8 @@ def test_every_missed_night_is_made_in_its_order_once_a_stopped_run_is_out_of_th
     """One is due on the 2nd and one on the 4th, when the server slept on the 3rd; before them a run stands still."""
     stopped = start_nightly(served, day="2026-10-01", hours=10 / 3600)
     process = eventually_found(lambda: flow_process(stopped))
-    eventually(process.children)  # the watcher, which is told the limit right after
-    time.sleep(2)
+    eventually(lambda: any("leftovers.py" in " ".join(child.cmdline()) for child in process.children()))
+    time.sleep(2)  # the watcher is told the limit right after its start
     process.suspend()
     late = [start_nightly(served, due=f"2026-10-{day}T02:00:00Z", missed="every") for day in ("02", "04")]
     eventually(lambda: states(served, *late) == ["Completed"] * 2, every=1)

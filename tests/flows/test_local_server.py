@@ -197,6 +197,7 @@ def test_deployments_run_and_leave_nothing_behind_when_stopped(project: Path, po
 
     assert prefect("deployment", "run", "endless/endless").returncode == 0
     eventually(grandchild)
+    assert list((project / ".reseed/prefect/concurrency_leases").glob("*-*.json")), "a lease outlives the server"
     os.kill(server.worker_pid, signal.SIGKILL)
     eventually(lambda: not alive(server.worker_pid))
     hello = get(server, "/deployments/name/hello/hello")
