@@ -7,6 +7,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -51,7 +52,9 @@ def parser() -> argparse.ArgumentParser:
         made.set_defaults(command=command)
         return made
 
-    add("up", up, "start the local Prefect server, work pool and worker").add_argument("--port", type=int, default=4200)
+    made = add("up", up, "start the local Prefect server, work pool and worker")
+    made.add_argument("--port", type=int, default=4200)
+    made.add_argument("--stay", action="store_true", help="keep them alive from here, for systemd; SIGTERM stops them")
     add("down", down, "stop what `up` started")
     add("env", env, 'for eval "$(reseed env)": `prefect` then talks to the local server; shows its key')
     for name, command, text in (
@@ -89,8 +92,12 @@ def parser() -> argparse.ArgumentParser:
 
 def up(options: argparse.Namespace) -> int:
     """Start the local server, pool and worker."""
+    from flows.keeping import stay
     from flows.local_server import up as start
 
+    if options.stay:
+        stay(Path.cwd(), options.port, partial(print, flush=True))
+        return 0
     server = start(Path.cwd(), options.port)
     print(f"dashboard: {server.ui_url} (its login asks once for what .reseed/secret holds)")
     print('for `prefect …` on this command line: eval "$(reseed env)"')

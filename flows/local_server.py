@@ -29,6 +29,7 @@ from typing import Any, Literal, TypeVar
 
 import psutil
 
+from flows import automations
 from flows.local_processes import Say, free_port, listens, marked, stop
 from flows.local_settings import (
     ELSEWHERE,
@@ -59,6 +60,7 @@ def up(project: Path, port: int = 4200, say: Say = print) -> LocalServer:
     """
     with _only_one(project := project.resolve(), say):
         server = _ensure_server(project, port, say)
+        automations.switch_on(project, server.server_pid, partial(_call, server), say)
         _deploy(project, server, say)  # not while the worker starts, which saves a second: "database is locked"
         return server if server.worker_pid else _start_worker(project, server, say)
 
@@ -172,7 +174,7 @@ def _start_server(project: Path, wanted: LocalServer, say: Say) -> LocalServer:
 
 
 def _start_worker(project: Path, server: LocalServer, say: Say) -> LocalServer:
-    """Start the worker, without `--limit`: a deployment's CANCEL_NEW would have to wait for a full one."""
+    """Start the worker, without `--limit`: deployments have limits of their own."""
     _settle(project, server)
     since = datetime.now(UTC)
     process = _spawn(project, server, "worker", "start", "--pool", POOL, "--type", "process", "--name", "reseed")
@@ -213,6 +215,7 @@ def _spawn(project: Path, server: LocalServer, command: str, *options: str) -> S
     a newcomer would wait Prefect's 10 s for the first.
     """
     env = environment(project, server) | {MARK: server.home, "PREFECT_WORKER_QUERY_SECONDS": "2"}
+    env |= automations.SETTINGS
     env |= server_settings(server) if command == "server" else make_temporary(project)
     line = [sys.executable, "-m", "prefect", "--no-prompt", command, *options]
     cwd = project if command == "deploy" else server.home
@@ -245,12 +248,16 @@ def _failure(project: Path, command: str, process: Started, cure: str) -> Reseed
     return ReseedError(f"prefect {command} {how}; the end of {log}:\n{tail}\nThe fix: {cure}.")
 
 
-def _call(server: LocalServer, path: str, body: dict[str, Any] | None = None, key: bool = True) -> Any:
+def _call(
+    server: LocalServer, path: str, body: dict[str, Any] | None = None, method: str | None = None, key: bool = True
+) -> Any:
     """One request to the API: without importing Prefect, which takes a second, and past any proxy."""
     data = None if body is None else json.dumps(body).encode()
     headers = {"Content-Type": "application/json", **(server.authorization if key else {})}
-    with _direct.open(urllib.request.Request(server.api_url + path, data, headers), timeout=10) as response:
-        return json.load(response)
+    with _direct.open(
+        urllib.request.Request(server.api_url + path, data, headers, method=method), timeout=10
+    ) as response:
+        return json.loads(response.read() or b"null")
 
 
 def _key_of(server: LocalServer) -> Literal["ours", "another", "none"]:
@@ -273,12 +280,23 @@ def _key_of(server: LocalServer) -> Literal["ours", "another", "none"]:
 
 
 def _settle(project: Path, server: LocalServer) -> None:
-    """Record the end of runs of our pool that have no process left (see `down`). Only while no worker lives."""
-    alive = {process.info["environ"].get("PREFECT__FLOW_RUN_ID") for process in marked(project)}
-    states = {"type": {"any_": ["PENDING", "RUNNING", "CANCELLING"]}}
-    query = {"flow_runs": {"state": states}, "work_pools": {"name": {"any_": [POOL]}}}
-    with suppress(OSError, ValueError, ReseedError):
-        for run in (run for run in _call(server, "/flow_runs/filter", query) if run["id"] not in alive):
+    """Record the end of runs of our pool that have no process left (see `down`). Only while no worker lives.
+
+    A run that is to be cancelled has nobody else who would stop its process. A busy server answers 503: asked again.
+    """
+
+    def settled() -> bool:
+        alive = [(process.info["environ"].get("PREFECT__FLOW_RUN_ID"), process) for process in marked(project)]
+        for run in _call(server, "/flow_runs/filter", query):
+            own = [process for owner, process in alive if owner == run["id"]]
+            if own and run["state_type"] != "CANCELLING":
+                continue
+            stop(own)
             end = "CANCELLED" if run["state_type"] == "CANCELLING" else "CRASHED"
             body = {"state": {"type": end, "message": "its worker was stopped or killed"}}
             _call(server, f"/flow_runs/{run['id']}/set_state", body)
+        return True
+
+    states = {"type": {"any_": ["PENDING", "RUNNING", "CANCELLING"]}}
+    query = {"flow_runs": {"state": states}, "work_pools": {"name": {"any_": [POOL]}}}
+    _until(settled, None, 20.0)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from datetime import UTC, date, datetime
+from datetime import date
 
 from prefect import flow
 
-from reseed.profile import load_profile
+from flows.nights import Missed, nights_of_this_run
+from reseed.profile import Profile, load_profile
 from reseed.recipe import load_recipe, split_overrides
 from reseed.records import Artifact
 from tasks.generate import generate
@@ -14,18 +15,34 @@ from tasks.leftovers import end_together
 from tasks.mistakes import quiet_mistakes
 from tasks.prepare import curate
 from tasks.publish import publish, published
+from tasks.time_limit import time_limit
 
 
 @flow(name="regenerate", flow_run_name="{recipe}")
 def regenerate(
-    recipe: str = "rewrites", profile: str = "laptop", day: date | None = None, overrides: list[str] | None = None
-) -> Artifact:
-    """The recipe's dataset version of `day` (UTC; today if left out), drawn with a seed of that day."""
+    recipe: str = "rewrites", profile: str = "laptop", day: date | None = None, overrides: list[str] | None = None,
+    missed: Missed = "leave", hours: float | None = None,
+) -> Artifact:  # fmt: skip
+    """The recipe's dataset version of `day`: if left out, of the day for which the run was scheduled.
+
+    With `missed` it also sees to the nights before (flows/nights.py). `hours` limits each night's time: a run that
+    hangs is ended. The first night that fails ends the run; the next run begins with it.
+    """
     quiet_mistakes()
     end_together()
-    wanted = day or datetime.now(UTC).date()
     own, where = split_overrides(overrides or [])
-    dated, place = load_recipe(recipe, (*own, f"generation.seed={wanted:%Y%m%d}")), load_profile(profile, where)
-    if version := published(place, dated.name, wanted):
+    place = load_profile(profile, where)
+    with time_limit(hours, "looking for missed nights in the store"):
+        days = [day] if day else nights_of_this_run(place, load_recipe(recipe, own).name, missed)
+    for night in days:
+        with time_limit(hours, f"the night {night}"):
+            made = make(recipe, own, place, night)
+    return made
+
+
+def make(recipe: str, overrides: tuple[str, ...], place: Profile, day: date) -> Artifact:
+    """One day's version, drawn with a seed of that day; the one that exists, if it does."""
+    dated = load_recipe(recipe, (*overrides, f"generation.seed={day:%Y%m%d}"))
+    if version := published(place, dated.name, day):
         return version
-    return publish(place, dated.name, curate(dated, place, generate(dated, place)), wanted)
+    return publish(place, dated.name, curate(dated, place, generate(dated, place)), day)

@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 import urllib.request
+from collections.abc import Callable
 from typing import Any
 
+import psutil
 import pytest
-from line_project import LineProject
+from line_project import LineProject, eventually
 
 from flows.local_server import running
 from flows.local_settings import environment
@@ -72,10 +75,55 @@ def test_the_nightly_has_a_clock_with_a_time_zone(served: LineProject) -> None:
     assert (schedule["cron"], schedule["timezone"]) == ("0 2 * * *", "UTC")
     assert nightly["parameters"] == {"recipe": "rewrites", "profile": "laptop"}
     waiting = ask(served, "flow_runs/filter", deployments={"id": {"any_": [nightly["id"]]}})
-    assert all(run["state_name"] == "Scheduled" for run in waiting)
+    assert {run["state_name"] for run in waiting} == {"Scheduled"}
+    unwatched = nightly["parameters"] | {"missed": "every", "hours": 12}
+    assert all(run["parameters"] == unwatched for run in waiting), "runs that the clock starts"
+    assert {run["created_by"]["id"] for run in waiting} == {entry["id"] for entry in nightly["schedules"]}
 
 
-def test_the_nightly_runs_for_a_day(served: LineProject) -> None:
-    code, run = run_deployment(served, "regenerate/nightly", TINY | {"day": "2026-11-17"})
-    assert (code, run["state_name"]) == (0, "Completed")
-    assert "2026-11-17" in served.store.refs("dataset", "tiny")
+def test_every_missed_night_is_made_in_its_order_once_a_stopped_run_is_out_of_the_way(served: LineProject) -> None:
+    """One is due on the 2nd and one on the 4th, when the server slept on the 3rd; before them a run stands still."""
+    stopped = start_nightly(served, day="2026-10-01", hours=10 / 3600)
+    process = eventually_found(lambda: flow_process(stopped))
+    eventually(lambda: any("leftovers.py" in " ".join(child.cmdline()) for child in process.children()))
+    time.sleep(2)  # the watcher is told the limit right after its start
+    process.suspend()
+    late = [start_nightly(served, due=f"2026-10-{day}T02:00:00Z", missed="every") for day in ("02", "04")]
+    eventually(lambda: states(served, *late) == ["Completed"] * 2, every=1)
+    assert states(served, stopped) == ["Crashed"]
+    assert not flow_process(stopped)
+    versions = {ref: artifact.path for ref, artifact in served.store.refs("dataset", "nights").items()}
+    assert sorted(versions) == ["2026-10-02", "2026-10-03", "2026-10-04", "latest"]
+    assert versions["latest"] == versions["2026-10-04"]
+    made = [manifest.spec["date"] for manifest in served.store.list("dataset", "nights")]  # oldest first
+    assert made == ["2026-10-02", "2026-10-03", "2026-10-04"]
+
+
+def start_nightly(project: LineProject, due: str | None = None, **parameters: Any) -> str:
+    """A run of the deployment that was due then, of a dataset of its own; its id."""
+    nightly = ask(project, "deployments/name/regenerate/nightly")
+    state = {"type": "SCHEDULED", "state_details": {"scheduled_time": due}}
+    given = TINY | {"overrides": ["name=nights"]} | parameters
+    made = ask(project, f"deployments/{nightly['id']}/create_flow_run", parameters=given, state=state)
+    return str(made["id"])
+
+
+def flow_process(run: str) -> psutil.Process | None:
+    """The process of a flow run."""
+    for process in psutil.process_iter(["environ", "cmdline"]):
+        own = (process.info["environ"] or {}).get("PREFECT__FLOW_RUN_ID") == run
+        if own and "prefect.flow_engine" in (process.info["cmdline"] or []):
+            return process
+    return None
+
+
+def eventually_found(find: Callable[[], psutil.Process | None]) -> psutil.Process:
+    """Wait for a process."""
+    found: list[psutil.Process] = []
+    eventually(lambda: found.extend(filter(None, [find()])) or found)
+    return found[0]
+
+
+def states(project: LineProject, *runs: str) -> list[str]:
+    """The names of the runs' states."""
+    return [ask(project, f"flow_runs/{run}")["state_name"] for run in runs]

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import psutil  # type: ignore[import-untyped]
 import pytest
@@ -43,7 +44,7 @@ def endless():
 """
 DEPLOYMENTS = """
 deployments:
-- {name: hello, entrypoint: some_flows.hello, work_pool: {name: local-process}}
+- {name: hello, entrypoint: some_flows.hello, work_pool: {name: local-process}, concurrency_limit: 1}
 - {name: endless, entrypoint: some_flows.endless, work_pool: {name: local-process}, concurrency_limit: 1}
 """
 
@@ -77,7 +78,7 @@ def port() -> int:
         return int(probe.getsockname()[1])
 
 
-def get(server: LocalServer, path: str, body: object = None) -> object:
+def get(server: LocalServer, path: str, body: object = None) -> Any:
     data = None if body is None else json.dumps(body).encode()
     headers = {"Content-Type": "application/json", **server.authorization}
     request = urllib.request.Request(server.api_url + path, data, headers)
@@ -127,7 +128,7 @@ def test_two_ups_a_taken_port_a_killed_worker_and_down(project: Path, home: Path
     assert any(f"port {port} is taken by " in line and f"using {first.port}" in line for line in said)
     assert any(str(os.getpid()) in line for line in said), "the taken port's holder is this process"
     assert get(first, "/health") is True
-    assert get(first, "/work_pools/local-process")["base_job_template"]["variables"]  # type: ignore[index]
+    assert get(first, "/work_pools/local-process")["base_job_template"]["variables"]
 
     begin = time.monotonic()
     assert up(project, port, said.append) == first
@@ -151,9 +152,19 @@ def test_two_ups_a_taken_port_a_killed_worker_and_down(project: Path, home: Path
     assert [answer(f"{again.api_url}/flow_runs/filter", origin) for origin in (again.ui_url, "http://evil.test")] == [
         (401, again.ui_url), (401, None),
     ]  # fmt: skip
-    (project / ".reseed" / "server.json").unlink()  # even so, its processes are found
-    begin = time.monotonic()
-    assert down(project, said.append) is True
+    program = f"from pathlib import Path; from flows.keeping import stay; stay(Path({str(project)!r}), 0, every=0.5)"
+    with subprocess.Popen([sys.executable, "-c", program], cwd=ROOT) as keeper:
+        os.kill(again.worker_pid, signal.SIGKILL)
+        eventually(lambda: getattr(running(project), "worker_pid", 0) not in {again.worker_pid, 0}, 60)
+        assert get(again, "/health") is True
+        again = running(project)
+        assert again is not None
+        os.kill(keeper.pid, signal.SIGSTOP)  # so that it does not see what comes next, but hears of its end first
+        (project / ".reseed" / "server.json").unlink()  # even so, its processes are found
+        begin = time.monotonic()
+        keeper.terminate()
+        os.kill(keeper.pid, signal.SIGCONT)
+        assert keeper.wait(60) == 0
     assert time.monotonic() - begin < 9, "they stopped when asked to"
     assert not alive(again.server_pid)
     assert not alive(again.worker_pid)
@@ -180,8 +191,15 @@ def test_deployments_run_and_leave_nothing_behind_when_stopped(
 
     def states(server: LocalServer) -> list[str]:
         runs = get(server, "/flow_runs/filter", {"sort": "START_TIME_ASC"})
-        return [run["state_type"] for run in runs]  # type: ignore[attr-defined]
+        return [run["state_type"] for run in runs]
 
+    def slots(server: LocalServer) -> int:
+        hello = get(server, "/deployments/name/hello/hello")
+        return int(hello["global_concurrency_limit"]["active_slots"])
+
+    automations = project / "infra/prefect/automations.yaml"
+    automations.parent.mkdir(parents=True)
+    automations.write_text((ROOT / "infra/prefect/automations.yaml").read_text().replace("within: 300", "within: 10"))
     (project / "some_flows.py").write_text(FLOWS)
     (project / "prefect.yaml").write_text(DEPLOYMENTS.replace("some_flows.hello", "some_flows.hullo"))
     with monkeypatch.context() as earlier:
@@ -224,14 +242,36 @@ def test_deployments_run_and_leave_nothing_behind_when_stopped(
 
     assert prefect("deployment", "run", "endless/endless").returncode == 0
     eventually(grandchild)
+    assert list((project / ".reseed/prefect/concurrency_leases").glob("*-*.json")), "a lease outlives the server"
     os.kill(server.worker_pid, signal.SIGKILL)
     eventually(lambda: not alive(server.worker_pid))
+    hello = get(server, "/deployments/name/hello/hello")
+    pending = get(server, f"/deployments/{hello['id']}/create_flow_run", {})["id"]
+    get(server, f"/flow_runs/{pending}/set_state", {"state": {"type": "PENDING"}})  # as the worker did before it died
+    assert slots(server) == 1
     server = up(project, server.port)
     assert grandchild(), "a flow run outlives its worker"
-    assert states(server) == ["CRASHED", "RUNNING"]
+    assert get(server, f"/flow_runs/{pending}")["state_type"] == "CRASHED"
+    assert slots(server) == 0
+    assert [state for state in states(server) if state != "CRASHED"] == ["RUNNING"]
+
+    os.kill(server.worker_pid, signal.SIGKILL)
+    eventually(lambda: not alive(server.worker_pid))
+    (running_one,) = get(server, "/flow_runs/filter", {"flow_runs": {"state": {"type": {"any_": ["RUNNING"]}}}})
+    get(server, f"/flow_runs/{running_one['id']}/set_state", {"state": {"type": "CANCELLING"}})
+    server = up(project, server.port)
+    assert not grandchild(), "nobody else would stop it"
+    assert get(server, f"/flow_runs/{running_one['id']}")["state_type"] == "CANCELLED"
+
+    assert prefect("deployment", "run", "endless/endless").returncode == 0
+    eventually(grandchild)
+    flow = psutil.Process(grandchild()[0]).parent()
+    flow.suspend()
+    eventually(lambda: states(server)[-1] == "CRASHED", 60)  # it sent one heartbeat, and no other within ten seconds
     os.kill(server.worker_pid, signal.SIGKILL)
     down(project)  # nobody but us stops it now
     assert not grandchild()
+    assert not alive(flow.pid)
 
 
 @pytest.mark.slow

@@ -17,6 +17,7 @@ from tiny import save_profile
 from reseed.profile import Profile, load_profile
 from reseed.records import Artifact, Prompt, ReseedError, Sampling
 from tasks.placement import Job, alone, awaited, connect, engine_pool, stoppable, training_slot
+from tasks.time_limit import time_limit
 
 pytestmark = pytest.mark.slow
 SHORT, ENDLESS = Sampling(4), Sampling(900, temperature=1.0)
@@ -97,6 +98,28 @@ def test_the_job_of_a_killed_actor_is_done_by_its_successor(profile: Profile) ->
     assert killed.is_set()
     of_a, of_b = ([(answer.text, answer.finish) for answer in answers[name]] for name in "ab")
     assert of_a == of_b, "what the successor did again is what an undisturbed actor writes"
+
+
+def test_work_that_hangs_is_given_up_when_its_time_is_over(profile: Profile) -> None:
+    """The main thread waits inside Ray, for an actor that is stopped alive."""
+    before = {process.pid for process in actors()}
+
+    def stop_it() -> None:
+        while not (found := [process for process in actors() if process.pid not in before]):
+            time.sleep(0.05)
+        found[0].suspend()
+
+    def run_all() -> None:
+        with time_limit(4 / 3600, "the night"), engine_pool(profile, profile.roles.generator, 1) as pool:
+            threading.Thread(target=stop_it, daemon=True).start()
+            list(pool.run([job("a", ENDLESS)]))
+
+    with pytest.raises(ReseedError, match=r"^the night is not done after 0.001\d* hours and was stopped"):
+        run_all()
+    end = time.monotonic() + 30
+    while (left := {process.pid for process in actors()} - before) and time.monotonic() < end:
+        time.sleep(0.1)
+    assert not left
 
 
 def test_a_job_that_kills_every_actor_does_not_stop_the_others(profile: Profile) -> None:
