@@ -20,6 +20,7 @@ from reseed.provenance import is_pickle
 from reseed.records import Artifact, ReseedError
 
 OWN_FOLDERS = ("refs", "scratch")  # below the root, so no kind is called that
+NAME = r"[^\W_][^/\\*?\[\]\x00-\x1f\x7f-\x9f\u2028\u2029]*"
 UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 
@@ -38,6 +39,15 @@ def apart(files: tuple[StoredFile, ...]) -> tuple[StoredFile, ...]:
             raise ValueError(f"'{path}' stands twice, or inside another file")
         taken.add(path)
     return files
+
+
+def artifacts(inputs: dict[str, str]) -> dict[str, str]:
+    """The inputs, if each names an artifact by its path."""
+    for role, path in inputs.items():
+        parts = path.split("/")
+        if len(parts) != 3 or any(not re.fullmatch(NAME, part) for part in parts):
+            raise ValueError(f"{role}: wanted kind/name/key, saw '{path}'")
+    return inputs
 
 
 class StoredFile(BaseModel):
@@ -59,7 +69,7 @@ class Manifest(BaseModel):
     verb: str
     version: int
     spec: dict[str, Any]
-    inputs: dict[str, str]  # role → kind/name/key
+    inputs: Annotated[dict[str, str], AfterValidator(artifacts)]  # role → kind/name/key
     seed: int | None
     attempt: str = Field(pattern="^[0-9a-f]{1,64}$")
     files: Annotated[tuple[StoredFile, ...], AfterValidator(apart)]
@@ -165,7 +175,7 @@ def ref_path(kind: str, name: str, ref: str) -> str:
 def check_names(kind: str, *names: str) -> None:
     """Refuse names that would lead out of their place in the store."""
     for given in (kind, *names):
-        if not re.fullmatch(r"[^\W_][^/\\*?\[\]\x00-\x1f\x7f-\x9f\u2028\u2029]*", given):
+        if not re.fullmatch(NAME, given):
             raise ReseedError(
                 f"store: '{given}' cannot be a kind, name, key or ref; wanted a letter or digit, then no / \\ * ? [ ]"
             )

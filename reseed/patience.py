@@ -11,7 +11,7 @@ from typing import Any
 class Patience:
     """Seconds. Silence is the time without a byte in either direction, so a large file may take as long as it needs."""
 
-    connect: float = 5
+    connect: float = 10
     silence: float = 20
     refused: float = 25  # nobody listens: a wrong address, most often
     total: float = 120  # no try begins that silence would end later than this

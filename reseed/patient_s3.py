@@ -54,18 +54,19 @@ class PatientS3(S3FileSystem):  # type: ignore[misc]
         client = await self.get_s3(kwargs.get("Bucket"))
         call = getattr(client, method)
         given = self._get_s3_method_kwargs(call, *akwarglist, **kwargs)
-        begun = time.monotonic()
+        begun, failing = time.monotonic(), None
         for attempt in count(1):
             try:
                 return await call(**given)
             except Exception as error:
                 wait = min(0.1 * 2**attempt, 5)
+                failing = failing or time.monotonic()  # before that it may have waited for its turn among many
                 if not is_passing(error):
                     told = translate_boto_error(error)
                     if told is error:
                         raise
                     raise told from error
-                if self._ends(error, begun, wait):
+                if self._ends(error, failing, wait):
                     self._gave_up = time.monotonic()
                     thing = "/".join(str(given[key]) for key in ("Bucket", "Key", "Prefix") if given.get(key))
                     raise NoAnswer(
@@ -77,14 +78,15 @@ class PatientS3(S3FileSystem):  # type: ignore[misc]
 
     call_s3 = sync_wrapper(_call_s3)  # s3fs's own is bound to the method of its class
 
-    def _ends(self, error: Exception, begun: float, wait: float) -> bool:
-        """True when there is no more patience for a request: after the first try if another was given up just now."""
-        now = time.monotonic()
-        if now - self._gave_up < self.patience.total:
+    def _ends(self, error: Exception, failing: float, wait: float) -> bool:
+        """True when there is no more patience for a request that first failed at `failing`; at once, if another was given
+        up just now."""
+        now, patience = time.monotonic(), self.patience
+        if now - self._gave_up < patience.total:
             return True
         if isinstance(error, UNREACHED):
-            return now + wait - begun > self.patience.refused
-        return now + wait + self.patience.silence - begun > self.patience.total
+            return now - failing + wait + patience.connect > patience.refused
+        return now - failing + wait + 2 * patience.silence > patience.total  # of the first try, and of the next
 
 
 def is_passing(error: Exception) -> bool:

@@ -41,6 +41,8 @@ def files(*paths: str, **changes: Any) -> dict[str, Any]:
         (files("a/b", "a"), "files: 'a/b' stands twice, or inside another file"),
         (files("a", size=-1), "files.0.size: "),
         (files("a", sha256="0" * 63), "files.0.sha256: "),
+        ({"inputs": {"rows": "rows/one"}}, "rows: wanted kind/name/key, saw 'rows/one'"),
+        ({"inputs": {"rows": "rows/../one"}}, "rows: wanted kind/name/key, saw 'rows/../one'"),
         ({"key": "another"}, "it describes adapter/one/another"),
         ({"kind": "results"}, "it describes results/one/abc123"),
         ({"name": "../one"}, "it describes adapter/../one/abc123"),

@@ -380,7 +380,7 @@ def test_writer_killed_at_any_moment(store: ArtifactStore, tmp_path: Path) -> No
 
 SOON = Patience(connect=1, silence=1, refused=2, total=2.5)  # where no answer comes at all
 LATER = Patience(connect=10, silence=3, refused=20, total=100)  # where one does, on a machine that has much to do
-ONCE = Patience(connect=10, silence=20, refused=20, total=21)
+ONCE = Patience(connect=10, silence=20, refused=20, total=41)
 
 
 def through(fault: Fault, store: ArtifactStore, act: Callable[[ArtifactStore], T], patience: Patience = LATER) -> T:
