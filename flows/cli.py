@@ -71,6 +71,10 @@ def parser() -> argparse.ArgumentParser:
     made = add("fetch", fetch, "fetch and convert the profile's models before they are needed")
     made.add_argument("--profile", default="laptop")
     made.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides")
+    made = add("doctor", doctor, "what this machine and profile can do, and what is missing")
+    made.add_argument("--verify", action="store_true", help="hash every artifact in the store and model in the cache")
+    made.add_argument("--profile", default="laptop")
+    made.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides")
     made = add("results", results, "variants × seeds: mean ± std, ensemble, the untrained model")
     made.add_argument("name", help="an experiment's name, as its recipe says")
     made.add_argument("--json", action="store_true", help="one JSON object")
@@ -136,8 +140,9 @@ def plan(options: argparse.Namespace) -> int:
         return plan_memory(recipe, profile)
     store = ArtifactStore(profile.store)
     steps = plan_line(recipe, profile, store).steps()
+    stored = store.find_many(step.artifact for step in steps)
     for step in steps:
-        state = "in the store" if store.find(step.artifact) else "would run"
+        state = "in the store" if step.artifact in stored else "would run"
         seed = f" seed {step.seed}" if step.seed is not None else ""
         print(f"{state:13} {step.verb:10} {step.artifact}{seed}")
     return 0
@@ -200,6 +205,22 @@ def fetch(options: argparse.Namespace) -> int:
         if spec is not None:
             print(f"{name}: {materialise(spec).name}", flush=True)
     return 0
+
+
+def doctor(options: argparse.Namespace) -> int:
+    """Print what is here and what is missing; 1 if something is wrong."""
+    from itertools import chain
+
+    from reseed.doctor import examine, verify
+    from reseed.profile import load_profile
+    from reseed.recipe import split_overrides
+
+    profile = load_profile(options.profile, split_overrides(options.overrides)[1])
+    wrong = 0
+    for finding in chain(examine(profile), verify(profile) if options.verify else ()):
+        print(f"{finding.thing:10} {finding.state}" + (f"\n{'':10} → {finding.fix}" if finding.fix else ""), flush=True)
+        wrong += bool(finding.fix)
+    return 1 if wrong else 0
 
 
 def open_store(options: argparse.Namespace) -> ArtifactStore:
@@ -267,10 +288,11 @@ def data_list(options: argparse.Namespace) -> int:
     table = Table("dataset", "n", "n_prompts", "ratio", "median_tokens", "artifact")
     for column in (table.columns[0], table.columns[-1]):
         column.overflow = "fold"  # names are there to be copied, so none is cut
-    for name in sorted({manifest.name for manifest in store.list(DATASET)}):
-        for ref, artifact in sorted(store.refs(DATASET, name).items()):
-            metrics = store.manifest(artifact).metrics
-            cells = [str(metrics.get(column, "")) for column in ("n", "n_prompts", "ratio", "median_tokens")]
-            table.add_row(f"{name}@{ref}", *cells, str(artifact))
+    versions = {f"{name}@{ref}": a for name in store.ref_names(DATASET) for ref, a in store.refs(DATASET, name).items()}
+    stored = store.find_many(versions.values(), listing=True)
+    for version, artifact in sorted(versions.items()):
+        metrics = stored[artifact].metrics if artifact in stored else {}
+        cells = [str(metrics.get(column, "")) for column in ("n", "n_prompts", "ratio", "median_tokens")]
+        table.add_row(version, *cells, str(artifact) if artifact in stored else f"{artifact}: not in the store")
     open_console().print(table)
     return 0

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 
 from pydantic import BaseModel, ValidationError
 
+from reseed.provenance import without_credentials
+
 
 def listed(where: str, lines: Sequence[str]) -> str:
     """One message out of several mistakes."""
@@ -28,7 +30,11 @@ def mistakes(error: ValidationError, model: type[BaseModel]) -> list[str]:
         elif not place:
             lines += message.splitlines()  # the model's own checks, each of which begins with a key
         else:
-            seen = "" if isinstance(mistake["input"], dict | BaseModel) else f", saw {mistake['input']!r}"
+            seen = (
+                ""
+                if isinstance(mistake["input"], dict | BaseModel)
+                else f", saw {without_credentials(repr(mistake['input']))}"
+            )
             lines.append(f"{key}: {message}{seen}")
     return lines
 

@@ -9,22 +9,18 @@ from __future__ import annotations
 import os
 import shutil
 import time
+from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from reseed.files import create_file, locked, write_atomically
+from reseed.patience import PATIENCE, Patience
 from reseed.store_errors import s3_answer
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
 
-S3_OPTIONS = {
-    # remembered listings hide what others wrote since, and the tag that a swap compares
-    "use_listings_cache": False,
-    # nobody answers: known after 4 tries of 5 seconds and the waits between them, about half a minute
-    "config_kwargs": {"connect_timeout": 5, "retries": {"mode": "standard", "max_attempts": 4}},
-}
 CONFLICT_TRIES = 8
 
 
@@ -33,6 +29,12 @@ class Objects(Protocol):
 
     def read(self, path: str) -> bytes | None:
         """An object's content, None when it is not there."""
+
+    def read_many(self, paths: Sequence[str]) -> dict[str, bytes]:
+        """The contents of those that are there, asked for together."""
+
+    def names(self, place: str, start: str = "") -> list[str]:
+        """The names, sorted, of the folders directly below a place that begin with `start`; nothing is read."""
 
     def find(self, pattern: str) -> dict[str, bytes]:
         """The objects whose path matches, part by part, a pattern such as `refs/*/*.json`."""
@@ -65,6 +67,18 @@ class LocalObjects:
             return (self.root / path).read_bytes()
         except (FileNotFoundError, NotADirectoryError):
             return None
+
+    def read_many(self, paths: Sequence[str]) -> dict[str, bytes]:
+        """The contents of those that are there."""
+        return {path: content for path in paths if (content := self.read(path)) is not None}
+
+    def names(self, place: str, start: str = "") -> list[str]:
+        """The names, sorted, of the folders directly below a place that begin with `start`."""
+        try:
+            with os.scandir(self.root / place) as entries:
+                return sorted(entry.name for entry in entries if entry.name.startswith(start) and entry.is_dir())
+        except (FileNotFoundError, NotADirectoryError):
+            return []
 
     def find(self, pattern: str) -> dict[str, bytes]:
         """The objects whose path matches, part by part, a pattern such as `refs/*/*.json`."""
@@ -120,7 +134,22 @@ class S3Objects:
         """The objects whose path matches, part by part, a pattern such as `refs/*/*.json`."""
         fixed = pattern.split("*")[0].rpartition("/")[0]
         names = [name.removeprefix(f"{self.root}/") for name in self.fs.find(f"{self.root}/{fixed}")]
-        paths = [name for name in sorted(names) if matches(name, pattern)]
+        return self.read_many([name for name in sorted(names) if matches(name, pattern)])
+
+    def names(self, place: str, start: str = "") -> list[str]:
+        """The names, sorted, of the folders directly below a place that begin with `start`: 1 000 for each request."""
+        bucket, _, prefix = "/".join([*filter(None, [self.root, place]), start]).partition("/")
+        found: set[str] = set()
+        more: dict[str, str] = {}
+        while True:
+            page = self.fs.call_s3("list_objects_v2", Bucket=bucket, Prefix=prefix, Delimiter="/", **more)
+            found.update(folder["Prefix"].rstrip("/").rpartition("/")[2] for folder in page.get("CommonPrefixes", []))
+            if not page.get("IsTruncated"):
+                return sorted(found)
+            more = {"ContinuationToken": page["NextContinuationToken"]}
+
+    def read_many(self, paths: Sequence[str]) -> dict[str, bytes]:
+        """The contents of those that are there, many requests at once."""
         if not paths:
             return {}
         full = [f"{self.root}/{path}" for path in paths]
@@ -148,11 +177,18 @@ class S3Objects:
 
     def put(self, source: Path, path: str) -> None:
         """Copy a file to an object, whose path nobody else uses."""
-        self.fs.put_file(str(source), f"{self.root}/{path}")
+        try:
+            self.fs.put_file(str(source), f"{self.root}/{path}")
+        except OSError as error:  # the answer to the last request of a large put was lost, and it was asked again
+            if s3_answer(error)[0] != "NoSuchUpload":
+                raise
+            if self.fs.info(f"{self.root}/{path}")["size"] != source.stat().st_size:
+                raise
 
     def get(self, path: str, target: Path) -> None:
-        """Copy an object to a file."""
-        self.fs.get_file(f"{self.root}/{path}", str(target))
+        """Copy an object to a file, through one connection: s3fs goes on where that one broke, and never where one of
+        several did."""
+        self.fs.get_file(f"{self.root}/{path}", str(target), max_concurrency=1)
 
     def remove(self, path: str) -> None:
         """Remove everything below a path."""
@@ -183,12 +219,15 @@ def matches(path: str, pattern: str) -> bool:
     return len(parts) == len(wanted) and all(map(fnmatchcase, parts, wanted))
 
 
-def open_objects(url: str) -> tuple[Objects, AbstractFileSystem, str]:
+def open_objects(url: str, patience: Patience = PATIENCE) -> tuple[Objects, AbstractFileSystem, str]:
     """The objects at a folder or at s3://bucket/prefix, with the fsspec file system and root that they are on."""
     import fsspec
 
     if url.startswith(("s3://", "s3a://")):
-        fs, root = fsspec.core.url_to_fs(url.rstrip("/"), **S3_OPTIONS)
+        from reseed.patient_s3 import PatientS3
+
+        # remembered listings hide what others wrote since, and the tag that a swap compares
+        fs, root = PatientS3(patience=patience, use_listings_cache=False), PatientS3._strip_protocol(url.rstrip("/"))
         return S3Objects(fs, root), fs, root
     fs, root = fsspec.core.url_to_fs(str(Path(url.removeprefix("file://")).expanduser().absolute()))
     return LocalObjects(root), fs, root

@@ -15,6 +15,13 @@ from typing import Any
 PACKAGES = ("reseed", "torch", "transformers", "peft", "deepspeed", "ray", "prefect", "tokenizers", "numpy")
 SECRET_NAME = re.compile(r"(KEY|KEY_ID|TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIALS?)$", re.IGNORECASE)
 USER_INFO = re.compile(r"(\w://)[^/@\s]+@")
+# a parameter of an address whose name says that its value opens a door: presigned URLs of every cloud, and API keys
+OPENS = (
+    r"x-(?:amz|goog)-[\w-]+|[\w.-]*(?:signature|credentials?|token|secret|passw(?:or)?d|passwd|auth|authorization"
+    r"|api[_-]?key|access[_-]?key(?:[_-]?id)?|googleaccessid|key-pair-id)|sig|key|policy"
+)
+PARAMETER = re.compile(rf"([?&;#](?:{OPENS})=)[^&;#\s'\"<>)\]]+", re.IGNORECASE)
+SIGNED_WITH = re.compile(r"(expires|s[etvrpk]|spr|sk[oteskv]\w*|algorithm|date)", re.IGNORECASE)  # new each time
 ABSOLUTE = re.compile(r"^(file://|~[\w.-]*/|[A-Za-z]:[\\/]|\\\\|/[^/\s]+/)[^\n]*$")
 PICKLE_SUFFIXES = (".pkl", ".pickle", ".pt", ".pth", ".ckpt", ".joblib")
 
@@ -77,9 +84,26 @@ def is_absolute(text: str) -> bool:
     return not text.startswith("/") or Path("/", text.split("/")[1]).exists()
 
 
+def without_credentials(text: str) -> str:
+    """The text with user, password, signature and keys in its addresses starred out."""
+    return PARAMETER.sub(r"\1***", USER_INFO.sub(r"\1***@", text))
+
+
+def unsigned(address: str) -> str:
+    """What stays the same of an address when it is signed anew: the address itself where it holds no credential."""
+    starred = without_credentials(address)
+    if starred == address:
+        return address
+    place, _, query = starred.partition("?")
+    kept = [
+        one for one in query.split("&") if not one.endswith("=***") and not SIGNED_WITH.fullmatch(one.split("=")[0])
+    ]
+    return "?".join(filter(None, [place, "&".join(kept)]))
+
+
 def without_secrets(text: str) -> str:
     """The text with credentials in addresses, and the values of variables named like secrets, starred out."""
-    text = USER_INFO.sub(r"\1***@", text)
+    text = without_credentials(text)
     for name, secret in os.environ.items():
         if len(secret) >= 8 and SECRET_NAME.search(name):
             text = text.replace(secret, "***")

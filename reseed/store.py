@@ -9,102 +9,56 @@ A reader trusts manifests alone, so it never sees half an artifact, and of two w
 
 from __future__ import annotations
 
+import logging
 import re
 import shutil
 import uuid
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
-
-from reseed.files import digest, file_digest, locked, new_folder
+from reseed.files import digest, locked, new_folder
+from reseed.manifest import (
+    Manifest,
+    Ref,
+    Target,
+    again,
+    check_names,
+    listed_files,
+    manifest_path,
+    read_manifest,
+    read_target,
+    ref_path,
+    stored_files,
+)
 from reseed.models.cache import cache_root
 from reseed.objects import LocalObjects, open_objects
-from reseed.provenance import USER_INFO, git_commit, is_pickle, package_versions, portable
+from reseed.patience import PATIENCE, Patience
+from reseed.provenance import git_commit, package_versions, portable, without_credentials
 from reseed.records import Artifact, ReseedError
 from reseed.steps import Step
 from reseed.store_errors import explained
+from reseed.verified import faults
 
-OWN_FOLDERS = ("refs", "scratch")  # below the root, so no kind is called that
-
-
-class StoredFile(BaseModel):
-    """One file of an artifact."""
-
-    model_config = ConfigDict(frozen=True)
-    path: str
-    size: int
-    sha256: str
-
-
-class Manifest(BaseModel):
-    """What an artifact is, where it came from, and what it holds."""
-
-    model_config = ConfigDict(frozen=True)
-    kind: str
-    name: str
-    key: str
-    verb: str
-    version: int
-    spec: dict[str, Any]
-    inputs: dict[str, str]  # role → kind/name/key
-    seed: int | None
-    attempt: str
-    files: tuple[StoredFile, ...]
-    metrics: dict[str, Any]
-    packages: dict[str, str]
-    git_commit: str | None
-    seconds: float
-    created: str
-
-    @property
-    def artifact(self) -> Artifact:
-        """The artifact that this describes."""
-        return Artifact(self.kind, self.name, self.key)
-
-    @property
-    def place(self) -> str:
-        """Where its files are, below the store's root."""
-        return f"{self.artifact.path}/{self.attempt}"
-
-    def is_whole(self, folder: Path) -> bool:
-        """True when `folder` has every file in its size."""
-        found = [(folder / file.path, file.size) for file in self.files]
-        return folder.is_dir() and all(path.is_file() and path.stat().st_size == size for path, size in found)
-
-
-class Target(BaseModel):
-    """What a ref's file says. `move` makes every move's content different, so that a swap can tell them apart."""
-
-    kind: str
-    name: str
-    key: str
-    move: str
-
-
-@dataclass(frozen=True)
-class Ref:
-    """A movable name's target, and the content that a swap compares."""
-
-    artifact: Artifact
-    tag: str
+log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 
 class ArtifactStore:
     """The store at `url`: a folder, or s3://bucket/prefix."""
 
-    def __init__(self, url: str) -> None:
-        self.url = USER_INFO.sub(r"\1***@", url)
+    def __init__(self, url: str, patience: Patience = PATIENCE) -> None:
+        self.url = without_credentials(url)
         if "://" in url and (not re.match(r"(s3|s3a|file)://", url) or self.url != url):
             raise ReseedError(
                 f"store {self.url}: wanted a folder or s3://bucket/prefix; credentials go into AWS_ACCESS_KEY_ID and "
                 "AWS_SECRET_ACCESS_KEY, never into the address"
             )
         with explained(self.url):
-            self.objects, self.fs, self.root = open_objects(url)
+            self.objects, self.fs, self.root = open_objects(url, patience)
         self.local = isinstance(self.objects, LocalObjects)
 
     def find(self, artifact: Artifact) -> Manifest | None:
@@ -112,7 +66,7 @@ class ArtifactStore:
         path = manifest_path(artifact)
         with explained(self.url):
             content = self.objects.read(path)
-        return self._manifest(path, content) if content is not None else None
+        return read_manifest(self.url, path, content) if content is not None else None
 
     def manifest(self, artifact: Artifact) -> Manifest:
         """The manifest of an artifact that must be there."""
@@ -121,12 +75,40 @@ class ArtifactStore:
             raise ReseedError(f"store {self.url}: there is no {artifact.path}; run the step that makes it")
         return manifest
 
+    def find_many(self, artifacts: Iterable[Artifact], listing: bool = False) -> dict[Artifact, Manifest]:
+        """The manifests of those that are finished, asked for together. One that is damaged is an error, unless it is
+        for a listing: then it is told in the log and left out."""
+        paths = [manifest_path(artifact) for artifact in artifacts]
+        with explained(self.url):
+            found = self.objects.read_many(paths)
+        read = whole_ones if listing else every_one
+        return {manifest.artifact: manifest for manifest in read(read_manifest, self.url, found).values()}
+
+    def names(self, kind: str) -> list[str]:
+        """The names of a kind, without reading what is under them. Some may hold nothing finished."""
+        check_names(kind)
+        with explained(self.url):
+            return self.objects.names(kind)
+
+    def keys(self, kind: str, name: str, start: str = "") -> list[str]:
+        """The keys under a name that begin with `start`, without reading them: some may not be finished."""
+        check_names(kind, name, start or "any")
+        with explained(self.url):
+            return self.objects.names(f"{kind}/{name}", start)
+
+    def ref_names(self, kind: str) -> list[str]:
+        """The names of a kind that have movable names."""
+        check_names(kind)
+        with explained(self.url):
+            return self.objects.names(f"refs/{kind}")
+
     def list(self, kind: str, name: str | None = None) -> list[Manifest]:
-        """The manifests of a kind, oldest first."""
+        """The manifests of a kind, oldest first. It reads them all; a damaged one is told in the log and left out."""
         check_names(kind, name or "any")
         with explained(self.url):
             found = self.objects.find(f"{kind}/{name or '*'}/*/manifest.json")
-        return sorted((self._manifest(*one) for one in found.items()), key=lambda m: (m.created, m.key))
+        manifests = whole_ones(read_manifest, self.url, found).values()
+        return sorted(manifests, key=lambda m: (m.created, m.key))
 
     def write(self, step: Step, folder: Path, metrics: dict[str, Any] | None = None, seconds: float = 0.0) -> Artifact:
         """Put the files of `folder` into the store as the step's artifact. If another was first, theirs stays."""
@@ -164,20 +146,29 @@ class ArtifactStore:
             raise
 
     def fetch(self, artifact: Artifact) -> Path:
-        """A local folder with the artifact's files: the store's own on a local store, else a verified copy."""
+        """A local folder with the artifact's files: the store's own on a local store, else a copy.
+
+        Every file has the SHA-256 that the manifest says, compared once by each process.
+        """
         manifest = self.manifest(artifact)
+        files = listed_files(manifest.files)
         if self.local:
             folder = Path(self.root) / manifest.place
-            if manifest.files and not manifest.is_whole(folder):
-                raise ReseedError(f"store {self.url}: files of {artifact.path} are missing or cut; {again(artifact)}")
             if not manifest.files:  # an artifact may consist of its metrics alone
                 folder.mkdir(exist_ok=True)
+            with explained(self.url):
+                wrong = faults(folder, files)
+            if wrong:
+                raise ReseedError(
+                    f"store {self.url}: {artifact.path} is not what its manifest says ({'; '.join(wrong[:5])}); "
+                    + again(artifact)
+                )
             return folder
         target = cache_root() / "artifacts" / digest(self.url, 12) / manifest.place
-        if manifest.is_whole(target):
+        if target.is_dir() and not faults(target, files):
             return target
         with explained(self.url), locked(cache_root() / "locks" / f"{digest([self.url, manifest.place], 16)}.lock"):
-            if not manifest.is_whole(target):
+            if not target.is_dir() or faults(target, files):
                 for left in (target, *target.parent.glob(f".{target.name}-*")):  # by a download that was killed
                     shutil.rmtree(left, ignore_errors=True)
                 with new_folder(target) as scratch:
@@ -189,24 +180,25 @@ class ArtifactStore:
             (target / file.path).parent.mkdir(parents=True, exist_ok=True)
             with explained(f"{self.url}: copying {manifest.artifact.path}/{file.path} into {cache_root()}"):
                 self.objects.get(f"{manifest.place}/{file.path}", target / file.path)
-            if file_digest(target / file.path) != file.sha256:
-                raise ReseedError(
-                    f"store {self.url}: {manifest.artifact.path}/{file.path} is not what its manifest says (SHA-256); "
-                    + again(manifest.artifact)
-                )
+        if wrong := faults(target, listed_files(manifest.files)):
+            raise ReseedError(
+                f"store {self.url}: {manifest.artifact.path} is not what its manifest says ({'; '.join(wrong[:5])}); "
+                + again(manifest.artifact)
+            )
 
     def ref(self, kind: str, name: str, ref: str) -> Ref | None:
         """What a movable name points at."""
         path = ref_path(kind, name, ref)
         with explained(self.url):
             content = self.objects.read(path)
-        return Ref(self._target(path, content), content.decode()) if content is not None else None
+        return Ref(read_target(self.url, path, content), content.decode()) if content is not None else None
 
     def refs(self, kind: str, name: str) -> dict[str, Artifact]:
-        """Every movable name of one thing."""
+        """Every movable name of one thing; a damaged one is told in the log and left out."""
         with explained(self.url):
             found = self.objects.find(ref_path(kind, name, "*"))
-        return {Path(path).name.removesuffix(".json"): self._target(path, content) for path, content in found.items()}
+        targets = whole_ones(read_target, self.url, found)
+        return {Path(path).name.removesuffix(".json"): target for path, target in targets.items()}
 
     def move_ref(self, kind: str, name: str, ref: str, artifact: Artifact, expected: Ref | None) -> bool:
         """Point `ref` at `artifact` if it still is what `expected` says (None: not there). False: someone was first."""
@@ -232,63 +224,22 @@ class ArtifactStore:
         """Remove a scratch place."""
         self._discard(f"scratch/{name}")
 
-    def _manifest(self, path: str, content: bytes) -> Manifest:
-        try:
-            return Manifest.model_validate_json(content)
-        except ValidationError as error:
-            raise ReseedError(f"store {self.url}: {path} is damaged; remove it to run the step again") from error
-
-    def _target(self, path: str, content: bytes) -> Artifact:
-        try:
-            target = Target.model_validate_json(content)
-        except ValidationError as error:
-            raise ReseedError(f"store {self.url}: {path} is damaged; remove it and publish again") from error
-        return Artifact(target.kind, target.name, target.key)
-
     def _discard(self, place: str) -> None:
         with suppress(Exception):  # an orphan is garbage that no manifest names; it must not hide what led here
             self.objects.remove(place)
 
 
-def stored_files(folder: Path) -> tuple[StoredFile, ...]:
-    """Size and digest of every file below `folder`; refuses what runs code when it is loaded."""
-    if not folder.is_dir():
-        raise NotADirectoryError(f"{folder}: no folder to write into the store")
-    paths = [path for path in sorted(folder.rglob("*")) if path.is_file()]
-    pickles = [path.relative_to(folder).as_posix() for path in paths if is_pickle(path)]
-    if pickles:
-        raise ReseedError(
-            f"{', '.join(pickles)}: a pickle, which the store never holds; wanted safetensors, JSON or Parquet"
-        )
-    return tuple(
-        StoredFile(path=path.relative_to(folder).as_posix(), size=path.stat().st_size, sha256=file_digest(path))
-        for path in paths
-    )
+def every_one(read: Callable[[str, str, bytes], T], store: str, found: Mapping[str, bytes]) -> dict[str, T]:
+    """What lies at each path, or the error of the first that is damaged."""
+    return {path: read(store, path, content) for path, content in found.items()}
 
 
-def manifest_path(artifact: Artifact) -> str:
-    """Where an artifact's manifest is."""
-    check_names(artifact.kind, artifact.name, artifact.key)
-    return f"{artifact.path}/manifest.json"
-
-
-def ref_path(kind: str, name: str, ref: str) -> str:
-    """Where a movable name is; `*` for all of a thing's."""
-    check_names(kind, name, "any" if ref == "*" else ref)
-    return f"refs/{kind}/{name}/{ref}.json"
-
-
-def check_names(kind: str, *names: str) -> None:
-    """Refuse names that would lead out of their place in the store."""
-    for given in (kind, *names):
-        if not re.fullmatch(r"[^\W_][^/\\*?\[\]\x00-\x1f]*", given):
-            raise ReseedError(
-                f"store: '{given}' cannot be a kind, name, key or ref; wanted a letter or digit, then no / \\ * ? [ ]"
-            )
-    if kind in OWN_FOLDERS:
-        raise ReseedError(f"store: '{kind}' cannot be a kind; the store keeps {' and '.join(OWN_FOLDERS)} for itself")
-
-
-def again(artifact: Artifact) -> str:
-    """How to get a broken artifact anew."""
-    return f"remove {manifest_path(artifact)} to run the step again"
+def whole_ones(read: Callable[[str, str, bytes], T], store: str, found: Mapping[str, bytes]) -> dict[str, T]:
+    """The same without those that are damaged, each of which is told in the log."""
+    whole = {}
+    for path, content in found.items():
+        try:
+            whole[path] = read(store, path, content)
+        except ReseedError as error:
+            log.warning("left out: %s", error)
+    return whole

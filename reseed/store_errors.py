@@ -7,10 +7,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from reseed.patience import NoAnswer
 from reseed.provenance import without_secrets
 from reseed.records import ReseedError
 
 CHECK_S3 = "check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_ENDPOINT_URL and the network"
+BUSY = (
+    "the server is overloaded or out of order, and the keys are not the reason; start the same command again later: "
+    "what was finished is kept and not run again"
+)
 FAMILIES = ("botocore", "aiobotocore", "aiohttp", "fsspec", "s3fs")
 
 
@@ -31,6 +36,10 @@ def explain(error: Exception) -> str | None:
     if isinstance(error, ReseedError):
         return None
     code, status = s3_answer(error)
+    if is_busy(error):
+        return f"{error}; {BUSY}" if isinstance(error, NoAnswer) else f"it answered {code} ({error}); {BUSY}"
+    if isinstance(error, NoAnswer):
+        return f"{error}; {CHECK_S3}"
     if code == "NoSuchBucket":
         return "the bucket does not exist; create it, or mend the profile's `store`"
     if isinstance(error, PermissionError) or status in (401, 403):
@@ -52,6 +61,12 @@ def explain(error: Exception) -> str | None:
     if isinstance(error, OSError) or type(error).__module__.startswith(FAMILIES) or "Invalid endpoint" in str(error):
         return f"{type(error).__name__}: {error}; {CHECK_S3}"
     return None
+
+
+def is_busy(error: BaseException) -> bool:
+    """True when an S3 server says that it has too much to do, or is out of order: no other key would help."""
+    code, status = s3_answer(error)
+    return code in ("SlowDown", "RequestTimeout", "InternalError") or status in (429, 500, 502, 503, 504)
 
 
 def s3_answer(error: BaseException) -> tuple[str | None, int | None]:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from reseed.manifest import Manifest
 from reseed.mistakes import listed, nearest
 from reseed.models.names import ModelSpec, identity
 from reseed.recipe import TrainingSettings
 from reseed.records import Artifact, ReseedError
-from reseed.store import ArtifactStore, Manifest
+from reseed.store import ArtifactStore
 
 SHAPE = ("method", "rank", "alpha", "targets", "rslora", "dora")  # what an adapter cannot change on the way
+SHOWN = 20  # keys in a message
 
 
 def find_adapter(store: ArtifactStore, name: str) -> Artifact:
@@ -19,15 +21,27 @@ def find_adapter(store: ArtifactStore, name: str) -> Artifact:
     adapter, _, key = rest.partition("/")
     if kind != "adapter" or not adapter or not key:
         raise ReseedError(f"artifact '{name}': wanted adapter/NAME/KEY, as `reseed results NAME --json` shows it")
-    keys = [manifest.key for manifest in store.list("adapter", adapter)]
-    fits = [known for known in keys if known.startswith(key)]
+    begin = [Artifact("adapter", adapter, known) for known in store.keys("adapter", adapter, key)]
+    fits = [found for found in begin if found.key == key] or begin
+    if len(fits) <= SHOWN:  # else so few letters were typed that it is no use to look at them all
+        fits = list(store.find_many(fits))
     if len(fits) == 1:
-        return Artifact("adapter", adapter, fits[0])
+        return fits[0]
     if fits:
-        raise ReseedError(f"artifact '{name}': {len(fits)} keys begin so: {', '.join(k[:20] for k in fits)}")
-    names = sorted({manifest.name for manifest in store.list("adapter")})
-    hint = f"its keys are {', '.join(k[:12] for k in keys)}" if keys else f"no such name{nearest(adapter, names)}"
-    raise ReseedError(f"artifact '{name}': not in the store {store.url}; {hint}")
+        some = ", ".join(found.key[:20] for found in fits[:SHOWN]) + (", …" if len(fits) > SHOWN else "")
+        raise ReseedError(f"artifact '{name}': {len(fits)} keys begin so: {some}")
+    raise ReseedError(f"artifact '{name}': not in the store {store.url}; {known_keys(store, adapter)}")
+
+
+def known_keys(store: ArtifactStore, adapter: str) -> str:
+    """What there is instead of a key that is not there."""
+    keys = store.keys("adapter", adapter)
+    some = [Artifact("adapter", adapter, key) for key in keys[:SHOWN]]
+    if finished := list(store.find_many(some, listing=True)):
+        return f"its keys are {', '.join(a.key[:12] for a in finished)}" + (", …" if len(keys) > SHOWN else "")
+    if keys:
+        return "nothing of that name is finished"
+    return f"no such name{nearest(adapter, store.names('adapter'))}"
 
 
 def is_stored(start: str) -> bool:

@@ -8,6 +8,7 @@ from typing import Any
 
 import yaml
 
+from reseed.provenance import without_credentials
 from reseed.records import ReseedError
 
 
@@ -43,11 +44,12 @@ def parse_override(text: str) -> dict[str, Any]:
     key, equals, value = text.partition("=")
     parts = [part.strip() for part in key.split(".")]
     if not equals or not all(parts):
-        raise ReseedError(f"--set {text}: wanted key=value, as in --set training.epochs=2")
+        raise ReseedError(f"--set {without_credentials(text)}: wanted key=value, as in --set training.epochs=2")
     try:
         nested: Any = yaml.load(value, Loader=OnceLoader)
     except yaml.YAMLError as error:
-        raise ReseedError(f"--set {text}: the value is not readable as YAML: {' '.join(str(error).split())}") from error
+        said = without_credentials(f"--set {text}: the value is not readable as YAML: {' '.join(str(error).split())}")
+        raise ReseedError(said) from error
     for part in reversed(parts):
         nested = {part: nested}
     return dict(nested)

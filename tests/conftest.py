@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from s3_server import s3_server, weed_program
+from s3_server import forget_clients, s3_server, weed_program
 
 # pytest puts tests/ on the path, where tests/reseed would hide an editable install of reseed; a package at the
 # repository's root comes before a folder without __init__.py.
@@ -30,12 +30,12 @@ def s3_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     with s3_server(tmp_path_factory.mktemp("s3") / "server") as server, pytest.MonkeyPatch.context() as patch:
         for name, value in server.environment.items():
             patch.setenv(name, value)
-        s3fs.S3FileSystem.clear_instance_cache()
+        forget_clients()
         fs = s3fs.S3FileSystem(skip_instance_cache=True)
         fs.mkdir(BUCKET)
         fs.pipe_file(f"{BUCKET}/first", b"takes seconds, as the server makes its volumes")
         yield f"s3://{BUCKET}"
-        s3fs.S3FileSystem.clear_instance_cache()
+        forget_clients()
 
 
 @pytest.fixture(params=["local", "s3"])
@@ -53,3 +53,12 @@ def store(store_url: str) -> ArtifactStore:
     from reseed.store import ArtifactStore
 
     return ArtifactStore(store_url)
+
+
+@pytest.fixture
+def s3_store(s3_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ArtifactStore:
+    """An empty store on S3."""
+    from reseed.store import ArtifactStore
+
+    monkeypatch.setenv("RESEED_CACHE", str(tmp_path / "cache"))
+    return ArtifactStore(f"{s3_url}/{uuid.uuid4().hex[:12]}")

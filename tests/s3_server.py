@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 ACCESS_KEY, SECRET_KEY = "reseed-test-key", "reseed-test-secret-never-printed"
 START_SECONDS = 90
@@ -108,41 +109,117 @@ def free_ports(count: int) -> list[int]:
         return [one.getsockname()[1] for one in sockets]
 
 
-@contextmanager
-def deaf_client(endpoint: str, path_end: str, always: bool) -> Iterator[str]:
-    """An address before the server's that drops the answer to the first, or to every, PUT of a path with that end.
+@dataclass
+class Fault:
+    """What happens to the first `times` requests of a method to a path with that end ("" is any).
 
-    The server has done the put, and the client does not know: what a network that breaks at the wrong moment does.
+    deaf: the server does it and its answer is lost · silent: nothing is passed on and nothing answered · stuck: after
+    `bytes` of the request no more is taken · cut: after `bytes` of the request the connection breaks · cut answer: the
+    same with the answer · slow: the answer comes in pieces of `bytes`, `pause` seconds apart · busy: 503 SlowDown
     """
+
+    how: Literal["deaf", "silent", "stuck", "cut", "cut answer", "slow", "busy"]
+    method: str = ""
+    path_end: str = ""
+    times: int = 1000
+    bytes: int = 0
+    pause: float = 0.0
+
+    def takes(self, head: bytes) -> bool:
+        """True, and once less the next time, when this request meets the fault."""
+        method, path = (*head.split(b"\r\n", 1)[0].split(b" "), b"")[:2]
+        if method not in METHODS or not method.startswith(self.method.encode()) or self.times < 1:
+            return False
+        if not path.split(b"?")[0].endswith(self.path_end.encode()):
+            return False
+        self.times -= 1
+        return True
+
+
+METHODS = (b"GET", b"PUT", b"HEAD", b"POST", b"DELETE")
+SLOW_DOWN = b"<Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message></Error>"
+BUSY = b"HTTP/1.1 503 Slow Down\r\nContent-Type: application/xml\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%s" % (
+    len(SLOW_DOWN), SLOW_DOWN,
+)  # fmt: skip
+
+
+@dataclass
+class FaultyProxy:
+    """An address before the server's, and how many connections were made to it."""
+
+    address: str
+    connections: int = 0
+
+
+@contextmanager
+def faulty_proxy(endpoint: str, fault: Fault) -> Iterator[FaultyProxy]:
+    """A proxy before an S3 server that does to some requests what networks and servers do at the wrong moment."""
     host, port = endpoint.removeprefix("http://").split(":")
-    drops = [path_end.encode()] * (1000 if always else 1)
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        threading.Thread(target=accept_all, args=(listener, (host, int(port)), drops), daemon=True).start()
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        proxy = FaultyProxy(f"http://127.0.0.1:{listener.getsockname()[1]}")
+        threading.Thread(target=accept_all, args=(listener, (host, int(port)), fault, proxy), daemon=True).start()
+        yield proxy
 
 
-def accept_all(listener: socket.socket, server: tuple[str, int], drops: list[bytes]) -> None:
+def accept_all(listener: socket.socket, server: tuple[str, int], fault: Fault, proxy: FaultyProxy) -> None:
     with suppress(OSError):  # the listener was closed
         while True:
             client, _ = listener.accept()
+            proxy.connections += 1
             upstream = socket.create_connection(server)
-            muted = threading.Event()
-            for pump in ((client, upstream, drops, muted, True), (upstream, client, drops, muted, False)):
-                threading.Thread(target=forward, args=pump, daemon=True).start()
+            met = threading.Event()
+            for pump in (from_client, from_server):
+                threading.Thread(target=pump, args=(client, upstream, fault, met), daemon=True).start()
 
 
-def forward(
-    source: socket.socket, target: socket.socket, drops: list[bytes], muted: threading.Event, from_client: bool
-) -> None:
+def from_client(client: socket.socket, server: socket.socket, fault: Fault, met: threading.Event) -> None:
+    """Pass requests on, until one meets the fault."""
+    passed = 0
     with suppress(OSError):
-        while data := source.recv(1 << 16):
-            first = data.split(b"\r\n", 1)[0]
-            if from_client and drops and first.startswith(b"PUT ") and first.split(b" ")[1].endswith(drops[0]):
-                drops.pop()
-                muted.set()
-            if not from_client and muted.is_set() and data.startswith(FINAL_ANSWERS):
+        while data := client.recv(1 << 16):
+            if not met.is_set() and fault.takes(data):
+                met.set()
+                if fault.how == "busy":
+                    client.sendall(BUSY)
+                    break
+            if met.is_set() and fault.how == "silent":
+                continue
+            if met.is_set() and fault.how in ("stuck", "cut") and (passed := passed + len(data)) > fault.bytes:
+                server.sendall(data[: max(0, len(data) - (passed - fault.bytes))])
+                if fault.how == "stuck":
+                    threading.Event().wait(60)
                 break
-            target.sendall(data)
-    for one in (source, target):
+            server.sendall(data)
+    end(client, server)
+
+
+def from_server(client: socket.socket, server: socket.socket, fault: Fault, met: threading.Event) -> None:
+    """Pass answers on, but for those to a request that met the fault."""
+    passed = 0
+    with suppress(OSError):
+        while data := server.recv(1 << 16):
+            if met.is_set() and fault.how == "deaf" and data.startswith(FINAL_ANSWERS):
+                break
+            if met.is_set() and fault.how == "cut answer" and (passed := passed + len(data)) > fault.bytes:
+                client.sendall(data[: max(0, len(data) - (passed - fault.bytes))])
+                break
+            if met.is_set() and fault.how == "slow":
+                for start in range(0, len(data), fault.bytes):
+                    time.sleep(fault.pause)
+                    client.sendall(data[start : start + fault.bytes])
+                continue
+            client.sendall(data)
+    end(client, server)
+
+
+def end(*connection: socket.socket) -> None:
+    for one in connection:
         with suppress(OSError):
             one.shutdown(socket.SHUT_RDWR)
+
+
+def forget_clients() -> None:
+    """Clients are remembered by fsspec; those made from now on read the environment anew."""
+    from reseed.patient_s3 import PatientS3
+
+    PatientS3.clear_instance_cache()

@@ -9,13 +9,14 @@ import random
 import re
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from reseed.files import digest, file_digest, read_jsonl
 from reseed.mistakes import nearest
 from reseed.problems import Problem
+from reseed.provenance import unsigned, without_credentials, without_secrets
 from reseed.recipe import RECIPES, GenerationSettings
 from reseed.records import Artifact, ReseedError, Row
 from reseed.store import ArtifactStore
@@ -26,11 +27,15 @@ FILE_KINDS = (".csv", ".parquet", ".jsonl", ".json")
 
 @dataclass(frozen=True)
 class Source:
-    """What a recipe's `data.train` means on this day, resolved once: `content` is a digest or an immutable key."""
+    """What a recipe's `data.train` means on this day, resolved once: `content` is a digest or an immutable key.
+
+    `given` may be shown and stored. `address`, where the rows are, may hold credentials, and is for opening alone.
+    """
 
     given: str
     content: str
     artifact: Artifact | None = None
+    address: str = field(default="", repr=False)
 
 
 def resolve_source(given: str, store: ArtifactStore) -> Source:
@@ -46,11 +51,14 @@ def resolve_source(given: str, store: ArtifactStore) -> Source:
             )
         return Source(given, found.artifact.key, found.artifact)
     if given.startswith(("http://", "https://", "s3://", "hf://")) or is_hub_id(given):
-        return Source(given, given)  # a remote source is pinned by its name: give a revision or a commit in it
+        # a remote source is pinned by its name: give a revision or a commit in it
+        return Source(without_credentials(given), unsigned(given), address=given)
     path = Path(given).expanduser()
     if not path.is_file():
-        raise ReseedError(f"data.train: no file '{given}'; give a path from {Path.cwd()}, name@ref, a URL or a hub id")
-    return Source(given, file_digest(path))
+        raise ReseedError(
+            f"data.train: no file '{without_credentials(given)}'; give a path from {Path.cwd()}, name@ref, a URL or a hub id"
+        )
+    return Source(given, file_digest(path), address=given)
 
 
 def is_hub_id(given: str) -> bool:
@@ -70,7 +78,7 @@ def read_source(
         rows = [dict(row) for row in read_jsonl(store.fetch(source.artifact) / "rows.jsonl")]
         check_columns(rows, problem, source.given)
         return rows
-    return as_rows(read_table(source.given), problem, source.given, columns)
+    return as_rows(read_table(source.address), problem, source.given, columns)
 
 
 def as_rows(
@@ -116,16 +124,17 @@ def check_columns(records: Sequence[Mapping[str, Any]], problem: Problem, where:
         )
 
 
-def read_table(given: str) -> list[dict[str, Any]]:
+def read_table(address: str) -> list[dict[str, Any]]:
     """The records of a CSV, Parquet, JSON Lines or JSON file, a URL of one, or a hub dataset's train split."""
-    if is_hub_id(given):
-        return read_hub(given)
+    if is_hub_id(address):
+        return read_hub(address)
+    given = without_credentials(address)
     suffix = Path(given.split("?")[0]).suffix.lower()
     if suffix not in FILE_KINDS:
         raise ReseedError(
             f"{given}: files ending in {suffix or 'nothing'} are not read; wanted {', '.join(FILE_KINDS)}"
         )
-    path = fetch_file(given)
+    path = fetch_file(address)
     try:
         return read_file(path, suffix)
     except UnicodeDecodeError as error:
@@ -140,14 +149,15 @@ def fetch_file(given: str) -> Path:
         return Path(given).expanduser()
     import fsspec
 
+    shown = without_credentials(given)
     try:
         with fsspec.open(f"simplecache::{given}", "rb") as file:  # open_local would read `?` as a wildcard
             return Path(file.name)
     except Exception as error:
         raise ReseedError(
-            f"data.train: cannot fetch {given} ({type(error).__name__}: {error}); check the address and the network, "
-            "or download it and give its path with --set data.train=PATH"
-        ) from error
+            f"data.train: cannot fetch {shown} ({type(error).__name__}: {without_secrets(str(error))}); check the address "
+            "and the network, or download it and give its path with --set data.train=PATH"
+        ) from (error if shown == given else None)  # its own message holds the address
 
 
 def read_file(path: Path, suffix: str) -> list[dict[str, Any]]:

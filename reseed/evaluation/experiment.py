@@ -129,7 +129,7 @@ def latest_results(store: ArtifactStore, experiment: str) -> Results:
     """The newest result of an experiment."""
     ref = store.ref(KIND, experiment, "latest")
     if ref is None:
-        there = sorted({manifest.name for manifest in store.list(KIND)})
+        there = store.names(KIND)
         raise ReseedError(
             f"results '{experiment}': the store {store.url} has none; it has {', '.join(there) or 'no results yet'}. "
             f"`reseed run {experiment}` makes them"

@@ -18,8 +18,7 @@ from reseed.files import digest, file_digest, locked, new_folder, writable, writ
 from reseed.models.names import ModelSpec, Wheel, identity, is_local, parse_wheel
 from reseed.models.saving import save_model
 from reseed.records import ReseedError
-
-CHECKSUMS = "reseed-checksums.txt"
+from reseed.verified import CHECKSUMS, check_model, model_sums, stamp, write_stamps
 
 
 def cache_root() -> Path:
@@ -58,6 +57,7 @@ def cached(name: str, build: Callable[[Path], None]) -> Path:
     """The cache's folder `name`, built in a scratch folder first if it is missing: an interrupted build leaves nothing."""
     folder = cache_root() / "models" / name
     if folder.is_dir():
+        check_model(folder)
         return folder
     writable(folder.parent, "set RESEED_CACHE to a folder that you can write to; models are kept there")
     with locked(cache_root() / "locks" / f"{name}.lock"):
@@ -68,6 +68,7 @@ def cached(name: str, build: Callable[[Path], None]) -> Path:
                 files = sorted(p for p in scratch.rglob("*") if p.is_file())
                 sums = [f"{file_digest(p)}  {p.relative_to(scratch).as_posix()}\n" for p in files]
                 write_atomically(scratch / CHECKSUMS, "".join(sums).encode())
+                write_stamps(scratch, {path: stamp(scratch / path) for path in model_sums(scratch)})
     return folder
 
 

@@ -212,6 +212,46 @@ def test_url_is_read(tmp_path: Path, store: ArtifactStore, web: str) -> None:
     assert "give its path with --set data.train=PATH" in message
 
 
+SIGNED = (
+    "X-Amz-Algorithm=AWS4-HMAC-SHA256&X-Amz-Credential=AKIAhush%2F20310501&X-Amz-Date=20310501T000000Z"
+    "&X-Amz-Signature=5ec2e7hush&X-Amz-Security-Token=IQoJhush/hush%3D",
+    "AWSAccessKeyId=AKIAhush&Signature=ab/hush%3D&Expires=1893456000",
+    "sv=2031-01-01&st=2031-05-01&se=2031-05-02&sp=r&sig=hush%2Fhush%3D",
+    "access_token=hush-hush",
+    "api_key=hush",
+    "token=hush",
+)
+
+
+@pytest.mark.parametrize("query", SIGNED)
+def test_a_signed_address_is_read_and_leaves_no_signature(
+    tmp_path: Path, store: ArtifactStore, web: str, query: str
+) -> None:
+    rows = read(write(tmp_path, "rows.csv"), store)
+    given = f"{web}/rows.csv?part=2&{query}".replace("http://", "http://me:hush@")
+    source = resolve_source(given, store)
+    assert read(given, store) == rows
+    assert resolve_source(given.replace("hush", "anew"), store).content == source.content, "the key does not move"
+    assert "part=2" in source.content
+    step = Step("import", 1, "rows", "one", {"content": source.content, "given": given})
+    (tmp_path / "empty").mkdir()
+    artifact = store.write(step, tmp_path / "empty", {"source": Path(source.given).name})
+    for text in (
+        repr(source), str(source), (store.objects.read(f"{artifact.path}/manifest.json") or b"").decode(),
+        refused(given.replace("rows.csv", "gone.csv"), store), refused(given.replace("rows.csv", "rows.txt"), store),
+    ):  # fmt: skip
+        assert "hush" not in text
+
+
+def test_an_address_without_a_signature_stays_as_it_is(store: ArtifactStore) -> None:
+    for given in (
+        "https://host/rows.csv",
+        "https://host/rows.csv?download=1&st=CA&expires=never",
+        "s3://bucket/rows.csv",
+    ):
+        assert resolve_source(given, store).content == resolve_source(given, store).given == given
+
+
 def test_address_that_nobody_answers_is_told_in_seconds(store: ArtifactStore) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))  # bound and not listening: a connection is refused

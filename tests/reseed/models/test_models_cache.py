@@ -115,7 +115,7 @@ def test_a_killed_build_leaves_no_model_and_the_next_call_builds_and_cleans(cach
     neighbour = cache / "models" / ".model-1.0-mixtral-0123abcd-89abcdef"  # being built under another lock
     neighbour.mkdir()
     folder = cached("model-1.0", whole)
-    assert {p.name for p in folder.iterdir()} == {"model.safetensors", "reseed-checksums.txt"}
+    assert {p.name for p in folder.iterdir()} == {"model.safetensors", "reseed-checksums.txt", "reseed-verified.json"}
     assert {p.name for p in folder.parent.iterdir()} == {"model-1.0", neighbour.name}
 
 

@@ -1,0 +1,195 @@
+"""What this machine and a profile can do, what is missing, and whether what is stored is still what was written."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import sys
+import tempfile
+import uuid
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from reseed.files import file_digest
+from reseed.manifest import OWN_FOLDERS, Manifest, again, listed_files, read_manifest
+from reseed.models.cache import cache_root
+from reseed.models.names import ModelSpec, is_local, parse_wheel
+from reseed.objects import Objects
+from reseed.profile import Profile
+from reseed.provenance import PACKAGES, package_versions
+from reseed.records import ReseedError
+from reseed.store import ArtifactStore
+from reseed.store_errors import explained
+from reseed.verified import fault, faults, model_faults, model_sums
+
+PYTHONS = ((3, 11), (3, 12))
+GIB = 1 << 30
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the doctor's. A `fix` says that something is wrong."""
+
+    thing: str
+    state: str
+    fix: str = ""
+
+
+def examine(profile: Profile) -> Iterator[Finding]:
+    """Look at this machine and at what the profile names. Nothing is fetched."""
+    wrong = "" if sys.version_info[:2] in PYTHONS else "take Python 3.11 or 3.12"
+    yield Finding("python", platform.python_version(), wrong)
+    versions = package_versions()
+    missing = [name for name in PACKAGES if name not in versions]
+    told = ", ".join(f"{name} {version}" for name, version in versions.items())
+    yield Finding(
+        "packages", told, f"{', '.join(missing)} missing: pip install -r requirements.lock" if missing else ""
+    )
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / GIB
+    yield Finding("machine", f"{len(os.sched_getaffinity(0))} cores, {memory:.0f} GiB of memory")
+    yield gpus(profile)
+    yield cache()
+    yield from storage(profile)
+    roles = profile.roles
+    for role, spec in (("generator", roles.generator), ("student", roles.student), ("embedder", roles.embedder)):
+        if spec is not None:
+            yield model(role, spec, profile)
+
+
+def gpus(profile: Profile) -> Finding:
+    """The cards that torch sees, and whether the profile asks for one."""
+    import torch
+
+    names = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+    wanted = profile.training.gpus > 0 or profile.engines.gpus > 0
+    fix = f"profile '{profile.name}' asks for one: run where there is one, or --profile laptop"
+    return Finding("gpu", ", ".join(names) or "none", fix if wanted and not names else "")
+
+
+def cache() -> Finding:
+    """The model cache: can it be written, and has its disk room?"""
+    root = cache_root()
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=root):
+            pass
+    except OSError as error:
+        return Finding("cache", f"{root}: {error.strerror}", "set RESEED_CACHE to a folder that you may write")
+    return Finding("cache", f"{root}, {shutil.disk_usage(root).free / GIB:.0f} GiB free")
+
+
+def storage(profile: Profile) -> Iterator[Finding]:
+    """The store: does it answer, and may it be written?"""
+    probe = f"scratch/doctor-{uuid.uuid4().hex[:12]}"
+    try:
+        store = ArtifactStore(profile.store)
+        with explained(store.url):
+            store.objects.create(f"{probe}/probe", b"reseed doctor")
+            store.objects.remove(probe)
+    except ReseedError as error:
+        yield Finding("store", "cannot be used", str(error))
+        return
+    free = f", {shutil.disk_usage(store.root).free / GIB:.0f} GiB free" if store.local else ""
+    yield Finding("store", f"{store.url}, can be written{free}")
+
+
+def model(role: str, spec: ModelSpec, profile: Profile) -> Finding:
+    """A model: is it here, or is it to be fetched?"""
+    if is_local(spec.name):
+        there = Path(spec.name).expanduser().is_dir()
+        return Finding(role, spec.name, "" if there else "no such folder; mend the profile")
+    if wheel := parse_wheel(spec.name):
+        there = (cache_root() / "models" / f"{wheel.package}-{wheel.version}").is_dir()
+    else:
+        there = hub_folder(spec.name) is not None
+    later = f"to be fetched, by `reseed fetch --profile {profile.name}` or by the first run"
+    return Finding(role, f"{spec.name}: {'in the cache' if there else later}")
+
+
+def hub_folder(name: str) -> Path | None:
+    """The folder of a hub model that huggingface_hub has already."""
+    from huggingface_hub import try_to_load_from_cache
+
+    repository, _, revision = name.partition("@")
+    found = try_to_load_from_cache(repository, "config.json", revision=revision or None)
+    return Path(found).parent if isinstance(found, str) else None
+
+
+def verify(profile: Profile) -> Iterator[Finding]:
+    """Hash every file of every artifact and model, whatever is known about it, and name those that changed."""
+    yield from verify_store(ArtifactStore(profile.store))
+    models = cache_root() / "models"
+    for folder in sorted(path for path in models.glob("*") if path.is_dir() and not path.name.startswith(".")):
+        if not model_sums(folder):
+            yield Finding(f"model {folder.name}", "has no checksums, so it cannot be compared")
+            continue
+        lines = model_faults(folder, whole=True)
+        yield Finding(f"model {folder.name}", "; ".join(lines) or "whole", f"remove {folder}" if lines else "")
+    for spec in (profile.roles.generator, profile.roles.student, profile.roles.embedder):
+        if spec is not None and not is_local(spec.name) and not parse_wheel(spec.name):
+            yield from verify_hub(spec.name)
+
+
+def verify_store(store: ArtifactStore) -> Iterator[Finding]:
+    """Every artifact of a store that is damaged, then how many were compared."""
+    whole = size = 0
+    with explained(store.url):
+        kinds = [kind for kind in store.objects.names("") if kind not in OWN_FOLDERS]
+        contents = {p: c for kind in kinds for p, c in store.objects.find(f"{kind}/*/*/manifest.json").items()}
+    for path, content in contents.items():
+        try:
+            manifest = read_manifest(store.url, path, content)
+        except ReseedError as error:
+            yield Finding(path, "damaged", str(error))
+            continue
+        with explained(store.url):
+            lines = damage(store, manifest)
+        if lines:
+            yield Finding(manifest.artifact.path, "; ".join(lines), again(manifest.artifact))
+        else:
+            whole, size = whole + 1, size + sum(file.size for file in manifest.files)
+    yield Finding("store", f"{whole} of {len(contents)} artifacts are whole, {size / GIB:.1f} GiB were hashed")
+
+
+def damage(store: ArtifactStore, manifest: Manifest) -> list[str]:
+    """What is wrong with an artifact's files; those on S3 are copied one after the other."""
+    files = listed_files(manifest.files)
+    if store.local:
+        folder = Path(store.root) / manifest.place
+        return faults(folder, files, anew=True) if files else []
+    lines = []
+    with tempfile.TemporaryDirectory() as place:
+        for number, (path, (size, sha256)) in enumerate(files.items()):
+            copy = Path(place) / str(number)
+            wrong = copied(store.objects, f"{manifest.place}/{path}", copy) or fault(
+                Path(place), copy.name, size, sha256
+            )
+            copy.unlink(missing_ok=True)
+            lines += [f"{path}: {wrong}"] if wrong else []
+    return lines
+
+
+def copied(objects: Objects, path: str, copy: Path) -> str | None:
+    """Copy an object to a file; says so if it is not there."""
+    try:
+        objects.get(path, copy)
+    except FileNotFoundError:
+        return "is missing"
+    return None
+
+
+def verify_hub(name: str) -> Iterator[Finding]:
+    """A hub model's large files: huggingface_hub keeps each under its own SHA-256."""
+    folder = hub_folder(name)
+    if folder is None:
+        return
+    lines = []
+    for file in sorted(path for path in folder.rglob("*") if path.is_file()):
+        with suppress(OSError):
+            sha256 = file.resolve().name
+            if len(sha256) == 64 and file_digest(file) != sha256:
+                lines.append(f"{file.relative_to(folder)}: its SHA-256 is not {sha256[:12]}…")
+    yield Finding(f"model {name}", "; ".join(lines) or "whole", f"remove {folder.parent.parent}" if lines else "")

@@ -1,0 +1,120 @@
+"""Files that are what was written: compared with their SHA-256 where a process first reads them.
+
+Hashing runs at about 1 GB/s a core, so an artifact costs below a second and is hashed by every process. The weights of
+a large model (90 GB) would cost each process a minute and a half: the model cache remembers size and time of what was
+hashed, and hashes again what has other ones. `reseed doctor --verify` hashes everything.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+
+from reseed.files import file_digest, write_atomically
+from reseed.records import ReseedError
+
+Stamp = tuple[int, int]
+"""Size, and time of the last change in nanoseconds."""
+
+STAMPS = "reseed-verified.json"
+CHECKSUMS = "reseed-checksums.txt"
+_HASHED: set[tuple[int, int, Stamp, str]] = set()  # disk, inode, stamp and SHA-256 of what this process hashed
+
+
+def stamp(path: Path) -> Stamp:
+    """What changes when somebody writes into a file."""
+    state = path.stat()
+    return state.st_size, state.st_mtime_ns
+
+
+def faults(folder: Path, files: Mapping[str, tuple[int, str]], anew: bool = False) -> list[str]:
+    """What is wrong with the files below `folder`, a line each; `files` says size and SHA-256 of every path.
+
+    A link is refused even where it leads to the right bytes: whoever owns its end can change them after they were
+    compared. So is a file that nobody listed, since a loader may take it for a part of the whole.
+    """
+    lines = [
+        f"{path}: {wrong}"
+        for path, (size, sha256) in files.items()
+        if (wrong := fault(folder, path, size, sha256, anew))
+    ]
+    there = [path for path in folder.rglob("*") if not path.is_dir() or path.is_symlink()]
+    names = {path.relative_to(folder).as_posix() for path in there if not path.name.startswith(".")}
+    return lines + [f"{name}: does not belong here" for name in sorted(names - files.keys())]
+
+
+def fault(folder: Path, path: str, size: int, sha256: str, anew: bool = False) -> str | None:
+    """What is wrong with one file, None if it is whole. `anew`: hash it even if this process has."""
+    file = folder / path
+    if any(one.is_symlink() for one in (file, *file.parents[: path.count("/")])):
+        return "is a link; wanted the file itself"
+    if not file.is_file():
+        return "is missing"
+    state = file.stat()
+    if state.st_size != size:
+        return f"has {state.st_size} bytes, wanted {size}"
+    known = (state.st_dev, state.st_ino, stamp(file), sha256)  # a folder that is renamed keeps them
+    if not anew and known in _HASHED:
+        return None
+    if (seen := file_digest(file)) != sha256:
+        return f"its SHA-256 is {seen[:12]}…, wanted {sha256[:12]}…"
+    _HASHED.add(known)
+    return None
+
+
+def check_model(folder: Path, whole: bool = False) -> None:
+    """Compare a model in the cache with the sums that were written when it was made; raises ReseedError.
+
+    Files whose size and time are those of the last comparison are not hashed again, unless `whole` is asked for.
+    """
+    lines = model_faults(folder, whole)
+    if lines:
+        raise ReseedError(
+            f"model {folder.name}: {'; '.join(lines)}; remove {folder} and start again: it is fetched anew"
+        )
+
+
+def model_faults(folder: Path, whole: bool = False) -> list[str]:
+    """What is wrong with a model in the cache, a line for each file."""
+    sums = model_sums(folder)
+    before = {} if whole else read_stamps(folder)
+    lines = []
+    now: dict[str, Stamp] = {}
+    for path, sha256 in sums.items():
+        file = folder / path
+        if not file.is_file():
+            lines.append(f"{path}: is missing")
+            continue
+        now[path] = stamp(file)
+        if before.get(path) != now[path] and (wrong := fault(folder, path, now[path][0], sha256, anew=whole)):
+            lines.append(f"{path}: {wrong}")
+            del now[path]
+    if now != before:
+        write_stamps(folder, now)
+    return lines
+
+
+def model_sums(folder: Path) -> dict[str, str]:
+    """Path → SHA-256, as written when the folder was made; empty for a folder from before there were any."""
+    with suppress(FileNotFoundError):
+        lines = (folder / CHECKSUMS).read_text(encoding="utf-8").splitlines()
+        return {path: sha256 for sha256, _, path in (line.partition("  ") for line in lines) if path}
+    return {}
+
+
+def read_stamps(folder: Path) -> dict[str, Stamp]:
+    """The stamps of the last comparison; whatever cannot be read means: none."""
+    with suppress(OSError, ValueError, TypeError, AttributeError):
+        found = json.loads((folder / STAMPS).read_text(encoding="utf-8"))
+        return {str(path): (int(size), int(time)) for path, (size, time) in found.items()}
+    return {}
+
+
+def write_stamps(folder: Path, stamps: Mapping[str, Stamp]) -> None:
+    """Remember them where the folder may be written; elsewhere every process compares anew."""
+    if os.access(folder, os.W_OK):
+        with suppress(OSError):
+            write_atomically(folder / STAMPS, json.dumps(stamps, indent=1).encode())
