@@ -17,6 +17,7 @@ from reseed.reporting.markdown import markdown_report
 from reseed.reporting.tables import verdict
 from reseed.steps import Step
 from reseed.store import ArtifactStore
+from reseed.tracking import TrackedRun, find_account, reference, track_results
 from tasks.mistakes import unwrapped
 from tasks.placement import connect, store_url
 from tasks.progress import artifact_key
@@ -35,9 +36,22 @@ def score(profile: Profile, step: Step, evidence: Evidence) -> Artifact:
         (folder / "report.html").write_text(html_report(results), encoding="utf-8")
         return {"untrained": results.untrained, "ensemble": results.variants[0].ensemble}
 
+    known = store.find(step.artifact) is not None
     artifact = run_once(store, step, work)
     store.point(KIND, step.name, "latest", artifact)
+    if not known:
+        track(store, step)
     return artifact
+
+
+def track(store: ArtifactStore, step: Step) -> None:
+    """The experiment's own run of Weights & Biases, once a result."""
+    account = find_account()
+    results = load_results(store, step.artifact)
+    run = TrackedRun(step.artifact, results.experiment, f"{results.experiment} results", "results", step.spec)
+    inputs = [reference(store, made) for role, made in step.inputs.items() if role.startswith(("partition", "adapter"))]
+    if warning := track_results(run, results, inputs, account):
+        log().warning(warning)
 
 
 def evaluate_on_ray(profile: Profile, evidence: Evidence, step: Step) -> Results:

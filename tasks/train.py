@@ -17,15 +17,16 @@ from prefect.cache_policies import NO_CACHE
 from reseed.line import student, train_step
 from reseed.profile import Profile
 from reseed.recipe import Recipe
-from reseed.records import Artifact, LossPoint, Member, ReseedError
+from reseed.records import Artifact, Member, ReseedError
 from reseed.steps import Step
 from reseed.store import ArtifactStore
+from reseed.tracking import OfflineRun, find_account
 from reseed.training.loop import TrainJob
 from reseed.training.metric import judge_of
 from tasks.mistakes import last_line
 from tasks.placement import alone, awaited, connect, store_url, training_slot
 from tasks.run_once import log
-from tasks.training_worker import Assignment, LossFeed, worker
+from tasks.training_worker import Assignment, LossFeed, News, worker
 
 FAILURES = 3  # of a member's workers before the member fails; each one goes on from the last checkpoint
 KEPT = 2  # newest checkpoints of a member; the best adapter so far is in each
@@ -60,6 +61,9 @@ def assignment_for(recipe: Recipe, profile: Profile, partition: Artifact, member
     """The records that a worker needs."""
     import ray
 
+    account = find_account()
+    if account.warning is not None:
+        log().warning(account.warning)
     job = TrainJob(
         model=student(recipe, profile),
         settings=recipe.training,
@@ -75,11 +79,13 @@ def assignment_for(recipe: Recipe, profile: Profile, partition: Artifact, member
         partition=partition,
         start=step.inputs.get("start"),
         store_url=store_url(profile),
+        experiment=recipe.name,
         run_name=f"{recipe.name} {member}",
-        wandb_folder=str(Path(".reseed/wandb").absolute()),
+        wandb_folder=account.folder,
+        node=ray.get_runtime_context().get_node_id(),
         attempt=uuid.uuid4().hex[:12],
         started=time.time(),
-        feed=ray.remote(LossFeed).options(num_cpus=0, max_restarts=-1).remote(),
+        feed=ray.remote(LossFeed).options(num_cpus=0, max_restarts=-1).remote(account.variables),
     )
 
 
@@ -191,10 +197,13 @@ def followed(assignment: Assignment) -> Iterator[None]:
     logger, ended = log(), threading.Event()
 
     def drain() -> None:
-        news: list[LossPoint | str] = []
+        news: list[News] = []
         with suppress(ray.exceptions.RayError):  # a feed that was killed has lost lines of the log, nothing else
             news = ray.get(assignment.feed.drain.remote(), timeout=10)
         for point in news:
+            if isinstance(point, OfflineRun):
+                point.unpack(Path(assignment.wandb_folder))
+                continue
             if isinstance(point, str):
                 logger.info("%s: %s", assignment.run_name, point)
                 continue
@@ -210,7 +219,7 @@ def followed(assignment: Assignment) -> Iterator[None]:
     thread.start()
     try:
         yield
-        drain()
     finally:
         ended.set()
         thread.join()
+        drain()

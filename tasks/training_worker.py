@@ -6,7 +6,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,7 +17,7 @@ from reseed.problems import load_problem
 from reseed.records import Artifact, LossPoint
 from reseed.steps import Step
 from reseed.store import ArtifactStore
-from reseed.tracking import Tracker
+from reseed.tracking import OfflineRun, TrackedRun, Tracker, reference
 from reseed.training.loop import TrainJob, TrainSummary
 from reseed.training.loop import train as train_loop
 
@@ -32,24 +32,36 @@ class Assignment:
     partition: Artifact
     start: Artifact | None  # the adapter that the member goes on from
     store_url: str
+    experiment: str
     run_name: str
-    wandb_folder: str
+    wandb_folder: str  # on the flow's node
+    node: str  # the flow's, by Ray's id
     attempt: str  # names this attempt's scratch folder
     started: float  # seconds since the epoch
     feed: Any  # a handle of the LossFeed actor
 
 
+News = LossPoint | OfflineRun | str
+
+
 class LossFeed:
-    """A tiny actor between rank 0 and the flow: points of the loss curve and notes come in, the flow drains them."""
+    """A tiny actor between rank 0 and the flow: points of the loss curve, notes and the files of an offline run come in,
+    the flow drains them. It also hands out the variables that W&B reads: there they are in no log and on no page of Ray's,
+    as a runtime environment would be."""
 
-    def __init__(self) -> None:
-        self.news: list[LossPoint | str] = []
+    def __init__(self, variables: Mapping[str, str]) -> None:
+        self.news: list[News] = []
+        self.wandb = variables
 
-    def put(self, news: LossPoint | str) -> None:
+    def variables(self) -> Mapping[str, str]:
+        """To rank 0."""
+        return self.wandb
+
+    def put(self, news: News) -> None:
         """From rank 0."""
         self.news.append(news)
 
-    def drain(self) -> list[LossPoint | str]:
+    def drain(self) -> list[News]:
         """To the flow."""
         news, self.news = self.news, []
         return news
@@ -60,18 +72,23 @@ class RayWatcher:
 
     def __init__(self, assignment: Assignment, rank: int, local_rank: int) -> None:
         self.assignment, self.local_rank = assignment, local_rank
-        step = assignment.step
-        self.tracker = (
-            Tracker(
-                step.artifact.key,
-                step.name,
-                assignment.run_name,
-                {**step.spec, "seed": step.seed},
-                Path(assignment.wandb_folder),
-            )
-            if rank == 0
-            else None
-        )
+        self.tracker = self.track() if rank == 0 else None
+
+    def track(self) -> Tracker:
+        """Begin the member's run; on another node than the flow's, in a temporary folder."""
+        import ray
+
+        given, step = self.assignment, self.assignment.step
+        variables = ray.get(given.feed.variables.remote())
+        os.environ.update(variables)
+        here = ray.get_runtime_context().get_node_id() == given.node
+        folder = given.wandb_folder if here else tempfile.gettempdir()
+        config = {**step.spec, "seed": step.seed}
+        run = TrackedRun(step.artifact, given.experiment, given.run_name, "member", config)
+        tracker = Tracker(run, Path(folder), variables["WANDB_MODE"])
+        if tracker.warning is not None:
+            self.note(tracker.warning)
+        return tracker
 
     def note(self, text: str) -> None:
         """To the flow."""
@@ -94,12 +111,25 @@ class RayWatcher:
         """The member failed, or is to be tried again."""
         if self.tracker is not None:
             self.tracker.abandon()
+            self.send_home()
 
-    def finish(self, summary: TrainSummary) -> None:
-        """The member is done."""
+    def finish(self, summary: TrainSummary, store: ArtifactStore) -> None:
+        """The member is done, and its adapter in the store."""
         if self.tracker is not None:
+            self.tracker.read(reference(store, self.assignment.partition))
+            self.tracker.write(reference(store, self.assignment.step.artifact))
             best = {"best_step": summary.best_step, "best_loss": summary.best_loss, "best_metric": summary.best_metric}
             self.tracker.finish({name: value for name, value in best.items() if value is not None})
+            self.send_home()
+
+    def send_home(self) -> None:
+        """Hand an offline run that lies on another node to the flow; one whose worker is killed stays behind."""
+        import ray
+
+        if self.tracker is None or ray.get_runtime_context().get_node_id() == self.assignment.node:
+            return
+        if (run := self.tracker.packed()) is not None:
+            ray.get(self.assignment.feed.put.remote(run))
 
 
 def worker(config: dict[str, Any]) -> None:
@@ -133,7 +163,7 @@ def worker(config: dict[str, Any]) -> None:
             raise
         if summary is not None:
             commit(store, assignment, work, summary)
-            watcher.finish(summary)
+            watcher.finish(summary, store)
 
 
 def build_no_helpers() -> None:

@@ -63,10 +63,9 @@ def served(make_project: MakeProject) -> Iterator[LineProject]:
 
 @pytest.fixture(scope="session")
 def undisturbed(served: LineProject) -> LineProject:
-    """The project after one whole run of the line, with its output and what it tracked in text files."""
+    """The project after one whole run of the line, with its output, and what it tracked, aside."""
     code, output = served.line()
     (served.folder / "output.txt").write_text(output)
-    runs = [path.name for path in (served.folder / ".reseed" / "wandb" / "wandb").glob("offline-run-*")]
-    (served.folder / "wandb-runs.txt").write_text("\n".join(runs))
+    shutil.copytree(served.folder / "wandb", served.folder / "undisturbed" / "wandb", symlinks=True)
     assert code == 0, output
     return served

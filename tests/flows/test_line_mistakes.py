@@ -104,7 +104,7 @@ def test_mistakes_that_only_a_worker_sees_are_not_tried_again(served: LineProjec
     assert output.splitlines().count(message) == 1
     assert "training.targets: 'kv_proj' matches no module of the model" in output
     keys = {path.parent.name for path in (served.folder / "mistakes" / "scratch" / "train").glob("*/*")}
-    runs = [path.name[-16:] for path in (served.folder / ".reseed" / "wandb" / "wandb").glob("offline-run-*")]
+    runs = [path.name[-16:] for path in (served.folder / "wandb").glob("offline-run-*")]
     assert all(runs.count(key[:16]) <= 1 for key in keys), "no worker was started twice"
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from line_project import LineProject, broken, lineage, manifests
+from offline_runs import read_back
 
 pytestmark = pytest.mark.slow
 KINDS = {"shard": 6, "rows": 1, "curated": 1, "partition": 1, "adapter": 1, "predictions": 2, "results": 1}
@@ -94,10 +95,21 @@ def test_results_as_json_and_as_pages(undisturbed: LineProject) -> None:
     assert "<html" in (folder / "report.html").read_text()
 
 
-def test_one_offline_run_of_weights_and_biases_a_member(undisturbed: LineProject) -> None:
-    manifest, _ = only(undisturbed.folder / "store", "adapter")
-    (run,) = (undisturbed.folder / "wandb-runs.txt").read_text().splitlines()
-    assert run.endswith(manifest["key"][:16])
+def test_weights_and_biases_has_a_run_of_the_member_and_one_of_the_experiment(undisturbed: LineProject) -> None:
+    adapter, _ = only(undisturbed.folder / "store", "adapter")
+    results, _ = only(undisturbed.folder / "store", "results")
+    runs = read_back(undisturbed.folder / "undisturbed")
+    assert set(runs) == {adapter["key"][:16], results["key"][:16]}
+    (member,), (whole,) = runs[adapter["key"][:16]], runs[results["key"][:16]]
+    assert (member.group, member.job_type, member.ended) == ("tiny", "member", True)
+    assert (whole.group, whole.job_type, whole.ended) == ("tiny", "results", True)
+    assert member.history[-1]["validation/loss"] > 0
+    assert {"default/mean", "default/ensemble", "untrained"} <= set(whole.summary)
+    assert {entry["path"] for entry in member.artifacts["model"]["manifest"]["contents"]} == {
+        file["path"] for file in adapter["files"]
+    }
+    assert {"dataset", "model", "run_table"} <= set(whole.artifacts)
+    assert member.measured, "of the machine"
 
 
 def test_it_says_what_it_does_and_ends_with_a_table(undisturbed: LineProject) -> None:

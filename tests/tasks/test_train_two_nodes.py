@@ -119,6 +119,7 @@ def test_a_worker_on_each_of_two_nodes(tmp_path: Path) -> None:
     finally:
         shutil.rmtree(place, ignore_errors=True)
     assert len(homes) == 2, "a worker on each node"
+    assert len(list((tmp_path / "wandb").glob("offline-run-*/run-*.wandb"))) == 1, "wherever rank 0 was"
     *_, kept, adapter = (tmp_path / "said.txt").read_text().splitlines()
     checkpoints = json.loads(kept)
     assert len(checkpoints) == KEPT, "of five"

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -15,7 +13,7 @@ from reseed.models.names import ModelSpec
 from reseed.recipe import TrainingSettings
 from reseed.records import Artifact
 from reseed.steps import Step
-from reseed.tracking import Tracker
+from reseed.store import ArtifactStore
 from reseed.training.loop import TrainJob, TrainSummary
 from tasks.training_worker import Assignment, RayWatcher, node_folder
 
@@ -28,8 +26,10 @@ def assignment(folder: Path) -> Assignment:
         partition=Artifact("partition", "tiny", "0" * 32),
         start=None,
         store_url=str(folder / "store"),
+        experiment="tiny",
         run_name="tiny default seed 0",
-        wandb_folder=str(folder / "wandb"),
+        wandb_folder=str(folder),
+        node="",
         attempt="a" * 12,
         started=0.0,
         feed=None,
@@ -41,23 +41,6 @@ def summary(best_metric: float | None) -> TrainSummary:
         best_step=4, best_loss=1.5, best_metric=best_metric, steps=8, shortened_rows=0, dropped_rows=0,
         adapter_digest_start="", logit_shift=1.0, tokens_seen=100, parameters={}, curve=(),
     )  # fmt: skip
-
-
-@pytest.mark.parametrize("metric", [None, 0.25])
-def test_the_tracker_is_told_what_chose_the_best_step(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, metric: float | None
-) -> None:
-    monkeypatch.setenv("WANDB_MODE", "offline")
-    told: dict[str, Any] = {}
-    finish = Tracker.finish
-
-    def heard(tracker: Tracker, values: Mapping[str, Any]) -> None:
-        told.update(values)
-        finish(tracker, values)
-
-    monkeypatch.setattr(Tracker, "finish", heard)
-    RayWatcher(assignment(tmp_path), rank=0, local_rank=0).finish(summary(metric))
-    assert told == {"best_step": 4, "best_loss": 1.5} | ({"best_metric": metric} if metric is not None else {})
 
 
 def test_a_worker_leaves_no_folder_of_its_member(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -83,5 +66,5 @@ def test_a_worker_leaves_no_folder_of_its_member(tmp_path: Path, monkeypatch: py
 def test_another_rank_has_no_tracker(tmp_path: Path) -> None:
     watcher = RayWatcher(assignment(tmp_path), rank=1, local_rank=1)
     assert watcher.tracker is None
-    watcher.finish(summary(0.25))
+    watcher.finish(summary(0.25), ArtifactStore(str(tmp_path / "store")))
     assert not (tmp_path / "wandb").exists()
