@@ -140,7 +140,7 @@ def plan(options: argparse.Namespace) -> int:
         return plan_memory(recipe, profile)
     store = ArtifactStore(profile.store)
     steps = plan_line(recipe, profile, store).steps()
-    stored = store.find_many(step.artifact for step in steps)
+    stored = store.finished(step.artifact for step in steps)
     for step in steps:
         state = "in the store" if step.artifact in stored else "would run"
         seed = f" seed {step.seed}" if step.seed is not None else ""

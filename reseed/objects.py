@@ -9,10 +9,11 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from reseed.files import create_file, locked, write_atomically
 from reseed.patience import PATIENCE, Patience
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
 
 CONFLICT_TRIES = 8
+FEW = 3  # questions for one object that are cheaper than a page of a listing
 
 
 class Objects(Protocol):
@@ -32,6 +34,9 @@ class Objects(Protocol):
 
     def read_many(self, paths: Sequence[str]) -> dict[str, bytes]:
         """The contents of those that are there, asked for together."""
+
+    def there(self, paths: Sequence[str]) -> set[str]:
+        """Those of the paths at which there is an object; nothing is read."""
 
     def names(self, place: str, start: str = "") -> list[str]:
         """The names, sorted, of the folders directly below a place that begin with `start`; nothing is read."""
@@ -71,6 +76,10 @@ class LocalObjects:
     def read_many(self, paths: Sequence[str]) -> dict[str, bytes]:
         """The contents of those that are there."""
         return {path: content for path in paths if (content := self.read(path)) is not None}
+
+    def there(self, paths: Sequence[str]) -> set[str]:
+        """Those of the paths at which there is a file."""
+        return {path for path in paths if (self.root / path).is_file()}
 
     def names(self, place: str, start: str = "") -> list[str]:
         """The names, sorted, of the folders directly below a place that begin with `start`."""
@@ -138,15 +147,43 @@ class S3Objects:
 
     def names(self, place: str, start: str = "") -> list[str]:
         """The names, sorted, of the folders directly below a place that begin with `start`: 1 000 for each request."""
-        bucket, _, prefix = "/".join([*filter(None, [self.root, place]), start]).partition("/")
-        found: set[str] = set()
-        more: dict[str, str] = {}
+        pages = self._pages("/".join([*filter(None, [place]), start]), Delimiter="/")
+        folders = [folder["Prefix"] for page in pages for folder in page.get("CommonPrefixes", [])]
+        return sorted({folder.rstrip("/").rpartition("/")[2] for folder in folders})
+
+    def there(self, paths: Sequence[str]) -> set[str]:
+        """Those of the paths at which there is an object.
+
+        A page of a listing costs as much as a few questions for one object, and says the same of a thousand.
+        """
+        groups: dict[str, set[str]] = {}
+        for path in paths:  # kind/name/key/manifest.json
+            groups.setdefault(path.rsplit("/", 2)[0], set()).add(path)
+        with ThreadPoolExecutor(8) as pool:
+            return set().union(*pool.map(self._there_below, groups, groups.values()))
+
+    def _there_below(self, place: str, wanted: set[str]) -> set[str]:
+        folders = set(self.names(place)) if len(wanted) > FEW else {path.rsplit("/", 2)[1] for path in wanted}
+        likely = {path for path in wanted if path.rsplit("/", 2)[1] in folders}
+        if len(likely) <= max(FEW, len(folders) // 100):
+            return {path for path in likely if self.fs.exists(f"{self.root}/{path}")}
+        keys = (one["Key"] for page in self._pages(f"{place}/") for one in page.get("Contents", []))
+        return wanted & {key.removeprefix(self._prefix) for key in keys}
+
+    @property
+    def _prefix(self) -> str:
+        """What every key in the bucket begins with."""
+        return "".join(f"{part}/" for part in [self.root.partition("/")[2]] if part)
+
+    def _pages(self, below: str, **options: str) -> Iterator[dict[str, Any]]:
+        """The pages of a listing of what begins so, 1 000 entries each."""
+        bucket = self.root.partition("/")[0]
         while True:
-            page = self.fs.call_s3("list_objects_v2", Bucket=bucket, Prefix=prefix, Delimiter="/", **more)
-            found.update(folder["Prefix"].rstrip("/").rpartition("/")[2] for folder in page.get("CommonPrefixes", []))
+            page = self.fs.call_s3("list_objects_v2", Bucket=bucket, Prefix=self._prefix + below, **options)
+            yield page
             if not page.get("IsTruncated"):
-                return sorted(found)
-            more = {"ContinuationToken": page["NextContinuationToken"]}
+                return
+            options["ContinuationToken"] = page["NextContinuationToken"]
 
     def read_many(self, paths: Sequence[str]) -> dict[str, bytes]:
         """The contents of those that are there, many requests at once."""

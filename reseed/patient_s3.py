@@ -21,7 +21,7 @@ from reseed.store_errors import is_busy, s3_answer
 UNREACHED = (EndpointConnectionError, ConnectTimeoutError)
 
 
-class PatientS3(S3FileSystem):  # type: ignore[misc]
+class PatientS3(S3FileSystem):
     """One request is tried until `patience` ends, by nobody else but this class.
 
     s3fs would try five times what botocore tries four times, and its listing asks in several ways for what failed. Its

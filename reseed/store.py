@@ -84,6 +84,12 @@ class ArtifactStore:
         read = whole_ones if listing else every_one
         return {manifest.artifact: manifest for manifest in read(read_manifest, self.url, found).values()}
 
+    def finished(self, artifacts: Iterable[Artifact]) -> set[Artifact]:
+        """Those that are finished, without reading what they are."""
+        paths = {manifest_path(artifact): artifact for artifact in artifacts}
+        with explained(self.url):
+            return {paths[path] for path in self.objects.there(list(paths))}
+
     def names(self, kind: str) -> list[str]:
         """The names of a kind, without reading what is under them. Some may hold nothing finished."""
         check_names(kind)

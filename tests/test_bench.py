@@ -50,3 +50,14 @@ def test_training_runs_on_a_tiny_model(tmp_path: Path, contender: str) -> None:
     (run,) = json.loads(out.read_text())[contender]
     assert run["tokens_per_second"] > 0
     assert run["curve"]
+
+
+def test_store_answers_from_a_folder(tmp_path: Path) -> None:
+    command = [sys.executable, "bench/store.py", "--artifacts", "40", "--where", "folder", "--old"]
+    subprocess.run(
+        [*command, "--out", str(tmp_path / "out.json")],
+        cwd=REPOSITORY, env=os.environ | {"PYTHONPATH": str(REPOSITORY)}, check=True, timeout=200,
+    )  # fmt: skip
+    found = json.loads((tmp_path / "out.json").read_text())
+    assert found["artifacts"] == 40
+    assert len(found["seconds"]["folder"]) == 7

@@ -505,6 +505,12 @@ def test_names_and_keys_are_listed_without_reading(store: ArtifactStore, tmp_pat
     assert store.names("rows") == store.keys("adapter", "c") == store.ref_names("rows") == []
     asked = [*written, Artifact("adapter", "b", "unfinished")]
     assert store.find_many(asked) == {artifact: store.manifest(artifact) for artifact in written}
+    assert store.finished(asked) == set(written)
+    for number in range(9):  # so many that they are listed
+        assert store.objects.create(f"adapter/b/{number}/manifest.json", b"")
+    asked += [Artifact("adapter", "b", str(number)) for number in range(18)]
+    assert store.finished(asked) == {*written, *asked[4:13]}
+    assert store.finished([]) == set()
 
 
 def test_files_that_are_gone(store: ArtifactStore, tmp_path: Path) -> None:
