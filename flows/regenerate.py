@@ -25,7 +25,8 @@ def regenerate(
     end_together()
     wanted = day or datetime.now(UTC).date()
     own, where = split_overrides(overrides or [])
-    dated, place = load_recipe(recipe, (*own, f"generation.seed={wanted:%Y%m%d}")), load_profile(profile, where)
+    place = load_profile(profile, where)
+    dated = load_recipe(recipe, (*own, f"generation.seed={wanted:%Y%m%d}"), place.name)
     if version := published(place, dated.name, wanted):
         return version
     return publish(place, dated.name, curate(dated, place, generate(dated, place)), wanted)
