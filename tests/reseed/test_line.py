@@ -309,6 +309,22 @@ def test_what_a_shipped_recipe_says_of_gpus_moves_no_key_of_the_laptop(tmp_path:
     assert plan_line(shipped, profile, store).steps() == plan_line(bare, profile, store).steps()
 
 
+@pytest.mark.parametrize("profile", ["laptop", "gpu", "cluster"])
+@pytest.mark.parametrize("recipe", sorted(path.stem for path in RECIPES.glob("*.yaml")))
+def test_every_shipped_recipe_can_be_planned_on_every_shipped_profile(
+    tmp_path: Path, recipe: str, profile: str
+) -> None:
+    (tmp_path / "rows.csv").write_text(CSV)
+    loaded = load_recipe(recipe, (), profile)
+    if loaded.data.train is not None:  # a URL
+        loaded = load_recipe(recipe, (f"data.train={tmp_path / 'rows.csv'}", "data.columns=null"), profile)
+    where = load_profile(profile)
+    line = plan_line(loaded, where, ArtifactStore("unused"))
+    assert {step.spec["model"].get("four_bit") for step in line.members.values()} == (
+        {None} if profile == "laptop" else {"nf4"}
+    )
+
+
 def test_variants_that_became_one_are_refused(tmp_path: Path) -> None:
     """By the profile's student, by --set, or by what the recipe says of the profile."""
     models = save_recipe(tmp_path, variants={"a": {"model": "one"}, "b": {"model": "two"}})
