@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import reduce
 from pathlib import Path
 from typing import Any, Literal
 
@@ -205,9 +206,10 @@ def load_recipe(name: str, overrides: tuple[str, ...] = (), profile: str | None 
 
     path = find_recipe(name)
     values = read_yaml(path)
-    elsewhere = profile_mistakes(values, profile)  # of what is written: an override is for this profile
-    for text in overrides:
-        values = override(values, text)
+    of_profiles = [text for text in overrides if text.startswith("profiles")]
+    # Any other override is for this profile: it may well not go with what is said of another one.
+    elsewhere = profile_mistakes(reduce(override, of_profiles, values), profile)
+    values = reduce(override, overrides, values)
     recipe = validate(on_profile(values, profile), f"recipe {path.name}", elsewhere)
     if wrong := stage_mistakes(recipe):
         raise ReseedError(listed(f"recipe {path.name}", wrong))

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from functools import cache
-from typing import TYPE_CHECKING, Literal
+from functools import cache, lru_cache
+from typing import TYPE_CHECKING, Any, Literal
 
 from reseed.line import student
 from reseed.models.configs import fetched_config, is_hub, shape_here
@@ -153,7 +153,18 @@ def planned(spec: ModelSpec, settings: TrainingSettings, rows: int, labels: int,
     """The plan for the settings' own ZeRO stage, once a process."""
     from reseed.training.memory_plan import plan_memory
 
-    return plan_memory(spec, settings, rows, labels, {settings.zero_stage: workers})[0]
+    bare = spec.model_copy(update={"four_bit": None, "separate_experts": False})
+    shaping = settings.model_dump(include={"rank", "alpha", "dropout", "targets", "rslora", "dora"})
+    shape = shape_for(bare, TrainingSettings.model_validate(shaping))
+    return plan_memory(spec, settings, rows, labels, {settings.zero_stage: workers}, shape)[0]
+
+
+@lru_cache(maxsize=1)
+def shape_for(spec: ModelSpec, settings: TrainingSettings) -> Any:
+    """A model without storage that all plans of it share: how it is held and cut into ranks does not shape it."""
+    from reseed.training.memory_plan import shape_of
+
+    return shape_of(spec, settings)
 
 
 def refuse_unfit(fits: Iterable[Fit], room: Room) -> None:

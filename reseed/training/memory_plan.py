@@ -75,14 +75,17 @@ class Weight:
         return self.elements * self.itemsize
 
 
-def plan_memory(spec: ModelSpec, settings: Any, rows: int, labels: int, worlds: dict[int, int]) -> list[Memory]:
+def plan_memory(
+    spec: ModelSpec, settings: Any, rows: int, labels: int, worlds: dict[int, int], shape: Any = None
+) -> list[Memory]:
     """One plan for each ZeRO stage of `worlds` (stage → ranks), for `rows` rows a rank of `settings.max_tokens` tokens.
 
-    `labels` of each row's tokens have a label: the output head runs on them alone.
+    `labels` of each row's tokens have a label: the output head runs on them alone. `shape` is that of `shape_of`, if
+    there is one already: making it takes longest.
     """
     import torch
 
-    model, dtype = shape_of(spec, settings), getattr(torch, spec.dtype)
+    model, dtype = shape if shape is not None else shape_of(spec, settings), getattr(torch, spec.dtype)
     traced: dict[tuple[torch.dtype, bool], int] = {}
     plans: list[Memory] = []
     for stage, world in worlds.items():

@@ -47,7 +47,7 @@ def changes(need: Need) -> Iterator[Change]:
     for rows in halves:
         yield {"micro_batch_size": rows}
     if not need.on_card and need.workers > 1:
-        yield {"workers": 1}
+        yield {"workers": 1, "micro_batch_size": need.rows}
     least: Change = {"micro_batch_size": 1} if need.rows > 1 else {}
     checkpointing: Change = {} if need.settings.gradient_checkpointing else {"gradient_checkpointing": True}
     bases: list[Change] = [{}] if need.settings.method == "qlora" else [{}, {"method": "qlora"}]
@@ -76,6 +76,8 @@ def changed(need: Need, change: Change) -> Need | None:
         rows = micro_batch(settings.batch_size, workers, change.get("micro_batch_size", need.rows))
     except (ValidationError, ReseedError):
         return None
+    if settings.loss_on == "completion" and settings.max_tokens <= need.labels:
+        return None  # an answer would leave no room for a prompt
     spec = need.spec
     if "method" in own:
         spec = spec.model_copy(update={"four_bit": "nf4-double" if settings.double_quantization else "nf4"})

@@ -274,6 +274,16 @@ def test_mistake_in_what_differs_by_profile_is_told_on_every_profile(
         assert part in message
 
 
+@pytest.mark.parametrize("profile", ["laptop", "gpu"])
+def test_mistake_in_an_override_by_profile_is_told_on_every_profile(tmp_path: Path, profile: str) -> None:
+    path = written(tmp_path, {})
+    for text, said in (("profiles.gpu.training.rnk=1", "mean 'rank'"), ("profiles.gpus.training.rank=1", "mean 'gpu'")):
+        with pytest.raises(ReseedError, match=said):
+            load_recipe(path, (text,), profile)
+    assert load_recipe(written(tmp_path, {"profiles": {"gpu": {"training": {"max_tokens": 64}}}}),
+                       ("prediction.max_new_tokens=100",), "laptop")  # fmt: skip
+
+
 def test_profile_of_ones_own_may_have_settings_too(tmp_path: Path) -> None:
     path = written(tmp_path, {"profiles": {"desk": {"training": {"rank": 3}}}})
     assert load_recipe(path, (), "desk").training.rank == 3

@@ -186,7 +186,7 @@ def test_workers_without_a_card_share_the_machine(mixtral: Path) -> None:
     (shared,), (alone,) = (planned_fit(need_of(mixtral, profile), room).demands for profile in (two, one))
     assert shared.needed > 1.9 * alone.needed
     tight = Room(None, int(shared.needed / 1.2))
-    with pytest.raises(ReseedError, match=r"of memory for 2 workers, which has .*profile\.training\.workers=1"):
+    with pytest.raises(ReseedError, match=r"of memory for 2 workers, which has .*profile\.training\.workers=1 "):
         refuse_unfit([planned_fit(need_of(mixtral, two), tight)], tight)
 
 
