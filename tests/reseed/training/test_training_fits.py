@@ -126,6 +126,14 @@ def test_a_family_without_a_bound_is_planned(tmp_path: Path) -> None:
     assert [demand.verdict for demand in fit.demands] == ["fits"]
 
 
+def test_number_that_a_config_leaves_out_is_not_guessed() -> None:
+    shape = {**MIDDLE, "model_type": "mixtral", "num_local_experts": 8, "num_experts_per_tok": 2}
+    spec, settings = ModelSpec(name="x"), TrainingSettings()
+    assert at_most(shape, spec, settings, 1, 16)
+    for key in ("num_local_experts", "vocab_size"):
+        assert at_most({k: v for k, v in shape.items() if k != key}, spec, settings, 1, 16) is None
+
+
 @pytest.mark.parametrize(
     ("needed", "least", "verdict"),
     [
