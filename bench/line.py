@@ -40,7 +40,7 @@ def bare() -> dict[str, float]:
     from reseed.records import LossPoint, Member, Prompt, Sampling
     from reseed.training.loop import TrainJob, train
 
-    recipe, profile = load_recipe(RECIPE), load_profile(PROFILE)
+    recipe, profile = load_recipe(RECIPE, (), PROFILE), load_profile(PROFILE)
     problem, settings = load_problem(recipe.problem), recipe.generation
     assert settings is not None
     pairs = draw_pairs(settings)

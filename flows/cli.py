@@ -6,7 +6,7 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -135,41 +135,62 @@ def plan(options: argparse.Namespace) -> int:
     from reseed.store import ArtifactStore
 
     own, place = split_overrides(options.overrides)
-    recipe, profile = load_recipe(options.recipe, own), load_profile(options.profile, place)
+    profile = load_profile(options.profile, place)
+    recipe = load_recipe(options.recipe, own, profile.name)
     if options.memory:
         return plan_memory(recipe, profile)
     store = ArtifactStore(profile.store)
-    steps = plan_line(recipe, profile, store).steps()
-    stored = store.finished(step.artifact for step in steps)
-    for step in steps:
+    line = plan_line(recipe, profile, store)
+    stored = store.finished(step.artifact for step in line.steps())
+    for step in line.steps():
         state = "in the store" if step.artifact in stored else "would run"
         seed = f" seed {step.seed}" if step.seed is not None else ""
         print(f"{state:13} {step.verb:10} {step.artifact}{seed}")
+    return plan_room(recipe, profile, {m.variant for m, step in line.members.items() if step.artifact not in stored})
+
+
+def plan_room(recipe: Recipe, profile: Profile, names: Collection[str]) -> int:
+    """Print what training of these variants needs beside what there is. Raises ReseedError when it certainly does not fit."""
+    from reseed.stages import variants_of
+    from reseed.training.fits import fit_of, needs_of, refuse_unfit
+    from reseed.training.room import refuse_workers, room_of
+
+    room = room_of(profile)
+    variants = {name: variant for name, variant in variants_of(recipe).items() if name in names}
+    fits = [fit_of(need, room) for need in needs_of(variants, profile)]
+    for fit in fits:
+        print(fit)
+    try:
+        refuse_workers(profile)
+    except ReseedError as error:
+        print(f"not here: {error}")  # a plan may be for another machine
+    refuse_unfit(fits, room)
     return 0
 
 
 def plan_memory(recipe: Recipe, profile: Profile) -> int:
     """Print what training will take, once for each variant whose model or training differs."""
-    from reseed.line import student
+    from reseed.models.configs import fetched_config, is_hub
     from reseed.reporting.memory import memory_table
-    from reseed.training.arguments import micro_batch
+    from reseed.stages import variants_of
+    from reseed.training.fits import needs_of
     from reseed.training.memory_plan import plan_memory as planned
 
-    workers = profile.training.workers
-    seen: dict[tuple[object, object], str] = {}
-    for name in recipe.variants:
-        variant = recipe.variant(name)
-        spec, settings = student(variant, profile), variant.training
-        if (spec, settings) in seen:
-            print(f"{name}: as {seen[spec, settings]}")
+    for need in needs_of(variants_of(recipe), profile):
+        name, *others = need.variants
+        try:
+            if is_hub(need.spec.name):
+                fetched_config(need.spec.name)
+        except ReseedError as error:
+            print(f"{name}: not planned: {error}")
             continue
-        seen[spec, settings] = name
-        labels = variant.prediction.max_new_tokens if settings.loss_on == "completion" else settings.max_tokens
-        rows = micro_batch(settings.batch_size, workers, profile.training.micro_batch_size)
-        plans = planned(spec, settings, rows, labels, dict.fromkeys((0, 1, 2, 3), workers))
-        title = f"{name}: {spec.name}, {workers} ranks, {rows} rows × {settings.max_tokens} tokens a rank"
+        plans = planned(need.spec, need.settings, need.rows, need.labels, dict.fromkeys((0, 1, 2, 3), need.workers))
+        rows = f"{need.rows} rows × {need.settings.max_tokens} tokens a rank"
+        title = f"{name}: {need.spec.name}, {need.workers} ranks, {rows}"
         open_console().print(memory_table(title, plans))
-    return 0
+        for other in others:
+            print(f"{other}: as {name}")
+    return plan_room(recipe, profile, recipe.variants)
 
 
 def run(options: argparse.Namespace) -> int:

@@ -12,9 +12,12 @@ from reseed.recipe import Recipe, load_recipe, split_overrides
 from reseed.records import Artifact, Member
 from reseed.stages import refuse_leaks, scored_variants, variants_of
 from reseed.store import ArtifactStore
+from reseed.training.fits import fit_of, needs_of, refuse_unfit
+from reseed.training.room import refuse_workers, room_of
 from tasks.leftovers import end_together
 from tasks.mistakes import quiet_mistakes
 from tasks.predict import Question
+from tasks.run_once import log
 
 
 @dataclass(frozen=True)
@@ -37,8 +40,27 @@ def load_plan(recipe: str, profile: str, overrides: Sequence[str]) -> Plan:
     quiet_mistakes()
     end_together()
     own, place = split_overrides(overrides)
-    loaded, where = load_recipe(recipe, own), load_profile(profile, place)
-    return Plan(loaded, where, variants_of(loaded), plan_line(loaded, where, ArtifactStore(where.store)))
+    where = load_profile(profile, place)
+    loaded = load_recipe(recipe, own, where.name)
+    store = ArtifactStore(where.store)
+    plan = Plan(loaded, where, variants_of(loaded), plan_line(loaded, where, store))
+    check_room(plan, store)
+    return plan
+
+
+def check_room(plan: Plan, store: ArtifactStore) -> None:
+    """Refuse training that certainly does not fit, with the settings that would. Variants in the store are not trained."""
+    waiting = {member.variant for member, step in plan.line.members.items() if store.find(step.artifact) is None}
+    if not waiting:
+        return
+    refuse_workers(plan.profile)
+    room = room_of(plan.profile)
+    variants = {name: variant for name, variant in plan.variants.items() if name in waiting}
+    fits = [fit_of(need, room, fetch=True) for need in needs_of(variants, plan.profile)]
+    refuse_unfit(fits, room)
+    for fit in fits:
+        if fit.doubtful:
+            log().warning("%s", fit)
 
 
 def questions_of(plan: Plan, partitions: Mapping[str, Artifact], adapters: Mapping[Member, Artifact]) -> list[Question]:

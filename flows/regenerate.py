@@ -33,7 +33,7 @@ def regenerate(
     own, where = split_overrides(overrides or [])
     place = load_profile(profile, where)
     with time_limit(hours, "looking for missed nights in the store"):
-        days = [day] if day else nights_of_this_run(place, load_recipe(recipe, own).name, missed)
+        days = [day] if day else nights_of_this_run(place, load_recipe(recipe, own, place.name).name, missed)
     for night in days:
         with time_limit(hours, f"the night {night}"):
             made = make(recipe, own, place, night)
@@ -42,7 +42,7 @@ def regenerate(
 
 def make(recipe: str, overrides: tuple[str, ...], place: Profile, day: date) -> Artifact:
     """One day's version, drawn with a seed of that day; the one that exists, if it does."""
-    dated = load_recipe(recipe, (*overrides, f"generation.seed={day:%Y%m%d}"))
+    dated = load_recipe(recipe, (*overrides, f"generation.seed={day:%Y%m%d}"), place.name)
     if version := published(place, dated.name, day):
         return version
     return publish(place, dated.name, curate(dated, place, generate(dated, place)), day)

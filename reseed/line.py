@@ -72,11 +72,27 @@ def plan_line(recipe: Recipe, profile: Profile, store: ArtifactStore) -> Line:
         members[member] = train_step(variant, profile, rows_of, member, start)
         if member.variant in scored:
             predictions[member] = predict_step(variant, profile, rows_of, members[member].artifact)
+    refuse_twins(recipe, profile, predictions)
     first = variants[recipe.first]
     test = partitions[recipe.first].artifact
     predictions[None] = predict_step(first, profile, test, None)
     results = results_step(recipe, profile, partitions, members, predictions)
     return Line(tuple(shards.values()), rows, curated, partitions, members, predictions, results)
+
+
+def refuse_twins(recipe: Recipe, profile: Profile, predictions: Mapping[Member | None, Step]) -> None:
+    """Refuse two variants that would be one: their comparison would say "no difference" of a question never asked."""
+    seen: dict[str, str] = {}
+    for member, step in predictions.items():
+        if member is None:
+            continue
+        twin = seen.setdefault(step.artifact.key, member.variant)
+        if twin != member.variant:
+            raise ReseedError(
+                f"variants '{twin}' and '{member.variant}' of recipe '{recipe.name}' do the same on profile "
+                f"'{profile.name}', so there is nothing to compare; let them differ in what is not overridden there (by "
+                f"the profile's student, or by --set), or leave one out: --set 'variants={{{twin}: {{}}}}'"
+            )
 
 
 def shard_steps(recipe: Recipe, profile: Profile) -> list[Step]:

@@ -47,6 +47,7 @@ class TrainingPool(Section):
     workers: int = Field(1, ge=1)
     cpus: int = Field(1, ge=1)
     gpus: float = Field(0, ge=0)
+    gpu_memory_gib: float | None = Field(None, gt=0)  # of one card, where the card cannot be asked
     micro_batch_size: int = Field(4, ge=1)
 
 

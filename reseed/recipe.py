@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import reduce
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,7 +14,8 @@ from reseed.records import Member, ReseedError
 from reseed.values import merge, parse_override, read_yaml
 
 RECIPES = Path(__file__).resolve().parent.parent / "recipes"
-VARIABLE = ("generation", "data", "model", "training", "prediction")  # what a variant may change; the rest is shared
+# What a variant may change, and what may differ by profile; all else is shared.
+VARIABLE = ("generation", "data", "model", "training", "prediction")
 
 
 class Section(BaseModel):
@@ -129,6 +131,7 @@ class Recipe(Section):
     training: TrainingSettings = TrainingSettings()
     prediction: PredictionSettings = PredictionSettings()
     constants: tuple[str, ...] = ()  # fixed answers scored beside the model
+    profiles: dict[str, dict[str, Any]] = {}  # profile → what differs there; laid on before the variants
     variants: dict[str, dict[str, Any]] = Field(default={"default": {}})
     baseline: str | None = None
     seeds: tuple[int, ...] = (0, 1, 2)
@@ -166,9 +169,10 @@ class Recipe(Section):
             wrong.append(
                 f"baseline: '{self.baseline}' is none of the variants {', '.join(names)}{nearest(self.baseline, names)}"
             )
-        for name, changes in self.variants.items():
+        for what, sections in (("variant", self.variants), ("profile", self.profiles)):
             wrong += [
-                f"variants.{name}.{key}: a variant cannot change what all share; it can change {', '.join(VARIABLE)}"
+                f"{what}s.{name}.{key}: a {what} cannot change what all share; it can change {', '.join(VARIABLE)}"
+                for name, changes in sections.items()
                 for key in changes
                 if key in type(self).model_fields and key not in VARIABLE
             ]
@@ -187,25 +191,34 @@ class Recipe(Section):
 
     def variant(self, name: str) -> Recipe:
         """The recipe with one variant's overrides applied."""
-        values = merge(self.model_dump(exclude={"variants", "baseline"}), self.variants[name])
+        values = merge(self.model_dump(exclude={"profiles", "variants", "baseline"}), self.variants[name])
         return validate(values, f"recipe '{self.name}', variant '{name}'")
 
 
-def load_recipe(name: str, overrides: tuple[str, ...] = ()) -> Recipe:
-    """The recipe in file `name`, or the shipped recipe of that name, with `a.b=c` overrides applied last.
+def load_recipe(name: str, overrides: tuple[str, ...] = (), profile: str | None = None) -> Recipe:
+    """The recipe in file `name`, or the shipped recipe of that name, with what it says of the profile of that name laid
+    on it, and `a.b=c` overrides applied last.
 
     Raises ReseedError with every mistake at once: key, value seen, what was wanted, nearest valid name.
     """
-    from reseed.stages import stage_mistakes  # which needs Recipe
+    from reseed.by_profile import on_profile, profile_mistakes  # which need Recipe, as do these
+    from reseed.stages import stage_mistakes
 
     path = find_recipe(name)
     values = read_yaml(path)
-    for text in overrides:
-        values = override(values, text)
-    recipe = validate(values, f"recipe {path.name}")
+    of_profiles = [text for text in overrides if text.startswith("profiles")]
+    # Any other override is for this profile: it may well not go with what is said of another one.
+    elsewhere = profile_mistakes(reduce(override, of_profiles, values), profile)
+    values = reduce(override, overrides, values)
+    recipe = validate(on_profile(values, profile), f"recipe {path.name}", elsewhere)
     if wrong := stage_mistakes(recipe):
         raise ReseedError(listed(f"recipe {path.name}", wrong))
     return recipe
+
+
+def variable(changes: dict[str, Any]) -> dict[str, Any]:
+    """The changes without what all variants and profiles share, which is told as a mistake of its own."""
+    return {key: value for key, value in changes.items() if key in VARIABLE or key not in Recipe.model_fields}
 
 
 def find_recipe(name: str) -> Path:
@@ -220,16 +233,15 @@ def find_recipe(name: str) -> Path:
 
 
 def override(values: dict[str, Any], text: str) -> dict[str, Any]:
-    """`a.b=c` laid on a recipe, and on each of its variants, which would hide it otherwise."""
+    """`a.b=c` laid on a recipe, and on each of its variants and profiles, which would hide it otherwise."""
     given = parse_override(text)
     if text.partition("=")[0].strip() == "variants":
         return {**values, **given}  # the whole set anew
     laid = merge(values, given)
     changes = {key: value for key, value in given.items() if key in VARIABLE}
-    if changes and isinstance(laid.get("variants"), dict):
-        laid["variants"] = {
-            name: merge(own, changes) if isinstance(own, dict) else own for name, own in laid["variants"].items()
-        }
+    for key in ("profiles", "variants"):
+        if changes and isinstance(laid.get(key), dict):
+            laid[key] = {name: merge(own, changes) if isinstance(own, dict) else own for name, own in laid[key].items()}
     return laid
 
 
@@ -242,17 +254,19 @@ def split_overrides(overrides: Sequence[str]) -> tuple[tuple[str, ...], tuple[st
     return own, place
 
 
-def validate(values: dict[str, Any], where: str) -> Recipe:
-    """A checked recipe whose variants are checked too, or one ReseedError that names every mistake."""
+def validate(values: dict[str, Any], where: str, elsewhere: Sequence[str] = ()) -> Recipe:
+    """A checked recipe whose variants are checked too, or one ReseedError that names every mistake, also those found
+    `elsewhere`: in what a profile changes, where a mistake is told by its place in the file."""
     recipe, wrong = attempt(values)
     variants = values.get("variants")
-    shared = {key: value for key, value in values.items() if key not in ("variants", "baseline")}
+    shared = {key: value for key, value in values.items() if key not in ("profiles", "variants", "baseline")}
     for name, changes in variants.items() if isinstance(variants, dict) else ():
         if isinstance(changes, dict):
-            own = {key: value for key, value in changes.items() if key in VARIABLE or key not in Recipe.model_fields}
-            wrong += [f"variants.{name}.{line}" for line in attempt(merge(shared, own))[1] if line not in wrong]
-    if recipe is None or wrong:
-        raise ReseedError(listed(where, wrong))
+            lines = attempt(merge(shared, variable(changes)))[1]
+            wrong += [f"variants.{name}.{line}" for line in lines if line not in wrong]
+    told = [line for line in wrong if not any(other.endswith(f".{line}") for other in elsewhere)] + list(elsewhere)
+    if recipe is None or told:
+        raise ReseedError(listed(where, told))
     return recipe
 
 

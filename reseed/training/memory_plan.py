@@ -7,8 +7,8 @@ DeepSpeed's buffers are those found in a running one, version 0.19 (`bench/memor
 upper bound for a model larger than what it may hold at once (`LIVE`): what it fetches ahead depends on the order of the
 layers. Not in the plan: the CUDA context, the allocator's fragments, what a kernel takes for itself while it runs, the
 gradients' 32-bit copy of the optimiser's step, when the activations are gone, the buffer of a layer that arrives in a
-smaller model, gradients that offloading sums up on the host, and that a 4-bit model under ZeRO-3 is loaded whole
-before it is divided.
+smaller model, gradients that offloading sums up on the host, and what loading takes beside the weights: a 4-bit model
+under ZeRO-3 is whole on every rank before it is divided, and beside it are the 16-bit weights that are being quantised.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from reseed.models.cache import dense_folder
+from reseed.models.configs import fetched_config
 from reseed.models.loading import hush
 from reseed.models.names import ModelSpec, is_local, parse_wheel
 from reseed.models.sizes import group_of
@@ -43,12 +44,18 @@ class Memory:
     activations: int
     gathered: int = 0  # under ZeRO-3: the divided weights that are whole on every rank at once
     host: int = 0  # offloaded: in the machine's own memory, not in the accelerator's
+    loading: int = 0  # before training: a 4-bit model that ZeRO-3 divides only when it is whole
 
     @property
     def total(self) -> int:
         """What the accelerator holds."""
         shared = self.weights + self.adapters + self.gradients + self.optimizer
         return shared + self.activations + self.gathered
+
+    @property
+    def peak(self) -> int:
+        """The most that the accelerator holds at any time."""
+        return max(self.total, self.loading)
 
 
 @dataclass(frozen=True)
@@ -68,14 +75,17 @@ class Weight:
         return self.elements * self.itemsize
 
 
-def plan_memory(spec: ModelSpec, settings: Any, rows: int, labels: int, worlds: dict[int, int]) -> list[Memory]:
+def plan_memory(
+    spec: ModelSpec, settings: Any, rows: int, labels: int, worlds: dict[int, int], shape: Any = None
+) -> list[Memory]:
     """One plan for each ZeRO stage of `worlds` (stage → ranks), for `rows` rows a rank of `settings.max_tokens` tokens.
 
-    `labels` of each row's tokens have a label: the output head runs on them alone.
+    `labels` of each row's tokens have a label: the output head runs on them alone. `shape` is that of `shape_of`, if
+    there is one already: making it takes longest.
     """
     import torch
 
-    model, dtype = shape_of(spec, settings), getattr(torch, spec.dtype)
+    model, dtype = shape if shape is not None else shape_of(spec, settings), getattr(torch, spec.dtype)
     traced: dict[tuple[torch.dtype, bool], int] = {}
     plans: list[Memory] = []
     for stage, world in worlds.items():
@@ -93,6 +103,8 @@ def plan_memory(spec: ModelSpec, settings: Any, rows: int, labels: int, worlds: 
             plan = undivided_plan(weights, settings, dtype.itemsize, stage, world)
         else:
             plan = divided_plan(weights, settings, dtype.itemsize, world, model.config.hidden_size)
+            whole = sum(weight.bytes + weight.scales for weight in weights if not weight.trained)
+            plan = replace(plan, loading=whole if spec.four_bit else 0)
         plan = replace(plan, activations=traced[key])
         plans.append(plan if stage == 0 or settings.offload == "none" else offloaded(plan, dtype.itemsize))
     return plans
@@ -235,7 +247,8 @@ def config_of(spec: ModelSpec) -> Any:
     """The model's configuration; of a hub model only `config.json` is fetched."""
     from transformers import AutoConfig
 
-    place = dense_folder(spec.name) if is_local(spec.name) or parse_wheel(spec.name) else spec.name
+    own = is_local(spec.name) or parse_wheel(spec.name)
+    place = dense_folder(spec.name) if own else fetched_config(spec.name).parent
     try:
         config = AutoConfig.from_pretrained(place)
     except (OSError, ValueError) as error:

@@ -62,7 +62,8 @@ def stored(tmp_path: Path) -> str:
 
 
 def test_plan_says_what_would_run_and_starts_nothing(work: Path) -> None:
-    lines = reseed(work, "plan", "quickstart").stdout.splitlines()
+    *lines, memory = reseed(work, "plan", "quickstart").stdout.splitlines()
+    assert memory.startswith("memory: default: ")
     assert all(line.startswith("would run ") for line in lines)
     verbs = [line.split()[2] for line in lines]
     assert {"generate", "curate", "partition", "train", "predict", "score"} == set(verbs)
@@ -196,6 +197,31 @@ def test_plan_memory_is_a_table_for_each_model_that_is_trained(work: Path) -> No
     assert weights[0] == pytest.approx(3.16e9 * 2 / 2**30, rel=0.05)
     assert weights[1] < 0.4 * weights[0]
     assert "ZeRO-3" in said
+
+
+@pytest.mark.parametrize("recipe", ["quickstart", "rewrites"])
+@pytest.mark.parametrize("profile", ["gpu", "cluster"])
+@pytest.mark.parametrize("memory", [[], ["--memory"]], ids=["steps", "memory"])
+def test_plan_of_gpus_needs_neither_hub_nor_gpu(
+    work: Path, monkeypatch: pytest.MonkeyPatch, recipe: str, profile: str, memory: list[str]
+) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setenv("HF_HOME", str(work / "hub"))
+    said = reseed(work, "plan", recipe, "--profile", profile, *memory, "--set", "profile.store=here").stdout
+    assert "memory: default: not compared: mistralai/Mixtral-8x7B-Instruct-v0.1 is not on this machine yet" in said
+    assert ("default: not planned: model 'mistralai/Mixtral-8x7B-Instruct-v0.1'" in said) == bool(memory)
+    assert ("would run     train" in said) != bool(memory)
+
+
+def test_run_refuses_what_cannot_fit_before_anything_starts(work: Path) -> None:
+    from transformers import LlamaConfig
+
+    LlamaConfig(hidden_size=2**15, intermediate_size=2**17, num_hidden_layers=64).save_pretrained(work / "huge")
+    message = mistake(work, "run", "quickstart", "--set", f"model={work / 'huge'}")
+    assert "training of default does not fit: " in message
+    assert "GiB of memory for 2 workers, which has " in message
+    assert "no setting that reseed knows makes it fit" in message
+    assert not (work / ".reseed" / "store").exists()
 
 
 def test_export_copies_two_files(work: Path, tmp_path: Path) -> None:

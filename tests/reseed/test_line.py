@@ -299,6 +299,44 @@ def test_what_the_workers_cannot_run_is_told_while_planning(tmp_path: Path) -> N
         planned(recipe, "training.optimizer=adamw-8bit")
 
 
+@pytest.mark.parametrize("name", ["quickstart", "rewrites"])
+def test_what_a_shipped_recipe_says_of_gpus_moves_no_key_of_the_laptop(tmp_path: Path, name: str) -> None:
+    values = yaml.safe_load((RECIPES / f"{name}.yaml").read_text())
+    assert set(values.pop("profiles")) == {"gpu", "cluster"}
+    (tmp_path / "bare.yaml").write_text(yaml.safe_dump(values, sort_keys=False))
+    profile, store = load_profile("laptop"), ArtifactStore("unused")
+    shipped, bare = load_recipe(name, (), "laptop"), load_recipe(str(tmp_path / "bare.yaml"), (), "laptop")
+    assert plan_line(shipped, profile, store).steps() == plan_line(bare, profile, store).steps()
+
+
+@pytest.mark.parametrize("profile", ["laptop", "gpu", "cluster"])
+@pytest.mark.parametrize("recipe", sorted(path.stem for path in RECIPES.glob("*.yaml")))
+def test_every_shipped_recipe_can_be_planned_on_every_shipped_profile(
+    tmp_path: Path, recipe: str, profile: str
+) -> None:
+    (tmp_path / "rows.csv").write_text(CSV)
+    loaded = load_recipe(recipe, (), profile)
+    if loaded.data.train is not None:  # a URL
+        loaded = load_recipe(recipe, (f"data.train={tmp_path / 'rows.csv'}", "data.columns=null"), profile)
+    where = load_profile(profile)
+    line = plan_line(loaded, where, ArtifactStore("unused"))
+    assert {step.spec["model"].get("four_bit") for step in line.members.values()} == (
+        {None} if profile == "laptop" else {"nf4"}
+    )
+
+
+def test_variants_that_became_one_are_refused(tmp_path: Path) -> None:
+    """By the profile's student, by --set, or by what the recipe says of the profile."""
+    models = save_recipe(tmp_path, variants={"a": {"model": "one"}, "b": {"model": "two"}})
+    with pytest.raises(ReseedError, match=r"variants 'a' and 'b' of recipe 'small' do the same on profile 'laptop'"):
+        planned(models)
+    assert planned(models, place=("roles.student=null",)).members
+    losses = save_recipe(tmp_path)
+    with pytest.raises(ReseedError, match="do the same"):
+        planned(losses, "training.loss_on=all")
+    assert planned(losses, "training.loss_on=all", "variants={a: {}}").members
+
+
 def test_unknown_problem_is_told_before_anything_is_planned(tmp_path: Path) -> None:
     with pytest.raises(ReseedError, match=r"problem 'prompt-recovry'.*did you mean 'prompt-recovery'"):
         planned(save_recipe(tmp_path, problem="prompt-recovry"))

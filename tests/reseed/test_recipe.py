@@ -225,6 +225,70 @@ def test_recipe_then_variant_then_profile_then_set(tmp_path: Path) -> None:
     assert student("laptop", "model=set", "profile.roles.student.name=place") == "place"
 
 
+def test_what_differs_by_profile_comes_after_the_recipe_and_before_the_variants(tmp_path: Path) -> None:
+    changes = {
+        "training": {"rank": 2, "alpha": 2, "epochs": 2, "dropout": 0.2},
+        "profiles": {"gpu": {"training": {"alpha": 3, "epochs": 3, "dropout": 0.3}, "data": {"limit": 7}}},
+        "variants": {"a": {"training": {"epochs": 4, "dropout": 0.4}}},
+    }
+    path = written(tmp_path, changes)
+    plain, gpu = (load_recipe(path, ("training.dropout=0.5",), profile).variant("a") for profile in (None, "gpu"))
+    assert (gpu.training.rank, gpu.training.alpha, gpu.training.epochs, gpu.training.dropout) == (2, 3, 4, 0.5)
+    assert (plain.training.alpha, plain.data.limit, gpu.data.limit) == (2, None, 7)
+    assert load_recipe(path, (), "laptop") == load_recipe(path), "another profile's settings are not laid on"
+    assert load_recipe(path, ("profiles.gpu.training.rank=9",), "gpu").training.rank == 9
+
+
+def test_methods_that_variants_compare_stay_two_on_every_profile(tmp_path: Path) -> None:
+    variants = {"half": {"training": {"method": "lora"}}, "quarter": {"training": {"method": "qlora"}}}
+    changes = {"profiles": {"gpu": {"training": {"method": "qlora"}}}, "variants": variants}
+    recipe = load_recipe(written(tmp_path, changes), (), "gpu")
+    assert [recipe.variant(name).training.method for name in variants] == ["lora", "qlora"]
+
+
+@pytest.mark.parametrize("profile", [None, "laptop", "gpu"])
+@pytest.mark.parametrize(
+    ("section", "said"),
+    [
+        ({"gpu": {"training": {"rnk": 1}}}, ["profiles.gpu.training.rnk: unknown key", "did you mean 'rank'"]),
+        ({"gpu": {"training": {"rank": 0}}}, ["profiles.gpu.training.rank: ", "equal to 1", "saw 0"]),
+        ({"gpu": {"trainig": {}}}, ["profiles.gpu.trainig: unknown key", "did you mean 'training'"]),
+        ({"gpu": {"seeds": [7]}}, ["profiles.gpu.seeds: a profile cannot change what all share", "training"]),
+        ({"gpu": None}, ["profiles.gpu: ", "dictionary", "saw None"]),
+        (
+            {"gpus": {"training": {"rank": 1}}},
+            ["profiles.gpus: no profile", "did you mean 'gpu'", "cluster, gpu, laptop"],
+        ),
+        ({"gpu": {"training": {"max_tokens": 16}}}, ["profiles.gpu.prediction.max_new_tokens: 32 leave no room"]),
+    ],
+    ids=lambda value: str(value)[:40] if isinstance(value, dict) else "",
+)
+def test_mistake_in_what_differs_by_profile_is_told_on_every_profile(
+    tmp_path: Path, section: dict[str, Any], said: list[str], profile: str | None
+) -> None:
+    with pytest.raises(ReseedError) as caught:
+        load_recipe(written(tmp_path, {"profiles": section}), (), profile)
+    message = str(caught.value)
+    assert message.startswith("recipe small.yaml: 1 mistake\n"), message
+    for part in said:
+        assert part in message
+
+
+@pytest.mark.parametrize("profile", ["laptop", "gpu"])
+def test_mistake_in_an_override_by_profile_is_told_on_every_profile(tmp_path: Path, profile: str) -> None:
+    path = written(tmp_path, {})
+    for text, said in (("profiles.gpu.training.rnk=1", "mean 'rank'"), ("profiles.gpus.training.rank=1", "mean 'gpu'")):
+        with pytest.raises(ReseedError, match=said):
+            load_recipe(path, (text,), profile)
+    assert load_recipe(written(tmp_path, {"profiles": {"gpu": {"training": {"max_tokens": 64}}}}),
+                       ("prediction.max_new_tokens=100",), "laptop")  # fmt: skip
+
+
+def test_profile_of_ones_own_may_have_settings_too(tmp_path: Path) -> None:
+    path = written(tmp_path, {"profiles": {"desk": {"training": {"rank": 3}}}})
+    assert load_recipe(path, (), "desk").training.rank == 3
+
+
 def test_override_of_one_variant_leaves_the_others(tmp_path: Path) -> None:
     path = written(tmp_path, {"variants": {"a": {"training": {"rank": 2}}, "b": {}}})
     recipe = load_recipe(path, ("variants.b.training.rank=6",))
