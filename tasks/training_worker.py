@@ -123,19 +123,20 @@ def worker(config: dict[str, Any]) -> None:
     rows = store.fetch(assignment.partition)
     start = store.fetch(assignment.start) if assignment.start is not None else None
     check_lease(store, assignment)
-    watcher = RayWatcher(assignment, rank, local_rank)
-    with node_folder(assignment, local_rank) as work, resumed(rank, watcher) as checkpoint:
+    with node_folder(assignment, local_rank) as work:
+        watcher = RayWatcher(assignment, rank, local_rank)
         try:
-            summary = train_loop(
-                assignment.job,
-                load_problem(assignment.problem),
-                read_jsonl(rows / "train.jsonl"),
-                read_jsonl(rows / "validation.jsonl"),
-                work,
-                watcher,
-                checkpoint,
-                start,
-            )
+            with resumed(rank, watcher) as checkpoint:
+                summary = train_loop(
+                    assignment.job,
+                    load_problem(assignment.problem),
+                    read_jsonl(rows / "train.jsonl"),
+                    read_jsonl(rows / "validation.jsonl"),
+                    work,
+                    watcher,
+                    checkpoint,
+                    start,
+                )
         except Exception:
             watcher.abandon()
             raise
@@ -179,8 +180,8 @@ def commit(store: ArtifactStore, assignment: Assignment, work: Path, summary: Tr
 def node_folder(assignment: Assignment, local_rank: int) -> Iterator[Path]:
     """A folder that the ranks of one node share, empty at the start and gone at the end.
 
-    The lease's holder alone trains a member of a store, so what is there of this member was left by a worker that was killed;
-    one that took a while to die may have written after the start. Temporary files go into the folder too: Ray ends its
+    The lease's holder alone trains a member of a store, so what is there of this member was left by a worker that was
+    killed; one that took a while to die may have written after the start. Temporary files go into the folder too: Ray ends its
     workers without the clean-up that wandb leaves to the end of the process, or while they fetch a checkpoint.
     """
     import torch
