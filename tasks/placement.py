@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -13,7 +12,6 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from reseed.models.cache import cache_root
 from reseed.models.names import ModelSpec
 from reseed.profile import Profile
 from reseed.records import Artifact, Generation, Prompt, ReseedError, Row, Sampling
@@ -111,25 +109,6 @@ def training_slot(profile: Profile) -> Iterator[None]:
         slot.release()
 
 
-@contextmanager
-def alone(name: str) -> Iterator[None]:
-    """One flow of this machine at a time: two that train the same member would share its checkpoints."""
-    path = cache_root() / "locks" / f"{name}.lock"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a") as file:
-        waited_for(lambda: try_lock(file.fileno()))
-        yield
-
-
-def try_lock(descriptor: int) -> bool:
-    """Lock an open file, or say False because another process holds it; a killed holder lets go."""
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
-
-
 _stopped = threading.Event()
 
 
@@ -145,10 +124,10 @@ def stoppable() -> Iterator[None]:
         raise
 
 
-def waited_for(ready: Callable[[], bool]) -> None:
+def waited_for(ready: Callable[[], bool], every: float = 0.1) -> None:
     """Wait until `ready`, or raise KeyboardInterrupt because the flow was stopped."""
     while not ready():
-        if _stopped.wait(0.1):
+        if _stopped.wait(every):
             raise KeyboardInterrupt
 
 

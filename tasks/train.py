@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import threading
 import time
-import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any, NoReturn
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
+from reseed.lease import Lease, LeaseLostError, discard
 from reseed.line import student, train_step
 from reseed.profile import Profile
 from reseed.recipe import Recipe
@@ -24,7 +24,7 @@ from reseed.tracking import OfflineRun, find_account
 from reseed.training.loop import TrainJob
 from reseed.training.metric import judge_of
 from tasks.mistakes import last_line
-from tasks.placement import alone, awaited, connect, store_url, training_slot
+from tasks.placement import awaited, connect, store_url, training_slot, waited_for
 from tasks.run_once import log
 from tasks.training_worker import Assignment, LossFeed, News, worker
 
@@ -39,17 +39,47 @@ def train(
     """One member's adapter, which goes on from the adapter `start`. `recipe` is the variant's."""
     store = ArtifactStore(profile.store)
     step = train_step(recipe, profile, partition, member, start)
-    if store.find(step.artifact) is None:
-        connect(profile)
-        with training_slot(profile), alone(f"train-{step.artifact.key}"):
-            started = time.monotonic()
-            fit(store, assignment_for(recipe, profile, partition, member, step), profile)
-        store.manifest(step.artifact)
-        log().info("%s: done in %.1f s", step.artifact, time.monotonic() - started)
-    else:
+    lease = Lease(store, f"train-{step.artifact.key}")
+    there = store.find(step.artifact) is not None
+    if there:
         log().info("%s: in the store", step.artifact)
-    store.discard_scratch(scratch_name(step))  # also of a run that was killed after it had stored the adapter
+    while not there:
+        connect(profile)
+        with training_slot(profile):
+            taken = lease.take()
+            if taken:
+                with lease.kept():
+                    fit_once(store, assignment_for(recipe, profile, partition, member, step, lease), profile)
+        if not taken:
+            log().info("%s: waits for another flow, which trains it: %s", step.artifact, lease.told())
+            waited_for(lease.looks_free, every=2.0)
+        there = store.find(step.artifact) is not None
+    tidy(store, step, lease)
     return step.artifact
+
+
+def fit_once(store: ArtifactStore, assignment: Assignment, profile: Profile) -> None:
+    """Train the member, unless whoever held the lease before has done it."""
+    artifact, started = assignment.step.artifact, time.monotonic()
+    if store.find(artifact) is not None:
+        log().info("%s: another flow has made it", artifact)
+        return
+    try:
+        fit(store, assignment, profile)
+    except LeaseLostError as error:
+        log().warning("%s", error)
+        return
+    store.manifest(artifact)
+    log().info("%s: done in %.1f s", artifact, time.monotonic() - started)
+
+
+def tidy(store: ArtifactStore, step: Step, lease: Lease) -> None:
+    """Remove the checkpoints of a member that is done, also those of a run that was killed after it had stored the
+    adapter; not those of another holder of the lease, whose workers may still be at it.
+    """
+    if lease.is_there() and lease.take():
+        store.discard_scratch(scratch_name(step))
+        discard(store, lease.name)
 
 
 def scratch_name(step: Step) -> str:
@@ -57,7 +87,9 @@ def scratch_name(step: Step) -> str:
     return f"train/{step.artifact.key}"
 
 
-def assignment_for(recipe: Recipe, profile: Profile, partition: Artifact, member: Member, step: Step) -> Assignment:
+def assignment_for(
+    recipe: Recipe, profile: Profile, partition: Artifact, member: Member, step: Step, lease: Lease
+) -> Assignment:
     """The records that a worker needs."""
     import ray
 
@@ -83,7 +115,8 @@ def assignment_for(recipe: Recipe, profile: Profile, partition: Artifact, member
         run_name=f"{recipe.name} {member}",
         wandb_folder=account.folder,
         node=ray.get_runtime_context().get_node_id(),
-        attempt=uuid.uuid4().hex[:12],
+        lease=lease.name,
+        holder=lease.holder,
         started=time.time(),
         feed=ray.remote(LossFeed).options(num_cpus=0, max_restarts=-1).remote(account.variables),
     )
@@ -96,19 +129,18 @@ def fit(store: ArtifactStore, assignment: Assignment, profile: Profile) -> None:
     from the last checkpoint too.
     """
     import ray
-    from ray.train.v2.api.exceptions import TrainingFailedError
 
-    discard_damaged(store, assignment.step)
+    mend_list(store, assignment.step)
     for attempt in range(FAILURES + 1):
-        if store.find(assignment.step.artifact) is not None:
-            return
         try:
             with followed(assignment):
                 awaited(trainer_for(store, assignment, profile).fit)
-        except TrainingFailedError as error:
-            raise_cause(assignment, error)
-        except ray.exceptions.RayActorError as error:
-            if attempt == FAILURES:
+            return
+        except Exception as error:
+            if store.find(assignment.step.artifact) is not None:
+                log().info("%s: it failed here, but another flow has made it", assignment.run_name)
+                return
+            if attempt == FAILURES or not isinstance(error, ray.exceptions.RayActorError):
                 raise_cause(assignment, error)
             log().warning("%s: Ray Train's controller died, the member goes on", assignment.run_name)
 
@@ -157,16 +189,35 @@ def no_retry() -> Any:
     return NoRetry()
 
 
-def discard_damaged(store: ArtifactStore, step: Step) -> None:
-    """Forget the member's checkpoints if Ray Train was killed while it wrote the list of them: it would never start."""
+def mend_list(store: ArtifactStore, step: Step) -> None:
+    """Make Ray Train's list of the member's checkpoints one that it starts from.
+
+    A list that was cut off while it was written is forgotten, with the checkpoints; a checkpoint that is not there any
+    more leaves the list. What is in a checkpoint, the workers look at.
+    """
     place = store.scratch(scratch_name(step))
+    snapshot = f"{place}/checkpoint_manager_snapshot.json"
     try:
-        json.loads(store.fs.cat_file(f"{place}/checkpoint_manager_snapshot.json"))
+        listed = json.loads(store.fs.cat_file(snapshot))
+        named = [one["checkpoint_dir_name"] for one in listed["checkpoint_results"]]
     except FileNotFoundError:
         return
-    except ValueError:
-        log().warning("%s: its list of checkpoints is damaged, the member begins anew", step.artifact)
+    except (ValueError, KeyError, TypeError):
+        log().warning("%s: %s is damaged, the member begins anew", step.artifact, snapshot)
         store.discard_scratch(scratch_name(step))
+        return
+    there = [number for number, name in enumerate(named) if store.fs.exists(f"{place}/{name}")]
+    if len(there) == len(named):
+        return
+    if not there:
+        log().warning("%s: no checkpoint that %s names is there, the member begins anew", step.artifact, snapshot)
+        store.discard_scratch(scratch_name(step))
+        return
+    log().warning("%s: of %d checkpoints that %s names %d are there", step.artifact, len(named), snapshot, len(there))
+    for what in ("checkpoint_results", "checkpoint_report_indices"):
+        listed[what] = [listed[what][number] for number in there]
+    listed["latest_checkpoint_result"] = listed["checkpoint_results"][-1]
+    store.fs.pipe_file(snapshot, json.dumps(listed).encode())
 
 
 def checkpoint_storage(store: ArtifactStore) -> tuple[str, Any]:
@@ -179,9 +230,10 @@ def checkpoint_storage(store: ArtifactStore) -> tuple[str, Any]:
     return path, PyFileSystem(FSSpecHandler(store.fs))
 
 
-def raise_cause(assignment: Assignment, error: Any) -> NoReturn:
+def raise_cause(assignment: Assignment, error: Exception) -> NoReturn:
     """A mistake of the user's as it is; anything else with the member's name."""
-    if isinstance(mistake := getattr(error, "controller_failure", None), ReseedError):  # see `no_retry`
+    mistake = getattr(error, "controller_failure", error)  # see `no_retry`
+    if isinstance(mistake, ReseedError):
         raise mistake from None
     raise ReseedError(
         f"training of {assignment.run_name} failed: {last_line(error)}; its last checkpoint is kept, "

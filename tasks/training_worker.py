@@ -7,17 +7,19 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from reseed.files import digest, read_jsonl, write_jsonl
+from reseed.lease import LeaseLostError, holder_of
 from reseed.problems import load_problem
-from reseed.records import Artifact, LossPoint
+from reseed.records import Artifact, LossPoint, ReseedError
 from reseed.steps import Step
 from reseed.store import ArtifactStore
 from reseed.tracking import OfflineRun, TrackedRun, Tracker, reference
+from reseed.training.checkpoints import damage_of
 from reseed.training.loop import TrainJob, TrainSummary
 from reseed.training.loop import train as train_loop
 
@@ -36,7 +38,8 @@ class Assignment:
     run_name: str
     wandb_folder: str  # on the flow's node
     node: str  # the flow's, by Ray's id
-    attempt: str  # names this attempt's scratch folder
+    lease: str  # on the member's scratch place
+    holder: str  # of that lease, of whose driver this is; names the member's folder on each node
     started: float  # seconds since the epoch
     feed: Any  # a handle of the LossFeed actor
 
@@ -72,6 +75,7 @@ class RayWatcher:
 
     def __init__(self, assignment: Assignment, rank: int, local_rank: int) -> None:
         self.assignment, self.local_rank = assignment, local_rank
+        self.store = ArtifactStore(assignment.store_url)
         self.tracker = self.track() if rank == 0 else None
 
     def track(self) -> Tracker:
@@ -104,8 +108,11 @@ class RayWatcher:
         """One rank of each node hands over what all ranks of that node wrote; the parts are merged."""
         import ray.train
 
-        held = ray.train.Checkpoint.from_directory(str(folder)) if self.local_rank == 0 else None
-        ray.train.report({"step": step}, checkpoint=held)
+        part = None
+        if self.local_rank == 0:
+            check_lease(self.store, self.assignment)
+            part = ray.train.Checkpoint.from_directory(str(folder))
+        ray.train.report({"step": step}, checkpoint=part)
 
     def abandon(self) -> None:
         """The member failed, or is to be tried again."""
@@ -113,11 +120,11 @@ class RayWatcher:
             self.tracker.abandon()
             self.send_home()
 
-    def finish(self, summary: TrainSummary, store: ArtifactStore) -> None:
+    def finish(self, summary: TrainSummary) -> None:
         """The member is done, and its adapter in the store."""
         if self.tracker is not None:
-            self.tracker.read(reference(store, self.assignment.partition))
-            self.tracker.write(reference(store, self.assignment.step.artifact))
+            self.tracker.read(reference(self.store, self.assignment.partition))
+            self.tracker.write(reference(self.store, self.assignment.step.artifact))
             best = {"best_step": summary.best_step, "best_loss": summary.best_loss, "best_metric": summary.best_metric}
             self.tracker.finish({name: value for name, value in best.items() if value is not None})
             self.send_home()
@@ -145,25 +152,37 @@ def worker(config: dict[str, Any]) -> None:
     store = ArtifactStore(assignment.store_url)
     rows = store.fetch(assignment.partition)
     start = store.fetch(assignment.start) if assignment.start is not None else None
-    with node_folder(assignment, local_rank) as work, resumed() as checkpoint:
+    check_lease(store, assignment)
+    with node_folder(assignment, local_rank) as work:
         watcher = RayWatcher(assignment, rank, local_rank)
         try:
-            summary = train_loop(
-                assignment.job,
-                load_problem(assignment.problem),
-                read_jsonl(rows / "train.jsonl"),
-                read_jsonl(rows / "validation.jsonl"),
-                work,
-                watcher,
-                checkpoint,
-                start,
-            )
+            with resumed(rank, watcher) as checkpoint:
+                summary = train_loop(
+                    assignment.job,
+                    load_problem(assignment.problem),
+                    read_jsonl(rows / "train.jsonl"),
+                    read_jsonl(rows / "validation.jsonl"),
+                    work,
+                    watcher,
+                    checkpoint,
+                    start,
+                )
         except Exception:
             watcher.abandon()
             raise
         if summary is not None:
             commit(store, assignment, work, summary)
-            watcher.finish(summary, store)
+            watcher.finish(summary)
+
+
+def check_lease(store: ArtifactStore, assignment: Assignment) -> None:
+    """End the run if another driver has the member by now: its scratch place, on the store and here, is that one's."""
+    holder = holder_of(store, assignment.lease)
+    if holder != assignment.holder:
+        raise LeaseLostError(
+            f"training of {assignment.run_name}: this flow did not renew its lease in time, and "
+            f"{'another one has taken it over' if holder else 'it is gone'}"
+        )
 
 
 def build_no_helpers() -> None:
@@ -191,22 +210,22 @@ def commit(store: ArtifactStore, assignment: Assignment, work: Path, summary: Tr
 def node_folder(assignment: Assignment, local_rank: int) -> Iterator[Path]:
     """A folder that the ranks of one node share, empty at the start and gone at the end.
 
-    One flow at a time trains a member of a store, so what is there of this member was left by a worker that was killed;
-    one that took a while to die may have written after the start. Temporary files go into the folder too: Ray ends its
+    The lease's holder alone trains a member of a store, so what is there of this member was left by a worker that was
+    killed; one that took a while to die may have written after the start. Temporary files go into the folder too: Ray ends its
     workers without the clean-up that wandb leaves to the end of the process, or while they fetch a checkpoint.
     """
     import torch
 
     temporary = Path(tempfile.gettempdir())
     name = f"reseed-train-{digest([assignment.store_url, assignment.step.artifact.key], 12)}"
-    folder = temporary / f"{name}-{assignment.attempt}"
+    folder = temporary / f"{name}-{assignment.holder}"
 
-    def clear() -> None:
-        for left in temporary.glob(f"{name}-*"):
+    def clear(pattern: str) -> None:
+        for left in temporary.glob(f"{name}-{pattern}"):
             shutil.rmtree(left, ignore_errors=True)
 
     if local_rank == 0:
-        clear()
+        clear("*")
         folder.mkdir()
     torch.distributed.barrier()
     before, tempfile.tempdir = tempfile.tempdir, str(folder)
@@ -215,17 +234,51 @@ def node_folder(assignment: Assignment, local_rank: int) -> Iterator[Path]:
     finally:
         tempfile.tempdir = before
         if local_rank == 0:
-            clear()
+            clear(assignment.holder if is_taken_over(assignment) else "*")
+
+
+def is_taken_over(assignment: Assignment) -> bool:
+    """True when another driver works on the member, or may do so: the store does not say."""
+    try:
+        return holder_of(ArtifactStore(assignment.store_url), assignment.lease) not in ("", assignment.holder)
+    except ReseedError:
+        return True
 
 
 @contextmanager
-def resumed() -> Iterator[Path | None]:
-    """The last checkpoint's folder, or None for a member that starts."""
+def resumed(rank: int, watcher: RayWatcher) -> Iterator[Path | None]:
+    """The folder of the newest whole checkpoint, or None for a member that starts. Rank 0 looks, for all ranks."""
     import ray.train
+    from ray.train.collective import broadcast_from_rank_zero
 
-    checkpoint = ray.train.get_checkpoint()
-    if checkpoint is None:
+    newest = ray.train.get_checkpoint()
+    if newest is None:
         yield None
         return
-    with checkpoint.as_directory() as folder:
-        yield Path(folder)
+    with ExitStack() as stack:
+        folder, path = first_whole(newest, watcher, stack) if rank == 0 else (None, None)
+        path = broadcast_from_rank_zero(path)
+        if rank != 0 and path is not None:
+            checkpoint = ray.train.Checkpoint(path, filesystem=newest.filesystem)
+            folder = Path(stack.enter_context(checkpoint.as_directory()))
+        yield folder
+
+
+def first_whole(newest: Any, watcher: RayWatcher, stack: ExitStack) -> tuple[Path | None, str | None]:
+    """The first checkpoint, newest first, that is as it was handed over: its folder, open in `stack`, and its path."""
+    import ray.train
+
+    older = [reported.checkpoint for reported in ray.train.get_all_reported_checkpoints()][::-1]
+    for checkpoint in [newest, *(one for one in older if one.path != newest.path)]:
+        with ExitStack() as opened:
+            try:
+                folder = Path(opened.enter_context(checkpoint.as_directory()))
+                damage = damage_of(folder)
+            except FileNotFoundError:
+                damage = "it is not there"
+            if damage is None:
+                stack.enter_context(opened.pop_all())
+                return folder, checkpoint.path
+        watcher.note(f"the checkpoint {checkpoint.path} is damaged ({damage}); the member goes on from the one before")
+    watcher.note("no whole checkpoint is left, the member begins anew")
+    return None, None

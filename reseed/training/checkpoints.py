@@ -5,17 +5,19 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Sequence
+from fnmatch import fnmatchcase
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from reseed.files import digest
+from reseed.files import digest, file_digest
 from reseed.records import ReseedError, Row
 
 if TYPE_CHECKING:
     from reseed.training.loop import TrainJob
 
 ORIGIN = "origin.json"
+SUMS = "sums-{}.json"  # size and SHA-256 of what one node handed over, by its first rank
 TAIL = 65_536  # bytes of a weight file that tell it from others: a digest of a hundred gigabytes takes minutes
 Origin = dict[str, Any]
 """All that shapes a run, by the name that a user knows it under."""
@@ -90,15 +92,48 @@ def prepare_work(work: Path, own: Origin, checkpoint: Path | None) -> None:
         shutil.copytree(checkpoint / "state", work / "checkpoint-resumed", dirs_exist_ok=True)
 
 
-def set_aside(work: Path, step: int, first_node: bool) -> Path:
+def set_aside(work: Path, step: int, rank: int) -> Path:
     """Put what the Trainer saved at a step, the best adapter so far and the origin side by side; the folder with all.
 
-    Only the node of rank 0 has the newest best: another one's, which it went on from, would be written over it.
+    Only the node of rank 0 has the newest best: another one's, which it went on from, would be written over it. `rank`
+    is the node's first one.
     """
     whole = work / f"whole-{step}"
     whole.mkdir()
     shutil.copy(work / ORIGIN, whole)
-    if first_node and (work / "best").is_dir():
+    if rank == 0 and (work / "best").is_dir():
         shutil.copytree(work / "best", whole / "best")
     (work / f"checkpoint-{step}").rename(whole / "state")
+    sums = {name: [path.stat().st_size, file_digest(path)] for name, path in files_of(whole).items()}
+    (whole / SUMS.format(rank)).write_text(json.dumps(sums, indent=1, sort_keys=True), encoding="utf-8")
     return whole
+
+
+def files_of(folder: Path) -> dict[str, Path]:
+    """All files below a folder, by their name there."""
+    return {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def damage_of(checkpoint: Path) -> str | None:
+    """What is wrong with a checkpoint's files, or None if they are those that were handed over.
+
+    This finds accidents. Whoever can write there can write the sums too, so nothing in it may run code when it is read.
+    """
+    found = files_of(checkpoint)
+    wanted: dict[str, list[Any]] = {}
+    sums = [name for name in found if fnmatchcase(name, SUMS.format("*"))]
+    if not sums:
+        return f"it has no {SUMS.format(0)}"
+    for name in sums:
+        try:
+            wanted |= json.loads(found.pop(name).read_text(encoding="utf-8"))
+        except ValueError:
+            return f"{name} is no JSON"
+    if other := sorted(found.keys() ^ wanted.keys()):
+        return f"{other[0]} {'is missing' if other[0] in wanted else 'does not belong to it'}"
+    for name, (size, digest_wanted) in wanted.items():
+        if (seen := found[name].stat().st_size) != size:
+            return f"{name} has {seen} bytes, not {size}"
+        if file_digest(found[name]) != digest_wanted:
+            return f"{name} has another SHA-256 than when it was written"
+    return None

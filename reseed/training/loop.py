@@ -31,6 +31,7 @@ from reseed.training.memory import memory_explained
 from reseed.training.metric import Judge, ValidationMetric
 from reseed.training.prompts import prompt_format
 from reseed.training.tokens import Encoded, encode
+from reseed.training.unpickling import only_tensors
 from reseed.training.zero import join_ranks
 
 if TYPE_CHECKING:
@@ -217,7 +218,8 @@ def run_trainer(trainer: Any, work: Path, patience: int | None, resumed: bool) -
     if resumed and stopped_early(work / "best" / "best.json", patience):
         trainer.state = trainer.state.load_from_json(str(checkpoint / "trainer_state.json"))
     else:
-        trainer.train(resume_from_checkpoint=str(checkpoint) if resumed else None)
+        with only_tensors(bool(trainer.args.deepspeed)):
+            trainer.train(resume_from_checkpoint=str(checkpoint) if resumed else None)
 
 
 def check_model_context(folder: Path, max_tokens: int) -> None:

@@ -188,7 +188,7 @@ class KeepBest(TrainerCallback):
         whole = self.work / f"whole-{state.global_step}"
         barrier()  # every rank has written its part
         if args.local_process_index == 0:
-            set_aside(self.work, state.global_step, first_node=self.rank == 0)
+            set_aside(self.work, state.global_step, self.rank)
         barrier()
         self.watcher.checkpoint(whole, state.global_step)
         barrier()

@@ -1,13 +1,17 @@
-"""The whole line on a real S3 server: only the profile's store is another one."""
+"""The whole line on a real S3 server: only the profile's store is another one, and two drivers share it."""
 
 from __future__ import annotations
 
-import random
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
 import uuid
 
 import pytest
 from conftest import MakeProject
-from line_project import LineProject, describe, eventually, kill, lineage
+from line_project import LineProject, describe, eventually, lineage
 from s3_server import SECRET_KEY
 
 from reseed.evaluation.experiment import latest_results
@@ -16,28 +20,61 @@ from reseed.store import ArtifactStore
 pytestmark = pytest.mark.slow
 
 
-def test_the_line_and_its_checkpoints_on_s3(
-    undisturbed: LineProject, s3_url: str, monkeypatch: pytest.MonkeyPatch
+class Driver:
+    """The command in a project, on the common store."""
+
+    def __init__(self, project: LineProject, name: str, url: str) -> None:
+        self.project, self.log = project, project.folder / f"{name}.txt"
+        with self.log.open("w") as file:
+            self.process: subprocess.Popen[str] = project.start(
+                "run", "tiny-recipe.yaml", "--profile", "tiny.yaml", "--set", f"profile.store={url}",
+                "--set", "seeds=[0, 1]", log=file,
+            )  # fmt: skip
+
+    def reach(self, text: str) -> None:
+        """Wait until the driver says so."""
+        eventually(lambda: text in self.says() or self.process.poll() is not None)
+        assert text in self.says(), self.says()
+
+    def says(self) -> str:
+        return self.log.read_text()
+
+    def ends(self) -> str:
+        """Wait for its end, which is a good one; the last line that it says."""
+        eventually(lambda: self.process.poll() is not None)
+        assert self.process.returncode == 0, self.says()
+        return self.says().strip().splitlines()[-1]
+
+
+def test_two_drivers_that_share_nothing_but_s3(
+    undisturbed: LineProject, make_project: MakeProject, s3_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """The first is killed in the middle of a member, with the second one waiting for it, and started again."""
     url = f"{s3_url}/{uuid.uuid4().hex[:12]}"
-    log = undisturbed.folder / "s3.txt"
-    with log.open("w") as file:
-        process = undisturbed.start(
-            "run", "tiny-recipe.yaml", "--profile", "tiny.yaml", "--set", f"profile.store={url}",
-            "--set", "seeds=[0, 1]", log=file,
-        )  # fmt: skip
+    home = tempfile.mkdtemp(prefix="rs")  # the path of Ray's sockets must be short
+    other = make_project(RESEED_CACHE=f"{home}/cache", HOME=home, TMPDIR=home)
     try:
-        eventually(lambda: process.poll() is not None or "seed 0: step 18, validation" in log.read_text())
-        trainers = [p for p in undisturbed.processes() if describe(p).startswith("ray::RayTrainWorker")]
-        assert trainers, log.read_text()
-        kill(random.Random(1).choice(trainers))
-        eventually(lambda: process.poll() is not None)
+        first = Driver(undisturbed, "s3-first", url)
+        first.reach("seed 0: step 18, validation")
+        for process in undisturbed.processes():
+            if describe(process).startswith("ray::RayTrainWorker"):
+                process.send_signal(signal.SIGSTOP)  # or the member would be done before the second driver comes to it
+        second = Driver(other, "s3-second", url)
+        second.reach("waits for another flow, which trains it")
+        assert f", process {first.process.pid}, since 20" in second.says()
+        os.kill(first.process.pid, signal.SIGKILL)
+        first.process.wait()
+        again = Driver(undisturbed, "s3-again", url)
+        assert second.ends() == again.ends()
     finally:
         undisturbed.stop()
-    said = log.read_text()
-    assert process.returncode == 0, said
-    for seed in (0, 1):
-        assert said.count(f"seed {seed}: step 9, validation") == 1, "a killed worker went on from a checkpoint"
+        other.stop()
+        shutil.rmtree(home, ignore_errors=True)
+    said = first.says() + second.says() + again.says()
+    done = [line.split(": done in")[0].split()[-1] for line in said.splitlines() if ": done in" in line]
+    trained = [name for name in done if name.startswith("adapter/")]
+    assert len(trained) == len(set(trained)) == 2, "each member is trained by one of them"
+    assert said.count("seed 0: step 9, validation") == 1, "whoever took it over went on from the checkpoint"
 
     monkeypatch.setenv("RESEED_CACHE", str(undisturbed.folder / "s3-cache"))
     store = ArtifactStore(url)
@@ -48,8 +85,8 @@ def test_the_line_and_its_checkpoints_on_s3(
         stored = next(m for m in store.list(path.split("/")[0]) if m.artifact.path == path)
         assert {f.path: f.sha256 for f in stored.files} == {f["path"]: f["sha256"] for f in manifest["files"]}
         store.fetch(stored.artifact)  # compares every file with its digest
-    checkpoints = store.scratch("train")
-    assert set(store.fs.find(checkpoints)) <= {checkpoints}, "they are gone; a folder's empty entry may stay"
+    for place in (store.scratch("train"), store.scratch("leases")):
+        assert set(store.fs.find(place)) <= {place}, "they are gone; a folder's empty entry may stay"
 
 
 def test_wrong_credentials_are_one_message(make_project: MakeProject, s3_url: str) -> None:

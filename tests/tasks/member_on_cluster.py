@@ -28,7 +28,8 @@ def tell_and_discard(store: ArtifactStore, name: str) -> None:
     """Say what each checkpoint that is left of the member holds, before it goes."""
     left = Path(store.scratch(name)).glob("*/origin.json")
     held = {path.parent.name: sorted(file.name for file in path.parent.rglob("*")) for path in left}
-    print(json.dumps(held))
+    if held:
+        print(json.dumps(held))
     discard(store, name)
 
 

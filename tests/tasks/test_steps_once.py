@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,10 +13,11 @@ import pytest
 from reseed.records import Artifact, ReseedError
 from reseed.steps import Step
 from reseed.store import ArtifactStore
+from tasks import train as training
 from tasks.progress import Progress, artifact_key, progress
 from tasks.publish import move_latest
 from tasks.run_once import run_once
-from tasks.train import discard_damaged, scratch_name
+from tasks.train import fit, mend_list, scratch_name
 
 STEP = Step("generate", 1, "rows", "tiny", {"rows": 3})
 
@@ -48,16 +51,55 @@ def test_a_step_that_fails_leaves_nothing(store: ArtifactStore) -> None:
     assert run_once(store, STEP, write) == STEP.artifact
 
 
-@pytest.mark.parametrize("text", ["", '{"checkpoint_results": [', "{}"])
+@pytest.mark.parametrize("text", ["", '{"checkpoint_results": [', "{}", '{"checkpoint_results": [], "latest": null}'])
 def test_a_damaged_list_of_checkpoints_is_forgotten(store: ArtifactStore, text: str) -> None:
     place = store.scratch(scratch_name(STEP))
-    discard_damaged(store, STEP)  # nothing there yet
+    mend_list(store, STEP)  # nothing there yet
     store.fs.makedirs(f"{place}/checkpoint_1", exist_ok=True)
     store.fs.pipe_file(f"{place}/checkpoint_manager_snapshot.json", text.encode())
     store.fs.pipe_file(f"{place}/checkpoint_1/state.json", b"{}")
-    discard_damaged(store, STEP)
+    mend_list(store, STEP)
     store.fs.invalidate_cache()
-    assert store.fs.exists(f"{place}/checkpoint_1/state.json") == (text == "{}")
+    assert store.fs.exists(f"{place}/checkpoint_1/state.json") == ("latest" in text)
+
+
+def test_a_checkpoint_that_is_gone_leaves_the_list(store: ArtifactStore) -> None:
+    """Ray Train starts from no list that names one."""
+    place = store.scratch(scratch_name(STEP))
+    snapshot = f"{place}/checkpoint_manager_snapshot.json"
+    older, newer = ({"checkpoint_dir_name": f"checkpoint_{n}", "metrics": {}} for n in (1, 2))
+    listed = {"checkpoint_results": [older, newer], "checkpoint_report_indices": [4, 5], "current_report_index": 6}
+    store.fs.makedirs(f"{place}/checkpoint_1", exist_ok=True)
+    store.fs.pipe_file(f"{place}/checkpoint_1/state.json", b"{}")
+    store.fs.pipe_file(snapshot, json.dumps(listed | {"latest_checkpoint_result": newer}).encode())
+    mend_list(store, STEP)
+    kept = {"checkpoint_results": [older], "checkpoint_report_indices": [4], "latest_checkpoint_result": older}
+    assert json.loads(store.fs.cat_file(snapshot)) == listed | kept
+
+
+@pytest.mark.parametrize("made", [True, False])
+def test_after_a_failure_the_store_is_asked(
+    store: ArtifactStore, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, made: bool
+) -> None:
+    """Ray Train fails like this where another flow has stored the adapter and removed the checkpoints."""
+
+    class Trainer:
+        def fit(self) -> None:
+            if made:
+                store.write(STEP, tmp_path)
+            raise RuntimeError("Unable to set up cluster storage\nCheck that all nodes have read/write access")
+
+    monkeypatch.setattr(training, "trainer_for", lambda *_: Trainer())
+    monkeypatch.setattr(training, "followed", lambda _: nullcontext())
+    assignment: Any = SimpleNamespace(step=STEP, run_name="tiny seed 0")
+    profile: Any = None
+    if made:
+        fit(store, assignment, profile)
+        return
+    with pytest.raises(
+        ReseedError, match="training of tiny seed 0 failed: Check that all nodes have read/write access;"
+    ):
+        fit(store, assignment, profile)
 
 
 def test_latest_never_moves_back(store: ArtifactStore, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

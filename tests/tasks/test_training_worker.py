@@ -1,21 +1,28 @@
-"""What a member's worker tells those who watch it, without Ray."""
+"""What a member's worker tells those who watch it, and whose its places are; without a running Ray."""
 
 from __future__ import annotations
 
+import json
+import shutil
 import tempfile
-from dataclasses import replace
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 
+from reseed.lease import Lease, LeaseLostError
 from reseed.models.names import ModelSpec
 from reseed.recipe import TrainingSettings
 from reseed.records import Artifact
 from reseed.steps import Step
 from reseed.store import ArtifactStore
+from reseed.training.checkpoints import set_aside
 from reseed.training.loop import TrainJob, TrainSummary
-from tasks.training_worker import Assignment, RayWatcher, node_folder
+from tasks.training_worker import Assignment, RayWatcher, check_lease, first_whole, node_folder
 
 
 def assignment(folder: Path) -> Assignment:
@@ -30,7 +37,8 @@ def assignment(folder: Path) -> Assignment:
         run_name="tiny default seed 0",
         wandb_folder=str(folder),
         node="",
-        attempt="a" * 12,
+        lease="train-tiny",
+        holder="a" * 32,
         started=0.0,
         feed=None,
     )
@@ -52,7 +60,7 @@ def test_a_worker_leaves_no_folder_of_its_member(tmp_path: Path, monkeypatch: py
         pass
     of_another_member.mkdir()
     with node_folder(own, 0) as folder:
-        killed = folder.with_name(folder.name.replace(own.attempt, "b" * 12))
+        killed = folder.with_name(folder.name.replace(own.holder, "b" * 32))
         killed.mkdir()
         assert Path(tempfile.mkdtemp()).parent == folder
     assert list(tmp_path.iterdir()) == [of_another_member]
@@ -66,5 +74,80 @@ def test_a_worker_leaves_no_folder_of_its_member(tmp_path: Path, monkeypatch: py
 def test_another_rank_has_no_tracker(tmp_path: Path) -> None:
     watcher = RayWatcher(assignment(tmp_path), rank=1, local_rank=1)
     assert watcher.tracker is None
-    watcher.finish(summary(0.25), ArtifactStore(str(tmp_path / "store")))
+    watcher.finish(summary(0.25))
     assert not (tmp_path / "wandb").exists()
+
+
+def test_a_worker_whose_driver_was_taken_for_dead_ends(
+    store: ArtifactStore, store_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It hands over nothing more, and leaves the folder that the new one's workers have on its node."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(torch.distributed, "barrier", lambda: None)
+    slow, second = (Lease(store, "train-tiny", seconds=0.0) for _ in range(2))
+    assert slow.take()
+    of_slow = replace(assignment(tmp_path), store_url=store_url, holder=slow.holder)
+    check_lease(store, of_slow)
+    with node_folder(of_slow, 0) as old:
+        second.looks_free()
+        assert second.take(), "nothing was heard of the first one"
+        new = old.with_name(old.name.replace(slow.holder, second.holder))
+        new.mkdir()
+        with pytest.raises(LeaseLostError, match=r"tiny default seed 0: .* another one has taken it over"):
+            RayWatcher(of_slow, rank=1, local_rank=0).checkpoint(tmp_path, 4)
+    assert new.is_dir()
+    assert not old.exists()
+
+
+@dataclass
+class Listener:
+    """Hears what the flow is told."""
+
+    notes: list[str] = field(default_factory=list)
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+
+def checkpoints(place: Path) -> list[Any]:
+    """Two, as they were handed over; the newest last."""
+    import ray.train
+
+    made = []
+    for step in (2, 4):
+        work = place / f"work-{step}"
+        (work / f"checkpoint-{step}").mkdir(parents=True)
+        (work / "origin.json").write_text("{}")
+        (work / f"checkpoint-{step}" / "optim_states.pt").write_bytes(b"moments" * 1000 * step)
+        shutil.move(set_aside(work, step, 0), place / f"step-{step}")
+        made.append(ray.train.Checkpoint.from_directory(str(place / f"step-{step}")))
+    return made
+
+
+@pytest.mark.parametrize("harmed", [(), (4,), (2, 4), (2,)])
+def test_a_damaged_checkpoint_is_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, harmed: tuple[int, ...]
+) -> None:
+    import ray.train
+
+    older, newest = checkpoints(tmp_path)
+    reported = [SimpleNamespace(checkpoint=one) for one in (older, newest)]
+    monkeypatch.setattr(ray.train, "get_all_reported_checkpoints", lambda: reported)
+    for step in harmed:
+        path = tmp_path / f"step-{step}" / "state" / "optim_states.pt"
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    listener: Any = Listener()
+    with ExitStack() as stack:
+        folder, path_told = first_whole(newest, listener, stack)
+    if harmed == (2, 4):
+        assert (folder, path_told) == (None, None)
+        assert listener.notes[-1] == "no whole checkpoint is left, the member begins anew"
+    else:
+        step = 2 if 4 in harmed else 4
+        assert folder == tmp_path / f"step-{step}"
+        assert path_told == str(folder)
+        assert json.loads((folder / "origin.json").read_text()) == {}
+    told = [
+        f"{tmp_path}/step-4 is damaged (state/optim_states.pt has 14000 bytes, not 28000)" in n for n in listener.notes
+    ]
+    assert sum(told) == (4 in harmed)

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from tiny import save_model
 from tiny_rows import PROBLEM, SHORT, PowerError, Recorder, job, rows
 
 from reseed.records import ReseedError
-from reseed.training.checkpoints import ORIGIN, origin_of, set_aside
+from reseed.training.checkpoints import ORIGIN, damage_of, origin_of, set_aside
 from reseed.training.loop import TrainJob, train
+from reseed.training.unpickling import only_tensors
 
 
 @pytest.fixture(scope="module")
@@ -93,11 +98,81 @@ def test_a_stage_s_name_is_no_part_of_the_run(tiny_model: Path) -> None:
     assert origin_of(one, tiny_model, rows(3), rows(2)) == origin_of(other, tiny_model, rows(3), rows(2))
 
 
-@pytest.mark.parametrize("first_node", [True, False])
-def test_only_the_node_of_rank_0_hands_over_the_best(tmp_path: Path, first_node: bool) -> None:
+@pytest.mark.parametrize("rank", [0, 2])
+def test_only_the_node_of_rank_0_hands_over_the_best(tmp_path: Path, rank: int) -> None:
     """Another node has the best that it went on from, which would be written over the newer one."""
     (tmp_path / "best").mkdir()
     (tmp_path / "checkpoint-4").mkdir()
     (tmp_path / ORIGIN).write_text("{}")
-    whole = set_aside(tmp_path, 4, first_node)
-    assert {path.name for path in whole.iterdir()} == {ORIGIN, "state"} | ({"best"} if first_node else set())
+    whole = set_aside(tmp_path, 4, rank)
+    assert {path.name for path in whole.iterdir()} == {ORIGIN, "state", f"sums-{rank}.json"} | (
+        {"best"} if rank == 0 else set()
+    )
+
+
+def cut(path: Path) -> None:
+    """Half of the file is lost."""
+    with path.open("r+b") as file:
+        file.truncate(path.stat().st_size // 2)
+
+
+def flip(path: Path) -> None:
+    """One bit in the middle is another."""
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    ("harm", "told"),
+    [
+        (lambda one: None, None),
+        (lambda one: cut(one / "state" / "optimizer.pt"), r"state/optimizer\.pt has \d+ bytes, not \d+"),
+        (lambda one: flip(one / "state" / "optimizer.pt"), r"state/optimizer\.pt has another SHA-256"),
+        (lambda one: (one / ORIGIN).unlink(), r"origin\.json is missing"),
+        (lambda one: (one / "state" / "rng_state_9.pth").touch(), r"state/rng_state_9\.pth does not belong to it"),
+        (lambda one: cut(one / "sums-0.json"), r"sums-0\.json is no JSON"),
+        (lambda one: (one / "sums-0.json").unlink(), r"it has no sums-0\.json"),
+        (shutil.rmtree, r"it has no sums-0\.json"),
+    ],
+)
+def test_damage_is_found(checkpoint: Path, tmp_path: Path, harm: Callable[[Path], object], told: str | None) -> None:
+    mine = tmp_path / "mine"
+    shutil.copytree(checkpoint, mine)
+    harm(mine)
+    damage = damage_of(mine)
+    assert damage == told if told is None else re.match(told, damage or "")
+
+
+class Planted:
+    """Makes a folder when it is unpickled."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = str(folder)
+
+    def __reduce__(self) -> tuple[Callable[[str], None], tuple[str]]:
+        return os.mkdir, (self.folder,)
+
+
+@pytest.mark.parametrize("variable", [None, "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"])
+def test_a_planted_pickle_is_never_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variable: str | None) -> None:
+    """As DeepSpeed itself reads a checkpoint, whose own records come back."""
+    from deepspeed.runtime.checkpoint_engine import TorchCheckpointEngine
+    from deepspeed.runtime.fp16.loss_scaler import LossScaler
+
+    if variable is not None:
+        monkeypatch.setenv(variable, "1")
+    engine, folder, path = TorchCheckpointEngine(), tmp_path / "planted", str(tmp_path / "optim_states.pt")
+    state = {"moment": torch.ones(3), "loss_scaler": LossScaler(2.0)}
+    torch.save(state, path)
+    before = dict(os.environ)
+    with only_tensors(deepspeed=True):
+        assert engine.load(path)["loss_scaler"].cur_scale == 2.0
+    torch.save({**state, "more": Planted(folder)}, path)
+    told = r"could run somebody's code: .*mkdir.*; find out who wrote it"
+    with pytest.raises(ReseedError, match=told), only_tensors(deepspeed=True):
+        engine.load(path)
+    assert not folder.exists()
+    assert dict(os.environ) == before
+    torch.load(path, weights_only=False)
+    assert folder.is_dir(), "it would have been"

@@ -20,6 +20,7 @@ from reseed.models.loading import load_model
 from reseed.models.names import ModelSpec
 from reseed.models.tokenizers import load_tokenizer
 from reseed.training.adapters import verify_adapter
+from reseed.training.checkpoints import damage_of
 from reseed.training.loop import train
 
 HERE = Path(__file__).resolve().parent
@@ -173,7 +174,7 @@ def test_two_ranks_of_one_node(tiny_model: Path, shared_cache: Path, tmp_path: P
         assert_like_alone(result(tmp_path / name), alone)
     for stage in "23":
         checkpoint = tmp_path / f"stopped-{stage}" / "seen" / "step-10"
-        assert {path.name for path in checkpoint.iterdir()} == {"best", "state", "origin.json"}
+        assert {path.name for path in checkpoint.iterdir()} == {"best", "state", "origin.json", "sums-0.json"}
         shards = [path.name for path in (checkpoint / "state").rglob("*optim_states.pt")]
         assert len(shards) == 2, "every rank's shard is part of the checkpoint"
         assert_goes_on(tmp_path / f"resumed-{stage}", tmp_path / f"whole-{stage}")
@@ -217,6 +218,7 @@ def test_two_nodes_of_one_rank(tiny_model: Path, shared_cache: Path, tmp_path: P
     nodes(tmp_path, shared_cache, tiny_model, 2, twenty_steps(runs))
     for stage in (2, 3):
         assert_like_alone(result(tmp_path / f"whole-{stage}"), alone)
+        assert damage_of(tmp_path / f"stopped-{stage}" / "merged") is None, "each node told of its part"
         assert_goes_on(tmp_path / f"resumed-{stage}", tmp_path / f"whole-{stage}")
 
 
