@@ -113,15 +113,12 @@ def module_names(model: Any, folder: Path) -> Iterator[Path]:
         yield to_module_names(folder, Path(place) / "own")
 
 
-def attach_adapter(model: Any, folder: Path, name: str = "default") -> Any:
-    """A PeftModel of `model` with the saved adapter, one more if `model` is a PeftModel already."""
+def attach_adapter(model: Any, folder: Path) -> Any:
+    """A PeftModel of `model` with the saved adapter."""
     from peft import PeftModel
 
     with module_names(model, folder) as own:
-        if isinstance(model, PeftModel):
-            model.load_adapter(own, adapter_name=name)
-            return model
-        return PeftModel.from_pretrained(model, own, adapter_name=name)
+        return PeftModel.from_pretrained(model, own)
 
 
 def check_stock_names(folder: Path, model_folder: Path) -> None:
