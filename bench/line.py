@@ -33,6 +33,7 @@ def bare() -> dict[str, float]:
     from reseed.evaluation.embedding import load_embedder
     from reseed.evaluation.scoring import Scorer, Trained, score_experiment
     from reseed.generation.transformers_engine import TransformersEngine
+    from reseed.line import shard_size
     from reseed.line import student as student_of
     from reseed.problems import load_problem
     from reseed.profile import load_profile
@@ -47,10 +48,11 @@ def bare() -> dict[str, float]:
     engine = TransformersEngine(profile.roles.generator, profile.engines.batch_size)
     sampling = Sampling(settings.max_new_tokens, settings.temperature, settings.top_p)
     answers = []
-    for start in range(0, len(pairs), settings.shard_rows):
-        shard = pairs[start : start + settings.shard_rows]
-        prompts = [Prompt(p.id, engine.chat(problem.request(p.source, p.instruction))) for p in shard]
-        answers += engine.generate(prompts, sampling, settings.seed + start, templated=True)
+    size = shard_size(settings, profile)
+    for start in range(0, len(pairs), size):
+        shard = pairs[start : start + size]
+        prompts = [engine.chat(Prompt(p.id, problem.request(p.source, p.instruction))) for p in shard]
+        answers += engine.generate(prompts, sampling, settings.seed + start)
     rows = [problem.row(p.source, p.instruction, a.text) for p, a in zip(pairs, answers, strict=True)]
     finishes = {row["id"]: answer.finish for row, answer in zip(rows, answers, strict=True)}
     parts = partition(curate(rows, finishes, problem).rows, recipe.data)
@@ -68,7 +70,7 @@ def bare() -> dict[str, float]:
 
     def predict(engine: TransformersEngine, adapter: Path | None) -> dict[str, str]:
         limit = recipe.training.max_tokens
-        prompts = [Prompt(row["id"], engine.question(problem, row, greedy, limit)) for row in parts.test]
+        prompts = [engine.question(problem, row, greedy, limit) for row in parts.test]
         return {a.id: problem.parse(a.text) for a in engine.generate(prompts, greedy, 0, adapter)}
 
     with tempfile.TemporaryDirectory() as folder:

@@ -11,7 +11,7 @@ from reseed.files import digest
 from reseed.models.names import FourBit, ModelSpec, identity
 from reseed.problems import load_problem
 from reseed.profile import Profile
-from reseed.recipe import Recipe
+from reseed.recipe import GenerationSettings, Recipe
 from reseed.records import Artifact, Member, ReseedError
 from reseed.stages import scored_variants, start_of, training_order, variants_of
 from reseed.steps import Step
@@ -96,15 +96,16 @@ def refuse_twins(recipe: Recipe, profile: Profile, predictions: Mapping[Member |
 
 
 def shard_steps(recipe: Recipe, profile: Profile) -> list[Step]:
-    """One step for every `shard_rows` pairs; its key holds model, sampling, seed, the pairs' content, and how the model's
+    """One step for every shard of pairs; its key holds model, sampling, seed, the pairs' content, and how the model's
     chat template is used. The template itself is a part of the model."""
     settings = recipe.generation
     if settings is None:
         raise ReseedError(f"recipe '{recipe.name}': it has no generation section, so there is nothing to generate")
     pairs = draw_pairs(settings)
     steps = []
-    for number, start in enumerate(range(0, len(pairs), settings.shard_rows)):
-        ids = [pair.id for pair in pairs[start : start + settings.shard_rows]]
+    size = shard_size(settings, profile)
+    for number, start in enumerate(range(0, len(pairs), size)):
+        ids = [pair.id for pair in pairs[start : start + size]]
         spec = {
             "problem": recipe.problem,
             "model": identity(profile.roles.generator),
@@ -116,6 +117,11 @@ def shard_steps(recipe: Recipe, profile: Profile) -> list[Step]:
         }
         steps.append(Step("generate", 1, "shard", recipe.name, spec, seed=settings.seed))
     return steps
+
+
+def shard_size(settings: GenerationSettings, profile: Profile) -> int:
+    """Rows of a shard, which is one engine's job: fewer than its batch would leave it half empty."""
+    return settings.shard_rows or profile.engines.batch_size
 
 
 def generate_step(recipe: Recipe, shards: Sequence[Step]) -> Step:

@@ -33,7 +33,7 @@ class GenerationSettings(Section):
     max_new_tokens: int = Field(96, ge=1)
     temperature: float = Field(0.8, ge=0)
     top_p: float = Field(0.95, gt=0, le=1)
-    shard_rows: int = Field(32, ge=1)
+    shard_rows: int | None = Field(None, ge=1)  # rows committed together; None: what the profile's engines take at once
     seed: int = 0
 
 

@@ -47,6 +47,7 @@ class Prompt:
 
     id: str
     text: str
+    templated: bool = False  # a chat template wrote the text with its special tokens: none are added
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from reseed.files import digest, locked, new_folder
+from reseed.leftovers import held_attempt, take_away_attempts
 from reseed.manifest import (
     Manifest,
     Ref,
@@ -129,7 +130,7 @@ class ArtifactStore:
             created=datetime.now(UTC).isoformat(timespec="microseconds"),
         )  # fmt: skip
         content = manifest.model_dump_json(indent=1).encode()
-        with explained(self.url):
+        with explained(self.url), held_attempt(self, manifest.place):
             try:
                 for file in manifest.files:
                     self.objects.put(folder / file.path, f"{manifest.place}/{file.path}")
@@ -138,6 +139,8 @@ class ArtifactStore:
                 raise
             if not self._publish(manifest, content):
                 self._discard(manifest.place)
+            else:
+                take_away_attempts(self, manifest)
         return artifact
 
     def _publish(self, manifest: Manifest, content: bytes) -> bool:

@@ -13,7 +13,7 @@ from prefect.cache_policies import NO_CACHE
 
 from reseed.data.sources import Pair, draw_pairs
 from reseed.files import read_jsonl, write_jsonl
-from reseed.line import generate_step, shard_steps
+from reseed.line import generate_step, shard_size, shard_steps
 from reseed.problems import load_problem
 from reseed.profile import Profile
 from reseed.recipe import Recipe
@@ -32,7 +32,7 @@ def generate(recipe: Recipe, profile: Profile) -> Artifact:
     if recipe.generation is None:
         raise ReseedError(f"recipe '{recipe.name}': it has no generation section, so there is nothing to generate")
     shards = shard_steps(recipe, profile)
-    size = recipe.generation.shard_rows
+    size = shard_size(recipe.generation, profile)
     pairs = draw_pairs(recipe.generation)
     of_shard = {step.artifact: pairs[i * size : (i + 1) * size] for i, step in enumerate(shards)}
     missing = [step for step in shards if store.find(step.artifact) is None]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,47 +21,41 @@ from reseed.training.tokens import fit
 
 
 class TransformersEngine:
-    """One model in memory, with the adapters it was asked for so far."""
+    """One model in memory, with the adapter that it was last asked for."""
 
     def __init__(self, spec: ModelSpec, batch_size: int) -> None:
         folder = materialise(spec)
         self.tokenizer = load_tokenizer(folder)
         self.model = load_model(folder, spec).eval()
         self.batch_size = batch_size
-        self.adapters: dict[Path, str] = {}
+        self.adapter: Path | None = None
         config = self.model.config.get_text_config()  # of its part that reads text, where a model reads pictures too
         self.context = int(getattr(config, "max_position_embeddings", sys.maxsize))
 
-    def chat(self, text: str) -> str:
-        """A user's turn in the model's own chat format, begun by one BOS where the model has one; the text as it is
+    def chat(self, prompt: Prompt) -> Prompt:
+        """A user's turn in the model's own chat format, begun by one BOS where the model has one; the prompt as it is
         for a model without a chat format."""
         if self.tokenizer.chat_template is None:
-            return text
-        return chat_text(self.tokenizer, text)
+            return prompt
+        return replace(prompt, text=chat_text(self.tokenizer, prompt.text), templated=True)
 
     def question(
         self, problem: Problem, row: Row, sampling: Sampling, max_tokens: int, style: PromptFormat = TEXT
-    ) -> str:
+    ) -> Prompt:
         """The student's prompt for a row, in the format and cut in the source text as in training, so that the answer
-        has its room. `generate` is told when the format is a template (`style.templated`)."""
+        has its room."""
         short, _ = fit(problem, row, self.tokenizer, max_tokens - sampling.max_new_tokens, style)
-        return prompt_text(self.tokenizer, problem.prompt(short), style)
+        return Prompt(row["id"], prompt_text(self.tokenizer, problem.prompt(short), style), style.templated)
 
     def generate(
-        self,
-        prompts: Sequence[Prompt],
-        sampling: Sampling,
-        seed: int,
-        adapter: Path | None = None,
-        templated: bool = False,
+        self, prompts: Sequence[Prompt], sampling: Sampling, seed: int, adapter: Path | None = None
     ) -> list[Generation]:
         """Answers in the order of the prompts.
 
         A prompt too long for the model's context is answered with finish `too-long` and no text, and the others go on.
-        `templated` says that a chat template already wrote BOS.
         """
         model = self._adapted(adapter)
-        ids = {p.id: self.tokenizer(p.text, add_special_tokens=not templated).input_ids for p in prompts}
+        ids = {p.id: self.tokenizer(p.text, add_special_tokens=not p.templated).input_ids for p in prompts}
         fits = [p for p in prompts if len(ids[p.id]) + sampling.max_new_tokens <= self.context]
         answers = {p.id: Generation(p.id, "", "too-long", 0) for p in prompts}
         fits.sort(key=lambda p: (-len(ids[p.id]), p.id))
@@ -84,17 +79,17 @@ class TransformersEngine:
         return Generation(prompt.id, text, "stop" if written.stopped else "length", len(written.tokens))
 
     def _adapted(self, adapter: Path | None) -> Any:
-        """The model with one adapter switched on, in evaluation mode: dropout left on makes predictions random."""
+        """The model with one adapter switched on, in evaluation mode: dropout left on makes predictions random.
+
+        The one before is let go: an engine that kept them all would grow with every member that it answers for.
+        """
         from peft import PeftModel
 
-        if adapter is None:
+        if adapter != self.adapter:
             if isinstance(self.model, PeftModel):
                 self.model = self.model.unload()
-                self.adapters.clear()
-            return self.model
-        if adapter not in self.adapters:
-            name = f"adapter{len(self.adapters)}"
-            self.model = attach_adapter(self.model, adapter, name)
-            self.adapters[adapter] = name
-        self.model.set_adapter(self.adapters[adapter])
+            self.adapter = None  # also when the next one cannot be loaded
+            if adapter is not None:
+                self.model = attach_adapter(self.model, adapter)
+            self.adapter = adapter
         return self.model.eval()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import socket
 import subprocess
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -63,9 +64,24 @@ def served(make_project: MakeProject) -> Iterator[LineProject]:
 
 @pytest.fixture(scope="session")
 def undisturbed(served: LineProject) -> LineProject:
-    """The project after one whole run of the line, with its output, and what it tracked, aside."""
-    code, output = served.line()
+    """The project after one whole run of the line, with its output, where it listened, and what it tracked, kept aside."""
+    listened, visible, ended = set[str](), set[str](), threading.Event()
+
+    def watch() -> None:
+        while not ended.wait(0.3):
+            listened.update(served.listening())
+            visible.update(served.visible_gpus())
+
+    watching = threading.Thread(target=watch)
+    watching.start()
+    try:
+        code, output = served.line()
+    finally:
+        ended.set()
+        watching.join()
     (served.folder / "output.txt").write_text(output)
+    (served.folder / "listening.txt").write_text("\n".join(sorted(listened)))
+    (served.folder / "visible.txt").write_text("\n".join(sorted(visible)))
     shutil.copytree(served.folder / "wandb", served.folder / "undisturbed" / "wandb", symlinks=True)
     assert code == 0, output
     return served

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
@@ -69,6 +70,27 @@ class LineProject:
             if (process.info["environ"] or {}).get(MARK) == str(self.folder) and process.pid != os.getpid():
                 found.append(process)
         return [process for process in found if process.info["status"] != psutil.STATUS_ZOMBIE]
+
+    def listening(self) -> set[str]:
+        """The addresses and programs of the ports on which anything started here listens."""
+        found = set()
+        for process in self.processes():
+            with suppress(psutil.Error):  # one that ends just now
+                for port in process.net_connections("inet"):
+                    if port.status == psutil.CONN_LISTEN:
+                        found.add(f"{port.laddr.ip} {process.name()}")
+        return found
+
+    def visible_gpus(self) -> set[str]:
+        """What the workers that compute were told of the machine's GPUs."""
+        found = set()
+        for process in self.processes():
+            with suppress(psutil.Error):
+                title = describe(process)
+                for worker in ("ray::EngineActor", "ray::RayTrainWorker", "ray::evaluate_in_worker"):
+                    if title.startswith(worker):
+                        found.add(f"{worker}={process.environ().get('CUDA_VISIBLE_DEVICES')!r}")
+        return found
 
     def left_after(self, seconds: float) -> list[str]:
         """The processes that still live after so many seconds, as text; none as soon as there is none."""

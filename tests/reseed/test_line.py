@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from reseed.line import Line, plan_line
+from reseed.line import Line, plan_line, shard_steps
 from reseed.profile import load_profile
 from reseed.recipe import RECIPES, load_recipe
 from reseed.records import Artifact, Member, ReseedError
@@ -166,6 +166,19 @@ def test_more_seeds_keep_the_members_that_are_trained(tmp_path: Path) -> None:
 def test_more_rows_keep_the_shards_that_are_written(tmp_path: Path) -> None:
     recipe = save_recipe(tmp_path)
     assert keys(planned(recipe, "generation.rows=96"))["shard"][:2] == keys(planned(recipe))["shard"]
+
+
+@pytest.mark.parametrize(("profile", "size"), [("laptop", 32), ("gpu", 64), ("cluster", 64)])
+def test_a_shard_fills_an_engine_s_batch(profile: str, size: int) -> None:
+    recipe = load_recipe("quickstart")
+    place = load_profile(profile)
+    shards = shard_steps(recipe, place)
+    assert recipe.generation is not None
+    assert size == place.engines.batch_size
+    assert len(shards) == recipe.generation.rows // size
+    explicit = load_recipe("quickstart", (f"generation.shard_rows={size}",))
+    assert shard_steps(explicit, place) == shards
+    assert len(shard_steps(load_recipe("quickstart", ("generation.shard_rows=8",)), place)) == len(shards) * size // 8
 
 
 @pytest.mark.parametrize("name", ["passages", "prompts"])

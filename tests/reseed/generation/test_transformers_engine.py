@@ -194,13 +194,8 @@ def test_every_stop_token_of_the_model_stops(tiny_model: Path, tmp_path: Path) -
 
 
 def test_a_user_s_turn_in_the_model_s_own_format(engine: TransformersEngine) -> None:
-    assert engine.chat("Hello.") == "<|im_start|>user\nHello.<|im_end|>\n<|im_start|>assistant\n"
-
-
-def test_without_a_chat_format_the_text_stays(tmp_path: Path) -> None:
-    folder = save_talker(tmp_path / "plain")
-    (folder / "chat_template.jinja").unlink()
-    assert TransformersEngine(spec_of(folder), 1).chat("Hello.") == "Hello."
+    asked = engine.chat(Prompt("a", "Hello."))
+    assert asked == Prompt("a", "<|im_start|>user\nHello.<|im_end|>\n<|im_start|>assistant\n", templated=True)
 
 
 @pytest.fixture
@@ -219,22 +214,33 @@ def beginning(tmp_path: Path) -> Path:
 
 def test_one_bos_after_a_chat_template(beginning: Path) -> None:
     engine = TransformersEngine(spec_of(beginning), 1)
-    text = engine.chat("Hello.")
-    assert text == "<|im_start|>[user] Hello."
+    asked = engine.chat(Prompt("a", "Hello."))
+    assert asked.text == "<|im_start|>[user] Hello."
     model, tokenizer = AutoModelForCausalLM.from_pretrained(beginning), AutoTokenizer.from_pretrained(beginning)
-    (templated,) = engine.generate([Prompt("a", text)], GREEDY, 0, templated=True)
+    (templated,) = engine.generate([asked], GREEDY, 0)
     (plain,) = engine.generate([Prompt("a", "[user] Hello.")], GREEDY, 0)
     assert templated == plain, "one BOS either way"
     assert tokenizer("[user] Hello.").input_ids.count(tokenizer.bos_token_id) == 1
     assert plain.text == stock_text(model, tokenizer, "[user] Hello.")
-    (doubled,) = engine.generate([Prompt("a", text)], GREEDY, 0, templated=False)
+    (doubled,) = engine.generate([Prompt("a", asked.text)], GREEDY, 0)
     assert doubled.text != templated.text, "a second BOS would show"
+
+
+def test_without_a_chat_format_the_text_stays_and_keeps_its_bos(beginning: Path) -> None:
+    """What a base model was trained on begins with BOS; a job that asks for the chat format does not take it away."""
+    (beginning / "chat_template.jinja").unlink()
+    engine = TransformersEngine(spec_of(beginning), 1)
+    asked = engine.chat(Prompt("a", "Hello."))
+    assert asked == Prompt("a", "Hello.")
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(beginning), AutoTokenizer.from_pretrained(beginning)
+    (answer,) = engine.generate([asked], GREEDY, 0)
+    assert answer.text == stock_text(model, tokenizer, "Hello.")
 
 
 def test_a_student_s_prompt_leaves_room_for_the_answer(engine: TransformersEngine) -> None:
     problem = load_problem("prompt-recovery")
     row = problem.row(" ".join(WORDS * 10), "Shout.", " ".join(WORDS * 10).upper())
-    question = engine.question(problem, row, GREEDY, max_tokens=300)
+    question = engine.question(problem, row, GREEDY, max_tokens=300).text
     assert question.endswith(problem.prompt(row)[-80:])
     assert 150 < len(prompt_ids(engine.tokenizer, question)) <= 300 - GREEDY.max_new_tokens
 
@@ -276,6 +282,37 @@ def test_adapters_are_switched_on_and_off_and_on_again(tiny_model: Path, adapter
     for adapter in (a, None, b, a, b, None, a):
         answers = engine.generate(asked, GREEDY, 0, adapter)
         assert [answer.text for answer in answers] == wanted[adapter]
+
+
+def test_an_engine_does_not_grow_with_the_adapters_it_was_asked_for(
+    tiny_model: Path, adapters: tuple[Path, Path], tmp_path: Path
+) -> None:
+    many = [*adapters, save_random_adapter(tiny_model, tmp_path / "c", 3)]
+    engine, asked = TransformersEngine(spec_of(tiny_model), 2), prompts(2)
+
+    def size() -> int:
+        return sum(weight.numel() for weight in engine.model.parameters())
+
+    bare, sizes, answers = size(), [], []
+    for adapter in many * 2:
+        answers.append(engine.generate(asked, GREEDY, 0, adapter))
+        sizes.append(size())
+    assert answers[:3] == answers[3:]
+    assert sizes[0] > bare
+    assert len(set(sizes)) == 1
+    engine.generate(asked, GREEDY, 0)
+    assert size() == bare
+
+
+def test_an_adapter_that_cannot_be_loaded_leaves_none_behind(
+    tiny_model: Path, adapters: tuple[Path, Path], tmp_path: Path
+) -> None:
+    engine, asked = TransformersEngine(spec_of(tiny_model), 2), prompts(2)
+    wanted = [engine.generate(asked, GREEDY, 0, adapter) for adapter in (None, adapters[0])]
+    (tmp_path / "broken").mkdir()
+    with pytest.raises(ValueError, match=r"adapter_config\.json"):
+        engine.generate(asked, GREEDY, 0, tmp_path / "broken")
+    assert [engine.generate(asked, GREEDY, 0, adapter) for adapter in (None, adapters[0])] == wanted
 
 
 def test_an_adapter_on_an_upcycled_model(tiny_model: Path, adapters: tuple[Path, Path]) -> None:

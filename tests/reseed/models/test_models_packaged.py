@@ -23,8 +23,8 @@ pytestmark = pytest.mark.slow
 def test_smollm2_answers_sensibly_and_stops() -> None:
     engine = TransformersEngine(ModelSpec(name=SMOLLM2), batch_size=2)
     questions = {"capital": "What is the capital of France?", "sky": "Which colour is the sky on a clear day?"}
-    prompts = [Prompt(key, engine.chat(text)) for key, text in questions.items()]
-    answers = {a.id: a for a in engine.generate(prompts, Sampling(16), 0, templated=True)}
+    prompts = [engine.chat(Prompt(key, text)) for key, text in questions.items()]
+    answers = {a.id: a for a in engine.generate(prompts, Sampling(16), 0)}
     assert "Paris" in answers["capital"].text
     assert "blue" in answers["sky"].text.lower()
     assert answers["capital"].finish == "stop"

@@ -19,7 +19,7 @@ from reseed.models.names import ModelSpec
 from reseed.problems.prompt_recovery import PromptRecovery
 from reseed.profile import load_profile
 from reseed.recipe import load_recipe
-from reseed.records import Artifact, Member, Prompt, ReseedError, Row, Sampling
+from reseed.records import Artifact, Member, ReseedError, Row, Sampling
 from reseed.training.early import is_better
 from reseed.training.loop import TrainJob, TrainSummary, train
 from reseed.training.metric import Judge, judge_of
@@ -100,7 +100,7 @@ def test_the_metric_is_that_of_the_answers_of_the_kept_adapter(
     summary = run(tmp_path, what, True)
     engine, sampling = TransformersEngine(what.model, 1), Sampling(ANSWER)
     asked = sorted(rows(17)[12:], key=lambda row: row["id"])[: BY_METRIC.metric_rows]
-    prompts = [Prompt(row["id"], engine.question(PROBLEM, row, sampling, BY_METRIC.max_tokens)) for row in asked]
+    prompts = [engine.question(PROBLEM, row, sampling, BY_METRIC.max_tokens) for row in asked]
     written = engine.generate(prompts, sampling, 0, tmp_path / "work" / "best" / "adapter")
     assert summary.best_metric == pytest.approx(np.mean([len(PROBLEM.parse(answer.text)) for answer in written]))
 

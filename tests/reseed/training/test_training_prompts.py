@@ -168,6 +168,7 @@ def test_prediction_asks_as_training_did(tiny_model: Path, style: PromptFormat) 
     assert encoded.shortened == 1
     for row, example in zip(some, encoded.examples, strict=True):
         room = Sampling(len(example.ids) - example.prompt)
-        text = engine.question(PROBLEM, row, room, 300, style)
-        ids = engine.tokenizer(text, add_special_tokens=not style.templated).input_ids
+        asked = engine.question(PROBLEM, row, room, 300, style)
+        assert (asked.id, asked.templated) == (row["id"], style.templated)
+        ids = engine.tokenizer(asked.text, add_special_tokens=not asked.templated).input_ids
         assert tuple(ids) == example.ids[: example.prompt]

@@ -11,7 +11,7 @@ from tiny_rows import PROBLEM, Recorder, job
 
 from reseed.generation.transformers_engine import TransformersEngine
 from reseed.recipe import TrainingSettings
-from reseed.records import Prompt, Sampling
+from reseed.records import Sampling
 from reseed.training.loop import train
 from reseed.training.prompts import prompt_format
 
@@ -33,9 +33,9 @@ def test_answers_end_with_eos(tiny_model: Path, tmp_path: Path, style: Literal["
     assert summary is not None
     engine = TransformersEngine(what.model, batch_size=16)
     sampling, asked = Sampling(100), prompt_format(settings)
-    prompts = [Prompt(row["id"], engine.question(PROBLEM, row, sampling, 400, asked)) for row in some]
+    prompts = [engine.question(PROBLEM, row, sampling, 400, asked) for row in some]
     adapter = tmp_path / "work" / "best" / "adapter"
-    before, after = (engine.generate(prompts, sampling, 0, a, templated=asked.templated) for a in (None, adapter))
+    before, after = (engine.generate(prompts, sampling, 0, a) for a in (None, adapter))
     assert sum(answer.finish == "stop" for answer in before) < 0.5 * len(before)
     assert sum(answer.finish == "stop" for answer in after) >= 0.95 * len(after)
     assert sum(answer.finish == "stop" for answer in after[-8:]) >= 0.95 * 8, "on held-out rows too"
