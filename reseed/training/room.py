@@ -13,6 +13,8 @@ from reseed.records import ReseedError
 
 LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")  # of a container
 
+DEVICES = ("/dev/nvidia0", "/dev/nvidiactl", "/dev/kfd", "/dev/dxg")  # a card may be there without nvidia-smi
+
 
 @dataclass(frozen=True)
 class Room:
@@ -45,7 +47,8 @@ def runs_here(profile: Profile) -> bool:
 def refuse_workers(profile: Profile) -> None:
     """Raises ReseedError when a local Ray on this machine cannot ever give what one member's workers need."""
     need, cpus, cards = profile.training, profile.cpus or os.cpu_count() or 1, len(cards_here())
-    if runs_here(profile) and (need.workers * need.cpus > cpus or (need.gpus and not cards)):
+    no_card = not cards and not any(Path(device).exists() for device in DEVICES)
+    if runs_here(profile) and (need.workers * need.cpus > cpus or (need.gpus and no_card)):
         raise ReseedError(
             f"training: profile '{profile.name}' wants {need.workers} workers of {need.cpus} CPU and {need.gpus:g} GPU "
             f"each, and this machine has {cpus} CPU and {cards} GPU; lower profile.training.workers or .cpus, choose "

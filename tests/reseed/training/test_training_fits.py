@@ -253,10 +253,13 @@ def test_driver_is_asked_for_every_card(tmp_path: Path, monkeypatch: pytest.Monk
 def test_workers_that_this_machine_cannot_give_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     monkeypatch.setattr("reseed.training.room.cards_here", tuple)
+    monkeypatch.setattr("reseed.training.room.DEVICES", ())
     with pytest.raises(ReseedError, match=r"wants 3 workers of 1 CPU .* this machine has 2 CPU and 0 GPU"):
         refuse_workers(load_profile("laptop", ("cpus=2", "training.workers=3")))
     with pytest.raises(ReseedError, match="and 1 GPU each, and this machine has 8 CPU and 0 GPU"):
         refuse_workers(load_profile("gpu", ("cpus=8",)))
+    monkeypatch.setattr("reseed.training.room.DEVICES", ("/dev/null",))
+    refuse_workers(load_profile("gpu", ("cpus=8",)))  # a card that nvidia-smi does not tell of
     refuse_workers(load_profile("laptop", ("cpus=2",)))
     refuse_workers(load_profile("cluster"))
 
