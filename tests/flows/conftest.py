@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from line_project import LineProject
+from line_project import LineProject, listening, visible_gpus
 from tiny import save_profile, save_recipe
 
 from flows.local_server import down, up
@@ -68,9 +68,10 @@ def undisturbed(served: LineProject) -> LineProject:
     listened, visible, ended = set[str](), set[str](), threading.Event()
 
     def watch() -> None:
-        while not ended.wait(0.3):
-            listened.update(served.listening())
-            visible.update(served.visible_gpus())
+        while not ended.wait(0.5):
+            processes = served.processes()
+            listened.update(listening(processes))
+            visible.update(visible_gpus(processes))
 
     watching = threading.Thread(target=watch)
     watching.start()
