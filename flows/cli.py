@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from reseed.records import ReseedError
+from reseed.reporting.text import visible
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -28,7 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         code = command(options)
         sys.stdout.flush()  # here, where a reader that is gone (`| head`) is no traceback
     except ReseedError as error:
-        print(f"reseed: {error}", file=sys.stderr)
+        print(f"reseed: {visible(str(error))}", file=sys.stderr)
         code = 2
     except KeyboardInterrupt:
         print("reseed: stopped; what was finished is kept, the same command goes on from there", file=sys.stderr)
@@ -119,7 +120,7 @@ def plan(options: argparse.Namespace) -> int:
     for step in steps:
         state = "in the store" if store.find(step.artifact) else "would run"
         seed = f" seed {step.seed}" if step.seed is not None else ""
-        print(f"{state:13} {step.verb:10} {step.artifact}{seed}")
+        print(f"{state:13} {step.verb:10} {visible(str(step.artifact))}{seed}")
     return 0
 
 
@@ -136,7 +137,7 @@ def plan_memory(recipe: Recipe, profile: Profile) -> int:
         variant = recipe.variant(name)
         spec, settings = student(variant, profile), variant.training
         if (spec, settings) in seen:
-            print(f"{name}: as {seen[spec, settings]}")
+            print(visible(f"{name}: as {seen[spec, settings]}"))
             continue
         seen[spec, settings] = name
         labels = variant.prediction.max_new_tokens if settings.loss_on == "completion" else settings.max_tokens
@@ -239,6 +240,7 @@ def export(options: argparse.Namespace) -> int:
 def data_list(options: argparse.Namespace) -> int:
     """Print every dataset version."""
     from rich.table import Table
+    from rich.text import Text
 
     from reseed.data.sources import DATASET
 
@@ -250,6 +252,6 @@ def data_list(options: argparse.Namespace) -> int:
         for ref, artifact in sorted(store.refs(DATASET, name).items()):
             metrics = store.manifest(artifact).metrics
             cells = [str(metrics.get(column, "")) for column in ("n", "n_prompts", "ratio", "median_tokens")]
-            table.add_row(f"{name}@{ref}", *cells, str(artifact))
+            table.add_row(*(Text(visible(cell)) for cell in (f"{name}@{ref}", *cells, str(artifact))))
     open_console().print(table)
     return 0

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from uuid import UUID
 
 from reseed.records import ReseedError
+from reseed.reporting.text import visible
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
@@ -45,7 +46,7 @@ def follow(run: UUID, api_url: str, say: Callable[[str], None] = print) -> str:
             lines = read_log(client, run, max(0, len(seen) - LATE))
             for line in lines:
                 if line.id not in seen and not DEPLOYMENT_STEPS.search(line.message):
-                    say(f"{line.timestamp:%H:%M:%S} {line.message}")
+                    say(f"{line.timestamp:%H:%M:%S} {visible(line.message)}")
             seen |= {line.id for line in lines}
             if ended and state is not None:
                 return state.name or state.type.value

@@ -40,18 +40,27 @@ def convert_modules(name: str, folder: Path) -> None:
     bare = [path.parent for path in sorted(folder.glob("*/config.json")) if not any(path.parent.glob("*.safetensors"))]
     if not bare:
         return
-    snapshot(name, tuple(f"{module.name}/pytorch_model.bin" for module in bare))
+    commit = f"{name.partition('@')[0]}@{folder.name}"  # the same files, and known without asking the hub again
+    snapshot(commit, tuple(f"{module.name}/pytorch_model.bin" for module in bare))
     for module in bare:
         if (module / "pytorch_model.bin").is_file():
-            convert(module / "pytorch_model.bin", module / "model.safetensors")
+            convert(name, module / "pytorch_model.bin", module / "model.safetensors")
 
 
-def convert(pickled: Path, target: Path) -> None:
+def convert(name: str, pickled: Path, target: Path) -> None:
     """Write the tensors of a pickle as safetensors, whole or not at all."""
+    from pickle import UnpicklingError
+
     import torch
     from safetensors.torch import save_file
 
-    tensors = torch.load(pickled, map_location="cpu", weights_only=True)
+    try:
+        tensors = torch.load(pickled, map_location="cpu", weights_only=True)
+    except UnpicklingError as error:
+        raise ReseedError(
+            f"model '{name}': {pickled.parent.name}/{pickled.name} is a pickle of more than tensors, and is not loaded; "
+            "name a revision with safetensors"
+        ) from error
     beside = target.with_name(f".{target.name}-{uuid.uuid4().hex[:8]}")
     save_file({key: tensor.clone().contiguous() for key, tensor in tensors.items()}, beside)
     os.replace(beside, target)

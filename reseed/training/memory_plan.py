@@ -237,7 +237,7 @@ def config_of(spec: ModelSpec) -> Any:
 
     place = dense_folder(spec.name) if is_local(spec.name) or parse_wheel(spec.name) else spec.name
     try:
-        config = AutoConfig.from_pretrained(place)
+        config = AutoConfig.from_pretrained(place, trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise ReseedError(
             f"model '{spec.name}': its config.json cannot be read ({str(error).splitlines()[0]})"

@@ -238,13 +238,15 @@ def test_data_list_shows_every_version(work: Path, tmp_path: Path) -> None:
     store = ArtifactStore(str(tmp_path / "store"))
     (tmp_path / "rows").mkdir()
     (tmp_path / "rows" / "rows.jsonl").write_text("{}")
-    made = store.write(Step("publish", 1, "dataset", "rewrites", {}), tmp_path / "rows", {"n": 417, "n_prompts": 60})
+    metrics = {"n": 417, "n_prompts": 60, "ratio": "[red]1[/red]\x1b[2J"}
+    made = store.write(Step("publish", 1, "dataset", "rewrites", {}), tmp_path / "rows", metrics)
     for ref in ("2031-05-01", "latest"):
         store.point("dataset", "rewrites", ref, made)
     told = reseed(work, "data", "list", "--set", f"profile.store={tmp_path / 'store'}").stdout
     assert "rewrites@2031-05-01" in told
     assert "rewrites@latest" in told
     assert "417" in told
+    assert "[red]1[/red]\\x1b[2J" in told, "neither rich nor the terminal obeys what stands in a store"
     assert str(made) in told, "nothing is cut, as a name is there to be copied"
 
 
