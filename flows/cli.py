@@ -65,7 +65,8 @@ def parser() -> argparse.ArgumentParser:
                           help="as in training.epochs=2, or profile.store=s3://bucket for the profile's keys")  # fmt: skip
         if name == "plan":
             made.add_argument("--memory", action="store_true", help="bytes a rank of training, for each ZeRO stage")
-    made = add("fetch", fetch, "fetch and convert the profile's models before they are needed")
+    made = add("fetch", fetch, "fetch and convert the models of a profile, and of a recipe, before they are needed")
+    made.add_argument("recipe", nargs="?", help="a recipe's name or its YAML file; its models are fetched too")
     made.add_argument("--profile", default="laptop")
     made.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides")
     made = add("results", results, "variants × seeds: mean ± std, ensemble, the untrained model")
@@ -170,15 +171,24 @@ def run(options: argparse.Namespace) -> int:
 
 
 def fetch(options: argparse.Namespace) -> int:
-    """Fetch and convert the profile's models."""
+    """Fetch and convert the profile's models, and the students of a recipe: the profile's, or its variants' own."""
     from reseed.models.cache import materialise
     from reseed.profile import load_profile
-    from reseed.recipe import split_overrides
+    from reseed.recipe import load_recipe, split_overrides
 
-    roles = load_profile(options.profile, split_overrides(options.overrides)[1]).roles
-    for name, spec in (("generator", roles.generator), ("embedder", roles.embedder), ("student", roles.student)):
-        if spec is not None:
-            print(f"{name}: {materialise(spec).name}", flush=True)
+    own, place = split_overrides(options.overrides)
+    if own and options.recipe is None:
+        raise ReseedError(f"--set {own[0]}: no recipe is named; name it, or wanted profile.KEY=VALUE")
+    profile = load_profile(options.profile, place)
+    wanted = [("generator", profile.roles.generator), ("embedder", profile.roles.embedder)]
+    if options.recipe is not None:
+        recipe = load_recipe(options.recipe, own)
+        students = [profile.student(recipe.variant(name).model) for name in recipe.variants]
+        wanted += [("student", spec) for spec in dict.fromkeys(students)]
+    elif profile.roles.student is not None:
+        wanted.append(("student", profile.roles.student))
+    for name, spec in wanted:
+        print(visible(f"{name}: {materialise(spec).name}"), flush=True)
     return 0
 
 

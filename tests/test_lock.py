@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import runpy
+import time
 import tomllib
-from functools import cache
+from functools import cache, partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from importlib.metadata import PackageNotFoundError, requires
 from pathlib import Path
+from threading import Thread
 
 import pytest
 from packaging.markers import default_environment
@@ -87,3 +91,19 @@ def test_what_is_not_in_the_lock_is_told(lock: dict[str, Requirement]) -> None:
     del lock["async-timeout"]
     assert missing(lock, environment("3.11.2", "x86_64")) == ["async-timeout, which redis requires"]
     assert missing(lock, environment("3.11.3", "x86_64")) == []
+
+
+def test_torch_comes_from_its_cpu_index_where_that_answers_and_no_gpu_is(tmp_path: Path) -> None:
+    option = runpy.run_path(str(ROOT / "infra" / "torch_index.py"))["option"]
+    (tmp_path / "torch").mkdir()
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(SimpleHTTPRequestHandler, directory=str(tmp_path)))
+    Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+    index = f"http://127.0.0.1:{server.server_address[1]}"
+    assert option(index, gpu=False) == f"--extra-index-url {index}"
+    assert option(f"{index}/none", gpu=False) == ""
+    assert option(index, gpu=True) == ""
+    server.shutdown()
+    server.server_close()
+    started = time.monotonic()
+    assert option(index, gpu=False) == "", "the ordinary index does"
+    assert time.monotonic() - started < 6
