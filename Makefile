@@ -19,12 +19,15 @@ lint: $(STAMP)            ## style, types, layers
 
 check: lint test          ## what CI runs
 
-# torch first: deepspeed's build looks for it, and another version would bring gigabytes of CUDA.
+# torch first: deepspeed's build looks for it. The lock is whole for every Python that the README names, so nothing but
+# torch's own CUDA is resolved; `pip check` says whether that is still true.
+PIP := $(BIN)/python -m pip --disable-pip-version-check
 $(STAMP): requirements.lock pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install -q --disable-pip-version-check $(shell grep -E '^(torch|setuptools|wheel|ninja|numpy)==' requirements.lock)
-	$(BIN)/python -m pip install -q --disable-pip-version-check --no-build-isolation --no-deps -r requirements.lock
-	$(BIN)/python -m pip install -q --disable-pip-version-check --no-build-isolation --no-deps -e .
+	$(PIP) install -q $$($(BIN)/python infra/torch_index.py) $(shell grep -E '^(torch|setuptools|wheel|ninja|numpy)==' requirements.lock)
+	$(PIP) install -q --no-build-isolation --no-deps -r requirements.lock
+	$(PIP) install -q --no-build-isolation --no-deps -e .
+	$(PIP) check
 	touch $@
 
 clean:                    ## remove the environment; the store stays

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from reseed.records import ReseedError
+from reseed.reporting.text import visible
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -29,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         code = command(options)
         sys.stdout.flush()  # here, where a reader that is gone (`| head`) is no traceback
     except ReseedError as error:
-        print(f"reseed: {error}", file=sys.stderr)
+        print(f"reseed: {visible(str(error))}", file=sys.stderr)
         code = 2
     except KeyboardInterrupt:
         print("reseed: stopped; what was finished is kept, the same command goes on from there", file=sys.stderr)
@@ -68,7 +69,8 @@ def parser() -> argparse.ArgumentParser:
                           help="as in training.epochs=2, or profile.store=s3://bucket for the profile's keys")  # fmt: skip
         if name == "plan":
             made.add_argument("--memory", action="store_true", help="bytes a rank of training, for each ZeRO stage")
-    made = add("fetch", fetch, "fetch and convert the profile's models before they are needed")
+    made = add("fetch", fetch, "fetch and convert the models of a profile, and of a recipe, before they are needed")
+    made.add_argument("recipe", nargs="?", help="a recipe's name or its YAML file; its models are fetched too")
     made.add_argument("--profile", default="laptop")
     made.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides")
     made = add("doctor", doctor, "what this machine and profile can do, and what is missing")
@@ -145,7 +147,7 @@ def plan(options: argparse.Namespace) -> int:
     for step in line.steps():
         state = "in the store" if step.artifact in stored else "would run"
         seed = f" seed {step.seed}" if step.seed is not None else ""
-        print(f"{state:13} {step.verb:10} {step.artifact}{seed}")
+        print(f"{state:13} {step.verb:10} {visible(str(step.artifact))}{seed}")
     return plan_room(recipe, profile, {m.variant for m, step in line.members.items() if step.artifact not in stored})
 
 
@@ -159,7 +161,7 @@ def plan_room(recipe: Recipe, profile: Profile, names: Collection[str]) -> int:
     variants = {name: variant for name, variant in variants_of(recipe).items() if name in names}
     fits = [fit_of(need, room) for need in needs_of(variants, profile)]
     for fit in fits:
-        print(fit)
+        print(visible(str(fit)))
     try:
         refuse_workers(profile)
     except ReseedError as error:
@@ -182,14 +184,14 @@ def plan_memory(recipe: Recipe, profile: Profile) -> int:
             if is_hub(need.spec.name):
                 fetched_config(need.spec.name)
         except ReseedError as error:
-            print(f"{name}: not planned: {error}")
+            print(visible(f"{name}: not planned: {error}"))
             continue
         plans = planned(need.spec, need.settings, need.rows, need.labels, dict.fromkeys((0, 1, 2, 3), need.workers))
         rows = f"{need.rows} rows × {need.settings.max_tokens} tokens a rank"
         title = f"{name}: {need.spec.name}, {need.workers} ranks, {rows}"
         open_console().print(memory_table(title, plans))
         for other in others:
-            print(f"{other}: as {name}")
+            print(visible(f"{other}: as {name}"))
     return plan_room(recipe, profile, recipe.variants)
 
 
@@ -216,15 +218,24 @@ def run(options: argparse.Namespace) -> int:
 
 
 def fetch(options: argparse.Namespace) -> int:
-    """Fetch and convert the profile's models."""
+    """Fetch and convert the profile's models, and the students of a recipe: the profile's, or its variants' own."""
     from reseed.models.cache import materialise
     from reseed.profile import load_profile
-    from reseed.recipe import split_overrides
+    from reseed.recipe import load_recipe, split_overrides
 
-    roles = load_profile(options.profile, split_overrides(options.overrides)[1]).roles
-    for name, spec in (("generator", roles.generator), ("embedder", roles.embedder), ("student", roles.student)):
-        if spec is not None:
-            print(f"{name}: {materialise(spec).name}", flush=True)
+    own, place = split_overrides(options.overrides)
+    if own and options.recipe is None:
+        raise ReseedError(f"--set {own[0]}: no recipe is named; name it, or wanted profile.KEY=VALUE")
+    profile = load_profile(options.profile, place)
+    wanted = [("generator", profile.roles.generator), ("embedder", profile.roles.embedder)]
+    if options.recipe is not None:
+        recipe = load_recipe(options.recipe, own, profile.name)
+        students = [profile.student(recipe.variant(name).model) for name in recipe.variants]
+        wanted += [("student", spec) for spec in dict.fromkeys(students)]
+    elif profile.roles.student is not None:
+        wanted.append(("student", profile.roles.student))
+    for name, spec in wanted:
+        print(visible(f"{name}: {materialise(spec).name}"), flush=True)
     return 0
 
 
@@ -239,7 +250,9 @@ def doctor(options: argparse.Namespace) -> int:
     profile = load_profile(options.profile, split_overrides(options.overrides)[1])
     wrong = 0
     for finding in chain(examine(profile), verify(profile) if options.verify else ()):
-        print(f"{finding.thing:10} {finding.state}" + (f"\n{'':10} → {finding.fix}" if finding.fix else ""), flush=True)
+        print(visible(f"{finding.thing:10} {finding.state}"), flush=True)
+        if finding.fix:
+            print(visible(f"{'':10} → {finding.fix}"), flush=True)
         wrong += bool(finding.fix)
     return 1 if wrong else 0
 
@@ -302,6 +315,7 @@ def export(options: argparse.Namespace) -> int:
 def data_list(options: argparse.Namespace) -> int:
     """Print every dataset version."""
     from rich.table import Table
+    from rich.text import Text
 
     from reseed.data.sources import DATASET
 
@@ -314,6 +328,7 @@ def data_list(options: argparse.Namespace) -> int:
     for version, artifact in sorted(versions.items()):
         metrics = stored[artifact].metrics if artifact in stored else {}
         cells = [str(metrics.get(column, "")) for column in ("n", "n_prompts", "ratio", "median_tokens")]
-        table.add_row(version, *cells, str(artifact) if artifact in stored else f"{artifact}: not in the store")
+        place = str(artifact) if artifact in stored else f"{artifact}: not in the store"
+        table.add_row(*(Text(visible(cell)) for cell in (version, *cells, place)))
     open_console().print(table)
     return 0

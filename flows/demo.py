@@ -13,6 +13,7 @@ from flows.local_settings import environment
 from reseed.evaluation.experiment import latest_results
 from reseed.profile import load_profile
 from reseed.records import ReseedError
+from reseed.reporting.text import visible
 from reseed.store import ArtifactStore
 
 
@@ -51,6 +52,6 @@ if __name__ == "__main__":
     try:
         sys.exit(main())
     except ReseedError as error:
-        sys.exit(f"reseed: {error}")
+        sys.exit(f"reseed: {visible(str(error))}")
     except KeyboardInterrupt:
         sys.exit("reseed: stopped; the flow run goes on in the worker, `reseed down` stops it")

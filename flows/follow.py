@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from uuid import UUID
 
 from reseed.records import ReseedError
+from reseed.reporting.text import visible
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
@@ -47,7 +48,7 @@ def follow(run: UUID, server: LocalServer, say: Callable[[str], None] = print) -
             lines = read_log(client, run, max(0, len(seen) - LATE))
             for line in lines:
                 if line.id not in seen and not DEPLOYMENT_STEPS.search(line.message):
-                    say(f"{line.timestamp:%H:%M:%S} {line.message}")
+                    say(f"{line.timestamp:%H:%M:%S} {visible(line.message)}")
             seen |= {line.id for line in lines}
             if ended and state is not None:
                 return state.name or state.type.value

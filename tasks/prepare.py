@@ -15,7 +15,7 @@ from reseed.data.sources import read_source, resolve_source
 from reseed.data.statistics import dataset_stats
 from reseed.files import read_jsonl, write_jsonl
 from reseed.line import curate_step, import_step, partition_step
-from reseed.models.cache import materialise
+from reseed.models.cache import tokenizer_folder
 from reseed.models.tokenizers import load_tokenizer
 from reseed.problems import load_problem
 from reseed.profile import Profile
@@ -54,7 +54,7 @@ def curate(recipe: Recipe, profile: Profile, rows: Artifact) -> Artifact:
             row.pop("tokens", None)
         curated = curate_rows(raw, finishes, problem)
         write_jsonl(folder / "rows.jsonl", curated.rows)
-        tokenizer = load_tokenizer(materialise(profile.student(recipe.model)))
+        tokenizer = load_tokenizer(tokenizer_folder(profile.student(recipe.model)))
         stats = dataset_stats(curated.rows, problem, tokenizer, curated.dropped)
         log().info("curate: %d of %d rows kept, dropped: %s", stats.n, len(raw), stats.dropped or "none")
         return asdict(stats)

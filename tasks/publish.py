@@ -14,6 +14,7 @@ from prefect.cache_policies import NO_CACHE
 from reseed.data.sources import DATASET
 from reseed.profile import Profile
 from reseed.records import Artifact, ReseedError
+from reseed.reporting.markdown import markdown_text
 from reseed.steps import Step
 from reseed.store import ArtifactStore
 from tasks.progress import artifact_key
@@ -48,7 +49,7 @@ def publish(profile: Profile, name: str, curated: Artifact, day: date) -> Artifa
     create_table_artifact(
         [store.manifest(artifact).metrics],
         key=artifact_key(f"{name}-dataset"),
-        description=f"{name}@{day}, latest is {newest}",
+        description=markdown_text(f"{name}@{day}, latest is {newest}"),
     )
     return artifact
 

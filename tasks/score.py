@@ -13,8 +13,9 @@ from reseed.evaluation.experiment import KIND, Evidence, evaluate, load_results,
 from reseed.profile import Profile
 from reseed.records import Artifact, Results
 from reseed.reporting.html import html_report
-from reseed.reporting.markdown import markdown_report
+from reseed.reporting.markdown import markdown_report, markdown_text
 from reseed.reporting.tables import verdict
+from reseed.reporting.text import one_line
 from reseed.steps import Step
 from reseed.store import ArtifactStore
 from reseed.tracking import TrackedRun, find_account, reference, track_results
@@ -79,7 +80,7 @@ def report(profile: Profile, artifact: Artifact) -> Results:
     store = ArtifactStore(profile.store)
     results = load_results(store, artifact)
     rows = [
-        {"variant": v.name, **{f"seed {m.seed}": round(m.score, 4) for m in v.members}, "mean": round(v.mean, 4),
+        {"variant": one_line(v.name), **{f"seed {m.seed}": round(m.score, 4) for m in v.members}, "mean": round(v.mean, 4),
          "std": round(v.std, 4) if v.std is not None else None, "ensemble": round(v.ensemble, 4)}
         for v in results.variants
     ]  # fmt: skip
@@ -87,10 +88,12 @@ def report(profile: Profile, artifact: Artifact) -> Results:
     create_table_artifact(
         rows,
         key=artifact_key(f"{results.experiment}-scores"),
-        description=f"{results.metric} on {results.rows} held-out rows",
+        description=markdown_text(f"{results.metric} on {results.rows} held-out rows"),
     )
     create_markdown_artifact(
-        markdown_report(results), key=artifact_key(f"{results.experiment}-report"), description=results.question
+        markdown_report(results),
+        key=artifact_key(f"{results.experiment}-report"),
+        description=markdown_text(results.question),
     )
     log().info("%s", verdict(results))
     log().info("report: %s", store.fetch(artifact) / "report.html")

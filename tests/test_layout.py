@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 import json
 import os
@@ -242,3 +243,23 @@ def test_no_file_names_a_place_on_one_machine() -> None:
         if absolute.search(line)
     ]
     assert lines == []
+
+
+SAFE = {
+    r"Auto\w+\.from_pretrained|SentenceTransformer": "trust_remote_code=False",  # left out, the terminal is asked
+    r"torch\.load": "weights_only=True",
+}
+
+
+def test_no_model_brings_code() -> None:
+    calls = [
+        (f"{path.relative_to(ROOT)}:{node.lineno}", wanted, [ast.unparse(keyword) for keyword in node.keywords])
+        for layer in ("flows", "tasks", "reseed")
+        for path in (ROOT / layer).rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call)
+        for name, wanted in SAFE.items()
+        if re.fullmatch(name, ast.unparse(node.func))
+    ]
+    assert len(calls) > 8
+    assert [place for place, wanted, given in calls if wanted not in given] == []

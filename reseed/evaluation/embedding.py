@@ -20,7 +20,8 @@ def load_embedder(spec: ModelSpec) -> Embed:
     import numpy as np
     from sentence_transformers import SentenceTransformer
 
-    model = SentenceTransformer(str(materialise(spec)), device=None)
+    safe = {"use_safetensors": True}
+    model = SentenceTransformer(str(materialise(spec)), device=None, trust_remote_code=False, model_kwargs=safe)
 
     known: dict[str, NDArray[np.float32]] = {}  # equal texts get equal bits, whatever batch they would fall into
 

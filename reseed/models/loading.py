@@ -27,7 +27,7 @@ def load_model(folder: Path, spec: ModelSpec) -> Any:
     from transformers.integrations import is_deepspeed_zero3_enabled
 
     hush()
-    options: dict[str, Any] = {"dtype": getattr(torch, spec.dtype)}
+    options: dict[str, Any] = {"dtype": getattr(torch, spec.dtype), "use_safetensors": True}
     if torch.cuda.is_available() and not is_deepspeed_zero3_enabled():  # else the whole model would pass through RAM
         options["device_map"] = {"": torch.cuda.current_device()}
     if spec.four_bit is not None:
@@ -35,7 +35,7 @@ def load_model(folder: Path, spec: ModelSpec) -> Any:
 
         options |= quantised(spec)
     try:
-        config = AutoConfig.from_pretrained(folder)
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
         mixture = hasattr(config, "num_local_experts")
         if mixture and (spec.four_bit is not None or spec.separate_experts):
             from reseed.models.experts import load_separate
@@ -43,7 +43,7 @@ def load_model(folder: Path, spec: ModelSpec) -> Any:
             model = load_separate(folder, config.model_type, **options)
         else:
             fused = {"experts_implementation": "grouped_mm"} if mixture else {}
-            model = AutoModelForCausalLM.from_pretrained(folder, **options, **fused)
+            model = AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=False, **options, **fused)
     except (OSError, ValueError, ImportError) as error:
         raise ReseedError(f"model '{spec.name}' cannot be loaded: {first_line(error)}") from error
     if spec.four_bit is not None:

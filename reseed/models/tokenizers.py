@@ -16,7 +16,7 @@ def load_tokenizer(folder: str | Path) -> Any:
     from transformers import AutoTokenizer
 
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder)
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise ReseedError(f"tokenizer of {Path(folder).name}: it cannot be loaded: {first_line(error)}") from error
     if tokenizer.eos_token_id is None:

@@ -23,8 +23,9 @@ def upcycle_folder(source: Path, target: Path, how: Upcycle) -> None:
     """Load the dense model in `source`, upcycle it and save it with its tokenizer in `target`, in the same dtype."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    save_model(upcycle(AutoModelForCausalLM.from_pretrained(source, dtype="auto"), how), target)
-    AutoTokenizer.from_pretrained(source).save_pretrained(target)
+    dense = AutoModelForCausalLM.from_pretrained(source, dtype="auto", use_safetensors=True, trust_remote_code=False)
+    save_model(upcycle(dense, how), target)
+    AutoTokenizer.from_pretrained(source, trust_remote_code=False).save_pretrained(target)
 
 
 def upcycle(dense: Any, how: Upcycle) -> Any:

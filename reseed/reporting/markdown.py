@@ -13,9 +13,9 @@ from reseed.reporting.text import count, cut_off, direction, one_line, score
 def markdown_report(results: Results) -> str:
     """Question, verdict, scores, members and data of one experiment."""
     blocks = [
-        f"# {_text(results.experiment)}",
-        f"**Question.** {_text(results.question)}",
-        f"**Verdict.** {_text(verdict(results))}",
+        f"# {markdown_text(results.experiment)}",
+        f"**Question.** {markdown_text(results.question)}",
+        f"**Verdict.** {markdown_text(verdict(results))}",
         "## Results",
         _results(results),
         _about(results),
@@ -29,8 +29,8 @@ def markdown_report(results: Results) -> str:
 
 def _about(results: Results) -> str:
     trained = f"; trained on {count(results.train_rows, 'row')}" if results.train_rows else ""
-    metric = f"{_text(results.metric)}, {direction(results.higher_is_better)}"
-    return f"{metric}; {count(results.rows, 'held-out row')}{trained}; problem {_text(results.problem)}."
+    metric = f"{markdown_text(results.metric)}, {direction(results.higher_is_better)}"
+    return f"{metric}; {count(results.rows, 'held-out row')}{trained}; problem {markdown_text(results.problem)}."
 
 
 def _results(results: Results) -> str:
@@ -39,13 +39,13 @@ def _results(results: Results) -> str:
     rows = []
     for line, (*scores, answer) in zip(table, cells, strict=True):
         bold = "**" if line.best else ""
-        rows.append([f"{bold}{_text(line.label)}{bold}", *scores, f"{bold}{answer}{bold}"])
+        rows.append([f"{bold}{markdown_text(line.label)}{bold}", *scores, f"{bold}{answer}{bold}"])
     return _table(["variant", *headers], rows)
 
 
 def _members(results: Results) -> str:
     rows = [
-        [_text(v.name), str(m.seed), score(m.score), str(m.best_step), cut_off(m), _text(m.artifact)]
+        [markdown_text(v.name), str(m.seed), score(m.score), str(m.best_step), cut_off(m), markdown_text(m.artifact)]
         for v in results.variants
         for m in v.members
     ]
@@ -62,7 +62,7 @@ def _dataset(stats: DatasetStats) -> list[str]:
     if not stats.dropped:
         return [*blocks, "No rows were dropped."]
     reasons = sorted(stats.dropped.items(), key=lambda item: (-item[1], item[0]))
-    return [*blocks, _table(["dropped because", "rows"], [[_text(r), f"{n:,}"] for r, n in reasons])]
+    return [*blocks, _table(["dropped because", "rows"], [[markdown_text(r), f"{n:,}"] for r, n in reasons])]
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]], texts: tuple[int, ...] = (0,)) -> str:
@@ -71,7 +71,7 @@ def _table(header: Sequence[str], rows: Sequence[Sequence[str]], texts: tuple[in
     return "\n".join(f"| {' | '.join(cells)} |" for cells in [header, rule, *rows])
 
 
-def _text(text: str) -> str:
+def markdown_text(text: str) -> str:
     """The text on one line with everything escaped that Markdown, GitHub or HTML would read as more than text."""
     line = one_line(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     return re.sub(r"([\\`*_\[\]|~$])", r"\\\1", line)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from reseed.reporting.text import visible
 from reseed.training.memory_plan import Memory
 
 if TYPE_CHECKING:
@@ -16,8 +17,9 @@ PARTS = ("weights", "adapters", "gradients", "optimizer", "activations", "gather
 def memory_table(title: str, plans: Sequence[Memory]) -> Table:
     """A column for each ZeRO stage, a line for each part, in GiB of one rank."""
     from rich.table import Table
+    from rich.text import Text
 
-    table = Table("GiB a rank", title=title, title_justify="left")
+    table = Table("GiB a rank", title=Text(visible(title)), title_justify="left")
     for plan in plans:
         table.add_column("no ZeRO" if plan.zero_stage == 0 else f"ZeRO-{plan.zero_stage}", justify="right")
     for part in PARTS:

@@ -131,7 +131,7 @@ def check_stock_names(folder: Path, model_folder: Path) -> None:
     from transformers import AutoConfig, AutoModelForCausalLM
 
     with torch.device("meta"):
-        stock = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(model_folder))
+        stock = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(model_folder, trust_remote_code=False))
     model = PeftModel(stock, PeftConfig.from_pretrained(folder), low_cpu_mem_usage=True)
     found = set_peft_model_state_dict(model, load_peft_weights(folder, device="cpu"), low_cpu_mem_usage=True)
     lost = [*found.unexpected_keys, *(name for name in found.missing_keys if ".lora_" in name)]

@@ -250,7 +250,7 @@ def config_of(spec: ModelSpec) -> Any:
     own = is_local(spec.name) or parse_wheel(spec.name)
     place = dense_folder(spec.name) if own else fetched_config(spec.name).parent
     try:
-        config = AutoConfig.from_pretrained(place)
+        config = AutoConfig.from_pretrained(place, trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise ReseedError(
             f"model '{spec.name}': its config.json cannot be read ({str(error).splitlines()[0]})"

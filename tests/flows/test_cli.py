@@ -260,17 +260,33 @@ def test_results_of_another_name_say_which_there_are(work: Path, stored: str) ->
     assert "it has small" in mistake(work, "results", "smal", "--set", stored)
 
 
+def test_fetch_takes_the_student_of_a_recipe_too(work: Path) -> None:
+    for name in ("generator", "embedder", "one", "other"):
+        (work / name).mkdir()
+    (work / "big.yaml").write_text(
+        yaml.safe_dump({"name": "big", "roles": {role: {"name": f"./{role}"} for role in ("generator", "embedder")}})
+    )
+    profile = ("--profile", "big.yaml")
+    assert reseed(work, "fetch", *profile).stdout.splitlines() == ["generator: generator", "embedder: embedder"]
+    models = ("--set", "model=./one", "--set", "variants={a: {}, b: {model: ./other}, c: {training: {rank: 2}}}")
+    told = reseed(work, "fetch", "quickstart", *profile, *models).stdout.splitlines()
+    assert told[2:] == ["student: one", "student: other"], "each model once"
+    assert "no recipe is named" in mistake(work, "fetch", *profile, "--set", "model=./one")
+
+
 def test_data_list_shows_every_version(work: Path, tmp_path: Path) -> None:
     store = ArtifactStore(str(tmp_path / "store"))
     (tmp_path / "rows").mkdir()
     (tmp_path / "rows" / "rows.jsonl").write_text("{}")
-    made = store.write(Step("publish", 1, "dataset", "rewrites", {}), tmp_path / "rows", {"n": 417, "n_prompts": 60})
+    metrics = {"n": 417, "n_prompts": 60, "ratio": "[red]1[/red]\x1b[2J"}
+    made = store.write(Step("publish", 1, "dataset", "rewrites", {}), tmp_path / "rows", metrics)
     for ref in ("2031-05-01", "latest"):
         store.point("dataset", "rewrites", ref, made)
     told = reseed(work, "data", "list", "--set", f"profile.store={tmp_path / 'store'}").stdout
     assert "rewrites@2031-05-01" in told
     assert "rewrites@latest" in told
     assert "417" in told
+    assert "[red]1[/red]\\x1b[2J" in told, "neither rich nor the terminal obeys what stands in a store"
     assert str(made) in told, "nothing is cut, as a name is there to be copied"
 
 

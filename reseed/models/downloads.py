@@ -1,0 +1,118 @@
+"""Fetching one large file: it goes on after a broken connection, shows how far it is, and waits for nobody for long."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
+
+from reseed.models.pip_settings import pip_network
+from reseed.records import ReseedError
+
+TIMEOUT = (10, 30)  # seconds to connect, and of silence
+TRIES = 5  # in a row that bring nothing
+LARGEST = 16 * 2**30  # bytes; PyPI's own limit for a whole project is 10 GiB
+PIECE = 1 << 20
+
+
+@contextmanager
+def get(url: str, headers: Mapping[str, str], stream: bool = False) -> Iterator[Any]:
+    """An answer of `requests`: with the proxies of the environment, netrc, and pip's `cert` and `proxy`.
+
+    Raises OSError (all of `requests`' errors are) where there is no answer.
+    """
+    import requests
+
+    verify, proxies = pip_network(os.environ)
+    statuses = (500, 502, 503, 504)
+    retries = requests.adapters.Retry(
+        2, backoff_factor=0.5, status_forcelist=statuses, respect_retry_after_header=False
+    )
+    with requests.Session() as session:
+        for scheme in ("http://", "https://"):
+            session.mount(scheme, requests.adapters.HTTPAdapter(max_retries=retries))
+        with session.get(
+            url, headers=dict(headers), timeout=TIMEOUT, stream=stream, verify=verify, proxies=proxies
+        ) as answer:
+            yield answer
+
+
+def place_of(url: str) -> str:
+    """An address without what may be secret in it: user, password, query."""
+    split = urlsplit(url)
+    host = split.hostname or ""
+    port = f":{split.port}" if split.port else ""
+    return f"{split.scheme}://{host}{port}{split.path}" if split.scheme else split.path
+
+
+def download(url: str, target: Path) -> None:
+    """Put the file at `url` into `target`, piece by piece; a connection that breaks is taken up where it broke."""
+    split = urlsplit(url)
+    if split.scheme in ("", "file"):
+        shutil.copyfile(url2pathname(split.path), target)
+        return
+    failed, name = 0, target.name
+    with progress(name, split.hostname or "") as show, target.open("wb") as file:
+        while True:
+            before = file.tell()
+            try:
+                fetch_rest(url, file, show)
+                return
+            except OSError as error:
+                failed = 1 if file.tell() > before else failed + 1
+                if failed >= TRIES or lost(error):
+                    raise ReseedError(
+                        f"{name}: {place_of(url)} did not give it whole ({type(error).__name__}; {file.tell()} bytes "
+                        "came); check the network and start again"
+                    ) from error
+                time.sleep(0.2 * 2**failed)
+
+
+def fetch_rest(url: str, file: Any, show: Callable[[int, int | None], None]) -> None:
+    """Append what `file` lacks; from the beginning where the server knows no ranges."""
+    have = file.tell()
+    headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
+    with get(url, headers, stream=True) as answer:
+        answer.raise_for_status()
+        if have and answer.status_code != 206:
+            file.seek(0)
+            file.truncate()
+            have = 0
+        length = answer.headers.get("Content-Length")
+        total = have + int(length) if length else None
+        for piece in answer.iter_content(PIECE):
+            file.write(piece)
+            if file.tell() > LARGEST:
+                raise ReseedError(
+                    f"{place_of(url)}: more than {LARGEST >> 30} GiB, which no model in a wheel has; not used"
+                )
+            show(file.tell(), total)
+
+
+def lost(error: OSError) -> bool:
+    """True for an answer that another try will not change."""
+    answer = getattr(error, "response", None)
+    return answer is not None and 400 <= answer.status_code < 500 and answer.status_code not in (408, 416, 429)
+
+
+@contextmanager
+def progress(name: str, host: str) -> Iterator[Callable[[int, int | None], None]]:
+    """A bar on a terminal; a line into anything else."""
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+
+    if not sys.stderr.isatty():
+        sys.stderr.write(f"{name}: downloading from {host}\n")
+        yield lambda have, total: None
+        return
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task(name, total=None)
+        yield lambda have, total: bar.update(task, completed=have, total=total)
