@@ -8,7 +8,7 @@ from typing import Any
 
 from reseed.data.sources import Source, draw_pairs, resolve_source
 from reseed.files import digest
-from reseed.models.names import FourBit, ModelSpec, identity
+from reseed.models.names import FourBit, ModelSpec, has_soft_cap, identity
 from reseed.problems import load_problem
 from reseed.profile import Profile
 from reseed.recipe import GenerationSettings, Recipe
@@ -114,6 +114,7 @@ def shard_steps(recipe: Recipe, profile: Profile) -> list[Step]:
             "batch_size": profile.engines.batch_size,  # sampled text depends on which rows share a batch
             "shard": number,
             "pairs": digest(ids),
+            **attention(profile.roles.generator),
         }
         steps.append(Step("generate", 1, "shard", recipe.name, spec, seed=settings.seed))
     return steps
@@ -168,7 +169,7 @@ def train_step(
     if recipe.training.choose_by == "metric":
         spec["judge"] = {"embedder": identity(profile.roles.embedder), **recipe.prediction.model_dump()}
     inputs = {"partition": partition} | ({"start": start} if start is not None else {})
-    return Step("train", 2, "adapter", name, spec, inputs, member.seed)
+    return Step("train", 3, "adapter", name, spec, inputs, member.seed)
 
 
 def predict_step(recipe: Recipe, profile: Profile, partition: Artifact, adapter: Artifact | None) -> Step:
@@ -180,6 +181,7 @@ def predict_step(recipe: Recipe, profile: Profile, partition: Artifact, adapter:
         "max_tokens": recipe.training.max_tokens,
         "batch_size": profile.engines.batch_size,  # even greedy text depends on which rows share a batch
         **rendering(recipe),
+        **attention(student(recipe, profile)),
     }
     spec |= recipe.training.model_dump(include={"prompt_format", "system"}, exclude_defaults=True)
     inputs = {"partition": partition} | ({"adapter": adapter} if adapter is not None else {})
@@ -212,6 +214,11 @@ def results_step(
 def rendering(recipe: Recipe) -> dict[str, int]:
     """How chat templates are used, for steps whose student reads one."""
     return {"rendering": RENDERING} if prompt_format(recipe.training).templated else {}
+
+
+def attention(spec: ModelSpec) -> dict[str, int]:
+    """Marks answers of a model whose attention may have a soft cap: it was once left out."""
+    return {"attention": 2} if has_soft_cap(spec) else {}
 
 
 def student(recipe: Recipe, profile: Profile) -> ModelSpec:

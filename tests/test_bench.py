@@ -15,17 +15,35 @@ from tiny import save_model
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 
+NEEDS_A_GPU = {"float16", "adamw-8bit", "paged-adamw-8bit"}
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("method", ["lora", "qlora"])
-def test_gpu_training_runs_on_a_cpu_with_a_tiny_shape(tmp_path: Path, method: str) -> None:
-    command = [sys.executable, "bench/gpu_training.py", "--shape", "tiny", "--method", method, "--tokens", "32", "64"]
+def test_gpu_day_runs_on_a_cpu_with_tiny_shapes(tmp_path: Path) -> None:
+    """Every section; what a CPU cannot run is a row that says so, and the tables go between their marks."""
+    out, page = tmp_path / "day.json", tmp_path / "page.md"
+    page.write_text("before\n<!-- gpu-day: begin -->\nold\n<!-- gpu-day: end -->\nafter\n")
     subprocess.run(
-        [*command, "--steps", "2", "--out", str(tmp_path / "out.json")],
-        cwd=REPOSITORY, env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)}, check=True, timeout=200,
+        [sys.executable, "bench/gpu_day.py", "--tiny", "--out", str(out), "--write", str(page)],
+        cwd=REPOSITORY, env=os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}, check=True, timeout=900,
     )  # fmt: skip
-    found = json.loads((tmp_path / "out.json").read_text())["results"]
-    assert [one["tokens"] for one in found] == [32, 64]
-    assert all(one["tokens_per_second"] > 0 and one["planned_bytes"] > 0 and one["peak_bytes"] is None for one in found)
+    sections = json.loads(out.read_text())["sections"]
+    rows = {name: {row["what"]: row for row in section["rows"]} for name, section in sections.items()}
+    assert {what for found in rows.values() for what, row in found.items() if "failed" in row} == NEEDS_A_GPU, rows
+    assert {name: len(found) for name, found in rows.items()} == {
+        "trainer": 1, "nf4": 3, "precision": 3, "optimisers": 3, "offload": 5, "resume": 3, "engine": 2, "mixtral": 3,
+    }  # fmt: skip
+    exact = [row for what, row in rows["nf4"].items() if what.endswith("float32")]
+    assert all(row["logits off by"] < 1e-4 and row["gradients off by"] < 1e-3 for row in exact), exact
+    assert all(row["same adapter"] for row in rows["resume"].values())
+    losses = [row["last loss"] for row in rows["offload"].values()]
+    assert losses == pytest.approx([losses[0]] * 5, rel=0.01)
+    assert all(row["tokens/s"] > 0 and row["planned GiB"] > 0 for row in rows["mixtral"].values())
+    text = page.read_text()
+    assert text.startswith("before\n")
+    assert text.endswith("\nafter\n")
+    assert "old" not in text
+    assert all(f"**{name}**" in text for name in sections)
 
 
 @pytest.mark.slow

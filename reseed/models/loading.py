@@ -16,11 +16,22 @@ def hush() -> None:
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 
 
+def attention_of(config: Any) -> dict[str, str]:
+    """The attention that a model needs, as an option of `from_pretrained`; none where transformers' own choice will do.
+
+    Gemma 2 caps the scores before the softmax. PyTorch's scaled dot product cannot, and transformers hands the cap to it
+    all the same, without a word; flex attention can, but has to be compiled on every machine.
+    """
+    cap = getattr(config.get_text_config(), "attn_logit_softcapping", None)
+    return {} if cap is None else {"attn_implementation": "eager"}
+
+
 def load_model(folder: Path, spec: ModelSpec) -> Any:
     """The causal language model in `folder`, as the spec says, on the accelerator of this process if it has one.
 
     A Mixtral runs its experts with `grouped_mm`: 1.6 × faster than `eager` here, while `batched_mm` copies the weights
-    for every token and runs out of memory in training. In 4 bit, or to take LoRA, its experts are Linear modules.
+    for every token and runs out of memory in training. In 4 bit, or to take LoRA, its experts are Linear modules. A model
+    that caps its attention's scores attends eagerly (`attention_of`).
     """
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
@@ -37,6 +48,7 @@ def load_model(folder: Path, spec: ModelSpec) -> Any:
     try:
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
         mixture = hasattr(config, "num_local_experts")
+        options |= attention_of(config)
         if mixture and (spec.four_bit is not None or spec.separate_experts):
             from reseed.models.experts import load_separate
 

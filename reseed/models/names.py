@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,6 +70,17 @@ def parse_wheel(name: str) -> Wheel | None:
 def is_local(name: str) -> bool:
     """True for a name that is meant as a folder of this machine."""
     return name.startswith((".", "/", "~")) or Path(name).is_dir()
+
+
+def has_soft_cap(spec: ModelSpec) -> bool:
+    """True for a model that caps its attention's scores, and for one of the hub, whose configuration may not be at hand."""
+    if parse_wheel(spec.name):
+        return False
+    config = Path(spec.name).expanduser() / "config.json"
+    if not is_local(spec.name) or not config.is_file():
+        return True
+    read = json.loads(config.read_text(encoding="utf-8"))
+    return read.get("text_config", read).get("attn_logit_softcapping") is not None
 
 
 def identity(spec: ModelSpec) -> dict[str, object]:

@@ -10,8 +10,11 @@ if TYPE_CHECKING:
     import torch
 
 
-def shape_only_attention() -> str:
-    """Register an attention that keeps what a flash kernel keeps; PyTorch's own would keep every probability on meta."""
+def shape_only_attention(eager: bool = False) -> str:
+    """Register an attention that keeps what a flash kernel keeps; PyTorch's own would keep every probability on meta.
+
+    With `eager`, one that keeps what attention with a soft cap does; transformers' own asks a mask for its values.
+    """
     import torch
     from transformers import AttentionInterface
 
@@ -27,6 +30,11 @@ def shape_only_attention() -> str:
         out = Keep.apply(query, key, value)  # type: ignore[no-untyped-call]
         return out.transpose(1, 2).contiguous(), None
 
+    if eager:
+        from transformers.models.gemma2.modeling_gemma2 import eager_attention_forward
+
+        AttentionInterface.register("shape-only-eager", eager_attention_forward)
+        return "shape-only-eager"
     AttentionInterface.register("shape-only", attention)
     return "shape-only"
 

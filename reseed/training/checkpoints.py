@@ -78,9 +78,11 @@ def check_origin(checkpoint: Path, own: Origin) -> None:
 
 def parts_of(own: Origin) -> list[str]:
     """Patterns of the files without which a run cannot go on: with DeepSpeed, each rank's own."""
+    ranks = range(own["workers"])
+    chance = [f"rng_state_{rank}.pth" for rank in ranks] if own["workers"] > 1 else ["rng_state.pth"]
     if not own["deepspeed"]:
-        return ["optimizer.pt"]
-    return [f"global_step*/*zero_pp_rank_{rank}_mp_rank_00_optim_states.pt" for rank in range(own["workers"])]
+        return ["optimizer.pt", *chance]
+    return [*(f"global_step*/*zero_pp_rank_{rank}_mp_rank_00_optim_states.pt" for rank in ranks), *chance]
 
 
 def prepare_work(work: Path, own: Origin, checkpoint: Path | None) -> None:

@@ -39,6 +39,13 @@ def label_weights(batch: dict[str, torch.Tensor], prompt_weight: float | None = 
     return weights if prompt_weight is None else weights.where(batch["prompt"][:, 1:] == 0, weights * prompt_weight)
 
 
+def label_count(batch: dict[str, torch.Tensor], prompt_weight: float | None = None) -> torch.Tensor:
+    """What all next tokens count: a whole number, unless a prompt's count less."""
+    if prompt_weight is None:
+        return (batch["labels"][:, 1:] != IGNORED).sum()
+    return label_weights(batch, prompt_weight).sum()
+
+
 @contextmanager
 def logits_only_at(model: Any, places: torch.Tensor) -> Iterator[None]:
     """Within the block the output head sees, of all hidden states, those at `places` of the flattened batch: its logits

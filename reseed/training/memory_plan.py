@@ -20,7 +20,7 @@ from typing import Any
 
 from reseed.models.cache import dense_folder
 from reseed.models.configs import fetched_config
-from reseed.models.loading import hush
+from reseed.models.loading import attention_of, hush
 from reseed.models.names import ModelSpec, is_local, parse_wheel
 from reseed.models.sizes import group_of
 from reseed.records import ReseedError
@@ -123,14 +123,14 @@ def undivided_plan(weights: Sequence[Weight], settings: Any, itemsize: int, stag
         return Memory(0, world, frozen, 4 * trained, 4 * trained, moments(settings) * trained, 0)
     padded = -(-trained // (2 * world)) * 2 * world  # the flat adapter is cut into equal parts of an even length
     # Gradients are reduced in a bucket, which has its full size however few there are. Beside it stage 1 keeps them
-    # whole, stage 2 the rank's part, which is on the host where the optimiser is.
-    beside = padded if stage == 1 else padded // world if settings.offload == "none" else 0
+    # whole, stage 2 the rank's part and in 32 bit, which is on the host where the optimiser is.
+    beside = padded * itemsize if stage == 1 else padded // world * 4 if settings.offload == "none" else 0
     return Memory(
         zero_stage=stage,
         world=world,
         weights=frozen,
         adapters=padded * itemsize,
-        gradients=(BUCKET + beside) * itemsize,
+        gradients=BUCKET * itemsize + beside,
         optimizer=padded // world * (4 + moments(settings)),  # with a 32-bit copy of the weights, also of 32-bit ones
         activations=0,
     )
@@ -156,7 +156,7 @@ def divided_plan(weights: Sequence[Weight], settings: Any, itemsize: int, world:
         world=world,
         weights=whole[False] + (0 if away else parts[False]),
         adapters=whole[True] + (0 if away else parts[True]),
-        gradients=(BUCKET + (trained if settings.offload == "none" else 0)) * itemsize,
+        gradients=BUCKET * itemsize + (4 * trained if settings.offload == "none" else 0),
         optimizer=trained * (4 + moments(settings)),
         activations=0,
         gathered=gathered_bytes(divided, itemsize, settings.gradient_checkpointing),
@@ -238,8 +238,9 @@ def shape_of(spec: ModelSpec, settings: Any) -> Any:
         from reseed.models.experts import SeparateMixtral, separate_config
 
         config, make = separate_config(config), SeparateMixtral._from_config
+    attention = shape_only_attention(eager=bool(attention_of(config)))
     with torch.device("meta"):
-        model = make(config, attn_implementation=shape_only_attention(), dtype=getattr(torch, spec.dtype))
+        model = make(config, attn_implementation=attention, dtype=getattr(torch, spec.dtype))
         return add_adapter(model, settings, seed=0)
 
 

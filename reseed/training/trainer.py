@@ -7,12 +7,14 @@ import math
 import shutil
 from collections.abc import Sequence
 from dataclasses import asdict
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from transformers import Trainer, TrainerCallback
 
+from reseed.files import digest
 from reseed.records import LossPoint, ReseedError
 from reseed.training.adapters import save_adapter
 from reseed.training.checkpoints import set_aside
@@ -21,7 +23,7 @@ from reseed.training.divided import is_divided, whole_adapter
 from reseed.training.early import exhausted, is_better
 from reseed.training.finite import StepLosses
 from reseed.training.layout import Layout, check_attention, layout_of
-from reseed.training.loss import evaluation_loss, label_weights, summed_loss
+from reseed.training.loss import evaluation_loss, label_count, summed_loss
 from reseed.training.moments import gather_moments, load_moments, save_moments, take_over
 from reseed.training.order import SeededOrder
 from reseed.training.tokens import Encoded, Example
@@ -57,12 +59,14 @@ class AdapterTrainer(Trainer):
         return mine
 
     def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: Any) -> tuple[list[Any], Any]:
-        """One step's micro-batches, and what all their labels on all ranks count together."""
-        batches, counted = super().get_batch_samples(epoch_iterator, num_batches, device)
+        """One step's micro-batches, and what all their labels on all ranks count together.
+
+        The Trainer's own count goes by the name of the model's class: without "ForCausalLM" in it, it takes in each row's
+        first token, which nothing predicts.
+        """
+        batches = list(islice(epoch_iterator, num_batches))
         self._count_tokens(batches, device)
-        if counted is None or self.layout.prompt_weight is None:
-            return batches, counted
-        mine = torch.stack([label_weights(batch, self.layout.prompt_weight).sum() for batch in batches]).sum()
+        mine = torch.stack([label_count(batch, self.layout.prompt_weight) for batch in batches]).sum()
         return batches, self.accelerator.gather(mine.to(device)).sum()
 
     def _count_tokens(self, batches: Sequence[dict[str, torch.Tensor]], device: Any) -> None:
@@ -125,6 +129,19 @@ class StopAtNan(TrainerCallback):
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """All micro-batches of the step are known. With DeepSpeed the weights are spoilt by now, but not yet saved."""
         self.losses.check(state.global_step + 1, args.save_steps)
+
+
+class OwnDropout(TrainerCallback):
+    """Give every rank but the first a random state of its own, once all have drawn the same LoRA weights: with equal
+    states, the ranks' rows would share their dropout masks. A resumed run goes on with the states of its checkpoint."""
+
+    def __init__(self, seed: int, rank: int) -> None:
+        self.seed, self.rank = seed, rank
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """By a digest: seed 0's second rank and seed 1's first must not be alike either."""
+        if self.rank > 0:
+            torch.manual_seed(int(digest([self.seed, self.rank], 8), 16))
 
 
 class TakeOver(TrainerCallback):
@@ -230,7 +247,7 @@ def build_trainer(
         train_dataset=list(part.examples),
         eval_dataset=list(validation_examples),
         data_collator=layout,
-        callbacks=[keep, StopAtNan(losses)],
+        callbacks=[keep, StopAtNan(losses), OwnDropout(job.seed, arguments.process_index)],
     )
     trainer.examples, trainer.layout, trainer.losses = validation_examples, layout, losses
     trainer.group = arguments.per_device_train_batch_size * job.world if job.settings.group_by_length else 1

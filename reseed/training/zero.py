@@ -8,6 +8,9 @@ from reseed.recipe import TrainingSettings
 
 BUCKET = 20_000_000  # elements; DeepSpeed's default of 500 million reserves a gigabyte, an adapter has a few million
 LIVE = 1_000_000_000  # elements; DeepSpeed's own default: ZeRO-3 releases no weight that so many later is needed again
+# Buffers that transformers holds in 32 bit, whatever the model's dtype: rotary frequencies, and the routing bias of mixtures
+# such as GLM's. A list takes the place of the one that DeepSpeed finds in the model's class, so it names both.
+IN_32_BIT = ["inv_freq", "e_score_correction_bias"]
 TO_CPU = {"device": "cpu", "pin_memory": True}
 
 
@@ -32,6 +35,7 @@ def deepspeed_settings(settings: TrainingSettings, dtype: str) -> dict[str, Any]
         "zero_allow_untested_optimizer": True,
         # Offloaded states are stepped by torch's AdamW, fused on the CPU too: DeepSpeed's own is compiled on every machine.
         "zero_force_ds_cpu_optimizer": False,
+        "data_types": data_types(stage),
         "bf16": {"enabled": dtype == "bfloat16"},
         "fp16": {"enabled": dtype == "float16"},
         "train_batch_size": "auto",
@@ -40,6 +44,17 @@ def deepspeed_settings(settings: TrainingSettings, dtype: str) -> dict[str, Any]
         "gradient_clipping": "auto",
         "steps_per_print": 1_000_000,
     }
+
+
+def data_types(stage: int) -> dict[str, Any]:
+    """Number formats other than the model's own, which DeepSpeed would take for all that it makes.
+
+    `zero.Init` rounds every buffer that is made inside it: without the list ZeRO-3 trains with other positions than those
+    that the model answers with. Micro-steps are summed up in 32 bit from stage 2 on; for stage 1 in bfloat16 DeepSpeed
+    would change to another optimiser, whose states `keep_optimizer` cannot read.
+    """
+    summed = {"grad_accum_dtype": "fp32"} if stage > 1 else {}
+    return {"keep_in_fp32_modules": IN_32_BIT, **summed}
 
 
 def join_ranks() -> None:

@@ -289,6 +289,15 @@ def test_no_path_of_this_machine_is_in_a_spec(tmp_path: Path) -> None:
         assert str(tmp_path) not in json.dumps([step.spec for step in line.steps()])
 
 
+def test_answers_of_a_model_that_may_cap_its_attention_are_marked(tmp_path: Path) -> None:
+    """Those without the cap must not be taken for them; the packaged models have none, and their keys stay."""
+    recipe = load_recipe(save_recipe(tmp_path, model="mistralai/Mixtral-8x7B-Instruct-v0.1"))
+    for profile, mark in (("laptop", None), ("gpu", 2)):
+        place = load_profile(profile, ("store=unused",))
+        line = plan_line(recipe, place, ArtifactStore(place.store))
+        assert {step.spec.get("attention") for step in (*line.shards, *line.predictions.values())} == {mark}
+
+
 def test_keys_are_the_same_in_every_process(tmp_path: Path) -> None:
     recipe = save_recipe(tmp_path)
     code = "import sys, json, test_line as t; print(json.dumps(t.keys(t.planned(sys.argv[1]))))"

@@ -37,6 +37,20 @@ def test_the_plan_agrees_with_a_real_step(tiny_model: Path, targets: str, four_b
     assert plan.activations == pytest.approx(real.activations, rel=0.1)
 
 
+def test_the_plan_knows_what_a_soft_cap_costs(tmp_path: Path) -> None:
+    """Attention with one keeps every score."""
+    from transformers import Gemma2Config, Gemma2ForCausalLM
+
+    config = Gemma2Config(
+        vocab_size=300, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, head_dim=8,
+    )  # fmt: skip
+    Gemma2ForCausalLM(config).save_pretrained(tmp_path)
+    spec = ModelSpec(name=str(tmp_path), dtype="float32")
+    plan = plan_memory(spec, SETTINGS, rows=2, labels=16, worlds={0: 1})[0]
+    assert plan.activations == pytest.approx(held_alone(spec, SETTINGS, 2, 16).activations, rel=0.1)
+
+
 def test_zero_shares_what_its_stage_says(tiny_model: Path) -> None:
     none, one, two, three = plan_memory(spec_of(tiny_model), SETTINGS, 1, 16, {0: 1, 1: 2, 2: 2, 3: 2})
     states, bucket = none.optimizer * 12 // 8 // 2, 4 * BUCKET  # DeepSpeed has a copy of the weights beside two moments

@@ -1,0 +1,53 @@
+"""The engine on the card: answers a second, and Gemma 2's soft cap as it is loaded."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from gpu.setup import Row, Setup, gemma, mixtral, passages, tried
+
+from reseed.generation.transformers_engine import TransformersEngine
+from reseed.models.names import ModelSpec
+from reseed.records import Prompt, Sampling
+
+
+def engine(setup: Setup) -> Iterator[Row]:
+    """A Mixtral and a Gemma 2, the latter's logits beside those of transformers' eager reference."""
+    yield tried("mixtral", lambda: answered(setup, mixtral(setup)))
+    yield tried("gemma 2", lambda: answered(setup, gemma(setup)) | {"logits off by": off_eager(setup)})
+
+
+def answered(setup: Setup, spec: ModelSpec) -> Row:
+    """Greedy answers to as many prompts as the GPU profiles' batches hold."""
+    count, tokens = (4, 8) if setup.tiny else (64, 128)
+    model = TransformersEngine(spec, count)
+    texts = passages()
+    prompts = [Prompt(str(n), f"{n}: {texts[n % len(texts)]}") for n in range(count)]
+    sampling = Sampling(max_new_tokens=tokens, temperature=0.0, top_p=1.0)
+    model.generate(prompts[:2], sampling, seed=0)
+    started = time.perf_counter()
+    answers = model.generate(prompts, sampling, seed=0)
+    seconds = time.perf_counter() - started
+    written = sum(answer.tokens for answer in answers)
+    row: Row = {"prompts": count, "tokens": written, "tokens/s": written / seconds}
+    if setup.device.type == "cuda":
+        row["peak GiB"] = torch.cuda.max_memory_allocated() / 2**30
+    return row
+
+
+def off_eager(setup: Setup) -> float:
+    """The largest difference of a logit."""
+    from transformers import AutoModelForCausalLM
+
+    from reseed.models.loading import load_model
+
+    spec = gemma(setup)
+    ids = torch.arange(3, 67, device=setup.device)[None]
+    reference = AutoModelForCausalLM.from_pretrained(spec.name, attn_implementation="eager", dtype=torch.bfloat16)
+    with torch.inference_mode():
+        own = load_model(Path(spec.name), spec).eval()(ids).logits.float()
+        wanted = reference.to(setup.device).eval()(ids).logits.float()
+    return float((own - wanted).abs().max())
