@@ -111,7 +111,10 @@ def text_rows(count: int) -> list[TextRow]:
 
 
 def one_rank() -> None:
-    """The variables that torchrun would set for a single process."""
+    """The variables that torchrun would set for a single process; and DeepSpeed compiles nothing, as in a worker."""
+    from tasks.training_worker import build_no_helpers
+
+    build_no_helpers()
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
