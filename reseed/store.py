@@ -21,6 +21,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from reseed.files import digest, file_digest, locked, new_folder
+from reseed.leftovers import held_attempt, take_away_attempts
 from reseed.models.cache import cache_root
 from reseed.objects import LocalObjects, open_objects
 from reseed.provenance import USER_INFO, git_commit, is_pickle, package_versions, portable
@@ -141,7 +142,7 @@ class ArtifactStore:
             created=datetime.now(UTC).isoformat(timespec="microseconds"),
         )  # fmt: skip
         content = manifest.model_dump_json(indent=1).encode()
-        with explained(self.url):
+        with explained(self.url), held_attempt(self, manifest.place):
             try:
                 for file in manifest.files:
                     self.objects.put(folder / file.path, f"{manifest.place}/{file.path}")
@@ -150,6 +151,8 @@ class ArtifactStore:
                 raise
             if not self._publish(manifest, content):
                 self._discard(manifest.place)
+            else:
+                take_away_attempts(self, manifest)
         return artifact
 
     def _publish(self, manifest: Manifest, content: bytes) -> bool:

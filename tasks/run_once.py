@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 from prefect.exceptions import MissingContextError
 from prefect.logging import get_run_logger
 
+from reseed.leftovers import work_folder
 from reseed.records import Artifact
 from reseed.steps import Step
 from reseed.store import ArtifactStore
@@ -26,10 +26,10 @@ def run_once(store: ArtifactStore, step: Step, work: Work) -> Artifact:
         log().info("%s: in the store", step.artifact)
         return step.artifact
     started = time.monotonic()
-    with tempfile.TemporaryDirectory(prefix="reseed-") as folder:
-        metrics = work(Path(folder))
+    with work_folder() as folder:
+        metrics = work(folder)
         seconds = time.monotonic() - started
-        store.write(step, Path(folder), metrics, seconds)
+        store.write(step, folder, metrics, seconds)
     log().info("%s: done in %.1f s", step.artifact, seconds)
     return step.artifact
 

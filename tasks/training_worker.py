@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from reseed.files import digest, read_jsonl, write_jsonl
+from reseed.leftovers import held, take_away_temporary
 from reseed.problems import load_problem
 from reseed.records import Artifact, LossPoint
 from reseed.steps import Step
@@ -177,11 +178,13 @@ def node_folder(assignment: Assignment, local_rank: int) -> Iterator[Path]:
 
     if local_rank == 0:
         clear()
-        folder.mkdir()
+        take_away_temporary()  # of members that nobody went on with: on a cluster no flow runs on this node
+        folder.mkdir(mode=0o700)
     torch.distributed.barrier()
     before, tempfile.tempdir = tempfile.tempdir, str(folder)
     try:
-        yield folder
+        with held(folder):
+            yield folder
     finally:
         tempfile.tempdir = before
         if local_rank == 0:

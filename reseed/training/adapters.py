@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from reseed.leftovers import work_folder
 from reseed.models.cache import first_line
 from reseed.models.names import is_local
 from reseed.recipe import TrainingSettings
@@ -109,8 +109,8 @@ def module_names(model: Any, folder: Path) -> Iterator[Path]:
     if not has_separate_experts(model):
         yield folder
         return
-    with tempfile.TemporaryDirectory() as place:
-        yield to_module_names(folder, Path(place) / "own")
+    with work_folder() as place:
+        yield to_module_names(folder, place / "own")
 
 
 def attach_adapter(model: Any, folder: Path) -> Any:
