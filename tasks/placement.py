@@ -1,9 +1,8 @@
-"""Placing work on Ray: the connection, and a pool of engine actors."""
+"""Placing work on Ray: who may run when, and a pool of engine actors."""
 
 from __future__ import annotations
 
 import fcntl
-import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
@@ -19,6 +18,7 @@ from reseed.profile import Profile
 from reseed.records import Artifact, Generation, Prompt, ReseedError, Row, Sampling
 from reseed.store import ArtifactStore
 from reseed.training.prompts import TEXT, PromptFormat
+from tasks.cluster import connect, without_gpu
 from tasks.mistakes import raise_failures
 
 if TYPE_CHECKING:
@@ -26,56 +26,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 RESTARTS = 5  # of one actor, and actors in its place: a machine that keeps killing them is out of memory, say so
-
-
-_connecting = threading.Lock()
-
-
-def connect(profile: Profile) -> None:
-    """Join the cluster that RAY_ADDRESS or the profile names, or start a local Ray in this process."""
-    import ray
-
-    with _connecting:
-        if not ray.is_initialized():
-            start_ray(profile)
-
-
-def start_ray(profile: Profile) -> None:
-    """`ray.init` with what this machine and profile say.
-
-    The kernel ends a local Ray together with the thread that started it, so that a killed flow leaves nothing behind
-    (PR_SET_PDEATHSIG). The pool's threads end before the flow does, and the main thread would get a SIGTERM handler
-    that hides a cancelled flow run from Prefect: so a thread of its own starts Ray, and lasts as long as the process.
-    """
-    address = os.environ.get("RAY_ADDRESS") or profile.ray_address
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")  # so late a finished member is noticed
-    if address is None:
-        os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")  # a local Ray has no node to lose
-    started: Future[None] = Future()
-    threading.Thread(target=init_and_stay, args=(address, profile.cpus, started), name="ray", daemon=True).start()
-    try:
-        started.result()
-    except (ConnectionError, RuntimeError, ValueError) as error:
-        raise ReseedError(
-            f"Ray at '{address or 'local'}' cannot be joined ({error}); start it, mend RAY_ADDRESS or the profile's "
-            "ray_address, and share its token (RAY_AUTH_TOKEN_PATH)"
-        ) from error
-
-
-def init_and_stay(address: str | None, cpus: int | None, started: Future[None]) -> None:
-    """The thread that starts Ray."""
-    import ray
-
-    local: dict[str, Any] = {"num_cpus": cpus, "include_dashboard": False} if address is None else {}
-    try:
-        ray.init(address=address or "local", log_to_driver=False, logging_level="error", **local)
-    except BaseException as error:
-        started.set_exception(error)
-        return
-    started.set_result(None)
-    threading.Event().wait()
 
 
 def store_url(profile: Profile) -> str:
@@ -210,20 +160,16 @@ class EngineActor:
         from reseed.training.tokens import TooLongError
 
         adapter = self.store.fetch(job.adapter) / "adapter" if job.adapter is not None else None
-        prompts, unanswered = list(job.prompts), []
-        if job.chat:
-            prompts = [Prompt(p.id, self.engine.chat(p.text)) for p in prompts]
+        prompts = [self.engine.chat(p) for p in job.prompts] if job.chat else list(job.prompts)
+        unanswered = []
         if job.rows:
             problem = load_problem(job.problem)
             for row in job.rows:
                 try:
-                    asked = self.engine.question(problem, row, job.sampling, job.max_tokens, job.style)
+                    prompts.append(self.engine.question(problem, row, job.sampling, job.max_tokens, job.style))
                 except TooLongError:
                     unanswered.append(Generation(row["id"], "", "too-long", 0))
-                else:
-                    prompts.append(Prompt(row["id"], asked))
-        templated = job.chat or job.style.templated
-        return [*self.engine.generate(prompts, job.sampling, job.seed, adapter, templated=templated), *unanswered]
+        return [*self.engine.generate(prompts, job.sampling, job.seed, adapter), *unanswered]
 
 
 class EnginePool:
@@ -234,8 +180,9 @@ class EnginePool:
 
         need = profile.engines
         actor = ray.remote(EngineActor).options(
-            num_cpus=need.cpus, num_gpus=need.gpus, max_restarts=RESTARTS, max_task_retries=RESTARTS
-        )
+            num_cpus=need.cpus, num_gpus=need.gpus, max_restarts=RESTARTS, max_task_retries=RESTARTS,
+            **without_gpu(need.gpus),
+        )  # fmt: skip
         self.start: Callable[[], Any] = partial(actor.remote, spec, need.batch_size, need.cpus, store_url(profile))
         self.successors = 0
         self.actors = [self.start() for _ in range(min(need.actors, jobs))]

@@ -17,8 +17,9 @@ from reseed.reporting.markdown import markdown_report
 from reseed.reporting.tables import verdict
 from reseed.steps import Step
 from reseed.store import ArtifactStore
+from tasks.cluster import connect, without_gpu
 from tasks.mistakes import unwrapped
-from tasks.placement import connect, store_url
+from tasks.placement import store_url
 from tasks.progress import artifact_key
 from tasks.run_once import log, run_once
 
@@ -46,7 +47,8 @@ def evaluate_on_ray(profile: Profile, evidence: Evidence, step: Step) -> Results
 
     connect(profile)
     need = profile.engines
-    place = ray.remote(num_cpus=need.cpus, num_gpus=need.gpus, max_retries=2)(evaluate_in_worker)
+    options = {"num_cpus": need.cpus, "num_gpus": need.gpus, "max_retries": 2, **without_gpu(need.gpus)}
+    place = ray.remote(**options)(evaluate_in_worker)
     with unwrapped():
         results: Results = ray.get(place.remote(store_url(profile), evidence, step.name, step.spec["question"]))
     return results

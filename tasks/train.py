@@ -22,8 +22,10 @@ from reseed.steps import Step
 from reseed.store import ArtifactStore
 from reseed.training.loop import TrainJob
 from reseed.training.metric import judge_of
+from tasks.cluster import cluster_address, connect
 from tasks.mistakes import last_line
-from tasks.placement import alone, awaited, connect, store_url, training_slot
+from tasks.placement import alone, awaited, store_url, training_slot
+from tasks.process_group import LOOPBACK_ONLY, process_group
 from tasks.run_once import log
 from tasks.training_worker import Assignment, LossFeed, worker
 
@@ -110,18 +112,20 @@ def fit(store: ArtifactStore, assignment: Assignment, profile: Profile) -> None:
 def trainer_for(store: ArtifactStore, assignment: Assignment, profile: Profile) -> Any:
     """Ray Train's trainer of one member."""
     from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
-    from ray.train.torch import TorchConfig, TorchTrainer
+    from ray.train.torch import TorchTrainer
 
-    need = profile.training
+    need, local = profile.training, cluster_address(profile) is None
     cpu_only = need.gpus == 0
     environment = {"TOKENIZERS_PARALLELISM": "false", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
+    if local:
+        environment |= LOOPBACK_ONLY
     if cpu_only:
         environment |= {"DS_ACCELERATOR": "cpu", "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": str(need.cpus)}
     path, filesystem = checkpoint_storage(store)
     return TorchTrainer(
         worker,
         train_loop_config={"assignment": assignment},
-        torch_config=TorchConfig(backend="gloo" if cpu_only else "nccl"),
+        torch_config=process_group("gloo" if cpu_only else "nccl", local),
         scaling_config=ScalingConfig(
             num_workers=need.workers, use_gpu=not cpu_only, resources_per_worker={"CPU": need.cpus, "GPU": need.gpus}
         ),

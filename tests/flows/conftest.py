@@ -5,11 +5,12 @@ from __future__ import annotations
 import shutil
 import socket
 import subprocess
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from line_project import LineProject
+from line_project import LineProject, listening, visible_gpus
 from tiny import save_profile, save_recipe
 
 from flows.local_server import down, up
@@ -63,9 +64,25 @@ def served(make_project: MakeProject) -> Iterator[LineProject]:
 
 @pytest.fixture(scope="session")
 def undisturbed(served: LineProject) -> LineProject:
-    """The project after one whole run of the line, with its output and what it tracked in text files."""
-    code, output = served.line()
+    """The project after one whole run of the line, with its output, what it tracked and where it listened in text files."""
+    listened, visible, ended = set[str](), set[str](), threading.Event()
+
+    def watch() -> None:
+        while not ended.wait(0.5):
+            processes = served.processes()
+            listened.update(listening(processes))
+            visible.update(visible_gpus(processes))
+
+    watching = threading.Thread(target=watch)
+    watching.start()
+    try:
+        code, output = served.line()
+    finally:
+        ended.set()
+        watching.join()
     (served.folder / "output.txt").write_text(output)
+    (served.folder / "listening.txt").write_text("\n".join(sorted(listened)))
+    (served.folder / "visible.txt").write_text("\n".join(sorted(visible)))
     runs = [path.name for path in (served.folder / ".reseed" / "wandb" / "wandb").glob("offline-run-*")]
     (served.folder / "wandb-runs.txt").write_text("\n".join(runs))
     assert code == 0, output

@@ -8,7 +8,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
@@ -81,6 +82,29 @@ class LineProject:
         """Kill what is left."""
         for process in self.processes():
             kill(process)
+
+
+def listening(processes: Sequence[psutil.Process]) -> set[str]:
+    """The addresses and programs of the ports on which they listen."""
+    found = set()
+    for process in processes:
+        with suppress(psutil.Error):  # one that ends just now
+            for port in process.net_connections("inet"):
+                if port.status == psutil.CONN_LISTEN:
+                    found.add(f"{port.laddr.ip} {process.name()}")
+    return found
+
+
+def visible_gpus(processes: Sequence[psutil.Process]) -> set[str]:
+    """What the workers that compute were told of the machine's GPUs."""
+    found = set()
+    for process in processes:
+        with suppress(psutil.Error):
+            title = describe(process)
+            for worker in ("ray::EngineActor", "ray::RayTrainWorker", "ray::evaluate_in_worker"):
+                if title.startswith(worker):
+                    found.add(f"{worker}={process.environ().get('CUDA_VISIBLE_DEVICES')!r}")
+    return found
 
 
 def default_interrupt() -> None:

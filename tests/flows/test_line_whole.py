@@ -33,6 +33,19 @@ def test_every_artifact_is_there_and_nothing_else(undisturbed: LineProject) -> N
     assert {path for path in left if path.suffix != ".lock"} == set(), "no checkpoints, no parts of anything"
 
 
+def test_nothing_listens_but_on_loopback(undisturbed: LineProject) -> None:
+    """Ray's own processes, its workers, a member's ranks, and Prefect's server."""
+    listened = (undisturbed.folder / "listening.txt").read_text().splitlines()
+    for program in ("gcs_server", "raylet", "ray::EngineActor", "ray::RayTrainWorker"):
+        assert any(f" {program}" in line for line in listened), "it was looked at"
+    assert [line for line in listened if line.split()[0] not in ("127.0.0.1", "::1", "::ffff:127.0.0.1")] == []
+
+
+def test_work_without_a_gpu_sees_none(undisturbed: LineProject) -> None:
+    seen = dict(line.split("=", 1) for line in (undisturbed.folder / "visible.txt").read_text().splitlines())
+    assert seen == {"ray::EngineActor": "''", "ray::RayTrainWorker": "''", "ray::evaluate_in_worker": "''"}
+
+
 def test_manifests_tell_where_things_came_from(undisturbed: LineProject) -> None:
     root = undisturbed.folder / "store"
     every = lineage(root)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import threading
 import time
 from collections.abc import Iterator
@@ -16,7 +17,8 @@ from tiny import save_profile
 
 from reseed.profile import Profile, load_profile
 from reseed.records import Artifact, Prompt, ReseedError, Sampling
-from tasks.placement import Job, alone, awaited, connect, engine_pool, stoppable, training_slot
+from tasks.cluster import connect
+from tasks.placement import Job, alone, awaited, engine_pool, stoppable, training_slot
 
 pytestmark = pytest.mark.slow
 SHORT, ENDLESS = Sampling(4), Sampling(900, temperature=1.0)
@@ -33,6 +35,9 @@ def profile(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Profile]:
         patch.delenv("RAY_ADDRESS", raising=False)
         (folder / "deadly.py").write_text("import os\nos._exit(1)\n")
         patch.setenv("PYTHONPATH", os.pathsep.join([str(folder), os.environ.get("PYTHONPATH", "")]))  # of Ray's workers
+        patch.setenv("HOME", str(folder))  # of Ray's token
+        patch.setenv("RAY_AUTH_MODE", "disabled")  # inherited from a shell where it helped somebody
+        patch.setenv("CUDA_VISIBLE_DEVICES", "0")  # as on a machine with a GPU
         path = save_profile(folder, str(folder / "store"))
         made = load_profile(str(path))
         connect(made)
@@ -121,6 +126,32 @@ def test_ray_outlives_the_thread_that_asked_for_it(profile: Profile) -> None:
 
     assert [thread.name for thread in threading.enumerate()].count("ray") == 1
     assert ray.cluster_resources()["CPU"] == 2
+
+
+def test_a_local_ray_is_reached_from_this_machine_with_its_token(profile: Profile) -> None:
+    from ray._raylet import AuthenticationMode, get_authentication_mode
+
+    with engine_pool(profile, profile.roles.generator, 1) as pool:
+        list(pool.run([job("a")]))
+        listened = [
+            (port.laddr.ip, process.name())
+            for process in (psutil.Process(), *psutil.Process().children(recursive=True))
+            for port in process.net_connections("inet")
+            if port.status == psutil.CONN_LISTEN
+        ]
+    assert {"gcs_server", "raylet"} <= {name for _, name in listened}
+    assert [one for one in listened if one[0] not in ("127.0.0.1", "::ffff:127.0.0.1")] == []
+    token = Path.home() / ".ray" / "auth_token"
+    assert stat.S_IMODE(token.stat().st_mode) == 0o600
+    assert get_authentication_mode() == AuthenticationMode.TOKEN
+
+
+def test_an_engine_that_was_given_no_gpu_sees_none(profile: Profile) -> None:
+    before = {process.pid for process in actors()}
+    with engine_pool(profile, profile.roles.generator, 1) as pool:
+        list(pool.run([job("a")]))
+        (actor,) = [process for process in actors() if process.pid not in before]
+        assert actor.environ()["CUDA_VISIBLE_DEVICES"] == ""
 
 
 def test_members_that_do_not_fit_are_refused_or_wait(profile: Profile) -> None:

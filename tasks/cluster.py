@@ -1,0 +1,158 @@
+"""The connection with Ray: a cluster that somebody named, or a Ray of this flow's own that only this machine reaches."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import threading
+from collections.abc import Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from reseed.leftovers import take_away_temporary
+from reseed.profile import Profile
+from reseed.records import ReseedError
+from tasks.sessions import session_root, take_away_sessions
+
+LOOPBACK = "127.0.0.1"
+_connecting = threading.Lock()
+
+
+def cluster_address(profile: Profile) -> str | None:
+    """The cluster that RAY_ADDRESS or the profile names; None for a local Ray."""
+    return os.environ.get("RAY_ADDRESS") or profile.ray_address
+
+
+def connect(profile: Profile) -> None:
+    """Join the cluster that RAY_ADDRESS or the profile names, or start a local Ray in this process."""
+    import ray
+
+    with _connecting:
+        if not ray.is_initialized():
+            start_ray(profile)
+
+
+def start_ray(profile: Profile) -> None:
+    """`ray.init` with what this machine and profile say.
+
+    The kernel ends a local Ray together with the thread that started it, so that a killed flow leaves nothing behind
+    (PR_SET_PDEATHSIG). The pool's threads end before the flow does, and the main thread would get a SIGTERM handler
+    that hides a cancelled flow run from Prefect: so a thread of its own starts Ray, and lasts as long as the process.
+    """
+    address = cluster_address(profile)
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # or Ray warns; `without_gpu` sees to it
+    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")  # so late a finished member is noticed
+    if address is None:
+        os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")  # a local Ray has no node to lose
+    take_away_temporary()
+    started: Future[None] = Future()
+    threading.Thread(target=init_and_stay, args=(address, profile.cpus, started), name="ray", daemon=True).start()
+    try:
+        started.result()
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        raise ReseedError(
+            f"Ray at '{address or 'local'}' cannot be joined ({error}); start it, mend RAY_ADDRESS or the profile's "
+            "ray_address, and share its token (RAY_AUTH_TOKEN_PATH)"
+        ) from error
+
+
+def init_and_stay(address: str | None, cpus: int | None, started: Future[None]) -> None:
+    """The thread that starts Ray."""
+    import ray
+
+    try:
+        if address is None:
+            start_local(cpus)
+        else:
+            ray.init(address=address, log_to_driver=False, logging_level="error")
+    except BaseException as error:
+        started.set_exception(error)
+        return
+    started.set_result(None)
+    threading.Event().wait()
+
+
+def start_local(cpus: int | None) -> None:
+    """A Ray whose every port is bound to loopback and, but for its metrics, asks for the token."""
+    import ray
+
+    require_token()
+    root = session_root()
+    take_away_sessions(root)
+    with local_address():
+        ray.init(
+            address="local",
+            num_cpus=cpus,
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level="error",
+            _node_ip_address=LOOPBACK,
+            _temp_dir=str(root),
+        )
+    if (address := ray.util.get_node_ip_address()) != LOOPBACK:
+        ray.shutdown()
+        raise RuntimeError(
+            f"it listens on {address}, wanted {LOOPBACK}: this version of Ray is not the one of the lock"
+        )
+
+
+@contextmanager
+def local_address() -> Iterator[None]:
+    """Keep Ray from replacing loopback by the machine's address: on Linux it takes every Ray for one of a cluster.
+
+    RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER=0 says the same, but is read when Ray is imported, which may have been before.
+    """
+    from ray._private import ray_constants
+
+    before = ray_constants.ENABLE_RAY_CLUSTER
+    ray_constants.ENABLE_RAY_CLUSTER = False
+    try:
+        yield
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = before
+
+
+def require_token() -> None:
+    """Switch Ray's token on, whatever is inherited, with a token that its owner alone can read.
+
+    Ray would write its file with the umask's mode, and leave the mode of one that is there.
+    """
+    from ray._private.authentication.authentication_token_setup import _enable_token_auth
+
+    _enable_token_auth()
+    if os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_TOKEN_PATH"):
+        return
+    path = Path.home() / ".ray" / "auth_token"
+    try:
+        write_token(path)
+        if path.stat().st_mode & 0o077:
+            path.chmod(0o600)
+    except OSError as error:
+        raise ReseedError(
+            f"Ray's token {path}: {error}; set HOME to a folder that you can write, or RAY_AUTH_TOKEN_PATH to a token"
+        ) from error
+
+
+def write_token(path: Path) -> None:
+    """Create a token's file, whole and with mode 0600 from the beginning, unless there is one."""
+    from ray._private.authentication.authentication_token_generator import generate_new_authentication_token
+
+    if path.exists():
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=".auth_token-")  # 0600
+    try:
+        with os.fdopen(descriptor, "w") as file:
+            file.write(generate_new_authentication_token())
+        with suppress(FileExistsError):  # another flow was first: all use the same
+            os.link(temporary, path)
+    finally:
+        os.unlink(temporary)
+
+
+def without_gpu(gpus: float) -> dict[str, Any]:
+    """Options of Ray work that was given `gpus`: with none it sees none, while Ray would show it all that there are."""
+    return {} if gpus else {"runtime_env": {"env_vars": {"CUDA_VISIBLE_DEVICES": ""}}}
