@@ -13,15 +13,14 @@ from reseed.recipe import TrainingSettings
 from reseed.training.zero import BUCKET, LIVE
 
 NUMBERS = {"hidden_size", "num_hidden_layers", "vocab_size", "intermediate_size", "num_attention_heads"}
-KNOWN: dict[
-    str, set[str]
-] = {  # family → what its config has to say beside NUMBERS: what is left out there is not what it is here
+# Family → what its config has to say beside NUMBERS: what is left out there is not what it is here. Not Gemma 2, whose
+# eager attention keeps the scores of all pairs of tokens.
+KNOWN: dict[str, set[str]] = {
     "llama": set(),
     "mistral": set(),
     "qwen2": set(),
     "qwen3": {"head_dim"},
     "gemma": {"head_dim"},
-    "gemma2": {"head_dim"},
     "mixtral": {"num_local_experts", "num_experts_per_tok"},
 }
 ITEMSIZE = {"bfloat16": 2, "float16": 2, "float32": 4}
@@ -52,9 +51,8 @@ def at_most(shape: dict[str, Any], spec: ModelSpec, settings: TrainingSettings, 
 
     read = sum(sides[name][0] for name in settings.targets if name in sides)
     read += chosen * sum(mlp[name][0] for name in settings.targets if name in mlp)
-    lora = (3 if settings.dropout else 1) * read + settings.rank * len(
-        settings.targets
-    ) * chosen  # in 32 bit; masks too
+    masks = 3 if settings.dropout else 1
+    lora = masks * read + settings.rank * len(settings.targets) * chosen  # in 32 bit
     kept = 8 * width + 4 * (queries + 2 * keys) + chosen * (6 * inner + 3 * width)
     tokens = rows * settings.max_tokens
     layer = tokens * (item * kept + wide * (4 * width + lora + 8 * experts))

@@ -57,15 +57,15 @@ def test_members_are_trained_after_those_that_they_go_on_from(tmp_path: Path) ->
 
 
 def test_a_stage_s_key_holds_the_adapter_that_it_goes_on_from(tmp_path: Path) -> None:
-    line = line_of(tmp_path, {"b": on("a"), "a": {}, "alone": {}})
+    line, alone = line_of(tmp_path, {"b": on("a"), "a": {}}), line_of(tmp_path, {"alone": {}})
     for seed in (0, 1):
         first, second = (line.members[Member(name, seed)] for name in ("a", "b"))
         assert set(first.inputs) == {"partition"}
         assert second.inputs["start"] == first.artifact, "of the same seed"
-        assert line.members[Member("alone", seed)].artifact.key == first.artifact.key
-    taught = line_of(tmp_path, {"b": on("a"), "a": {"training": {"epochs": 2}}, "alone": {}})
+        assert alone.members[Member("alone", seed)].artifact.key == first.artifact.key
+    taught = line_of(tmp_path, {"b": on("a"), "a": {"training": {"epochs": 2}}})
     assert taught.members[Member("b", 0)].artifact.key != line.members[Member("b", 0)].artifact.key
-    renamed = line_of(tmp_path, {"b": on("c"), "c": {}, "alone": {}})
+    renamed = line_of(tmp_path, {"b": on("c"), "c": {}})
     assert renamed.members[Member("b", 0)].artifact == line.members[Member("b", 0)].artifact, "a name changes nothing"
 
 
