@@ -216,7 +216,7 @@ def test_plan_of_gpus_needs_neither_hub_nor_gpu(
 def test_run_refuses_what_cannot_fit_before_anything_starts(work: Path) -> None:
     from transformers import LlamaConfig
 
-    LlamaConfig(hidden_size=2**15, intermediate_size=2**17, num_hidden_layers=64).save_pretrained(work / "huge")
+    LlamaConfig(hidden_size=2**15, intermediate_size=2**17, num_hidden_layers=4).save_pretrained(work / "huge")
     message = mistake(work, "run", "quickstart", "--set", f"model={work / 'huge'}")
     assert "training of default does not fit: " in message
     assert "GiB of memory for 2 workers, which has " in message
