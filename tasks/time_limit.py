@@ -16,12 +16,11 @@ GRACE_SECONDS = 60.0  # for the end from inside: a flow tells Prefect, and Ray s
 
 @contextmanager
 def time_limit(hours: float | None, what: str) -> Iterator[None]:
-    """Raise `ReseedError` in the main thread when the time is over; None is no limit.
+    """Raise `ReseedError` in the main thread when the time is over; None is no limit. A machine's sleep does not count.
 
-    A signal interrupts what waits (`ray.get`, a socket), but not C code that never returns to Python, nor a stopped
-    process. So the watcher kills the flow with all it started a grace later (a minute, or as long as the limit if that
-    is shorter). Prefect's own `timeout_seconds` has only the first half, is fixed where a flow is written, and would
-    cover all of a run's nights together. A machine's sleep does not count.
+    A signal interrupts what waits (Ray, a socket), but not C code that never returns to Python, nor a stopped process.
+    So the watcher kills the flow with all it started a grace later (a minute, or as long as the limit if that is
+    shorter). Why not Prefect's `timeout_seconds`: docs/decisions/0019-nightly.md.
     """
     if hours is None:
         yield
@@ -31,10 +30,7 @@ def time_limit(hours: float | None, what: str) -> Iterator[None]:
     def over(number: int, frame: FrameType | None) -> None:
         nonlocal ended
         ended = True
-        raise ReseedError(
-            f"{what} is not done after {hours:g} hours and was stopped; start it again, it goes on from what is in the "
-            "store, or allow it more: the parameter `hours`"
-        )
+        raise KeyboardInterrupt  # Ray swallows any other exception of a handler and waits on
 
     alarm = threading.current_thread() is threading.main_thread()
     before = signal.signal(signal.SIGALRM, over) if alarm else None
@@ -43,6 +39,13 @@ def time_limit(hours: float | None, what: str) -> Iterator[None]:
         if alarm:
             signal.setitimer(signal.ITIMER_REAL, seconds)
         yield
+    except KeyboardInterrupt:
+        if not ended:
+            raise
+        raise ReseedError(
+            f"{what} is not done after {hours:g} hours and was stopped; start it again, it goes on from what is in the "
+            "store, or allow it more: the parameter `hours`"
+        ) from None
     finally:
         if alarm:
             signal.setitimer(signal.ITIMER_REAL, 0)
