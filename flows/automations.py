@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 import urllib.error
 from collections.abc import Callable
 from hashlib import sha256
@@ -31,29 +30,17 @@ def switch_on(project: Path, server_pid: int, call: Call, say: Callable[[str], N
     told = f"{server_pid} {sha256(text).hexdigest()}"
     if not text or (done.exists() and done.read_text() == told):
         return
-    known = {found["name"]: found["id"] for found in patient(call, "/automations/filter", {}, "POST")}
+    known = {found["name"]: found["id"] for found in call("/automations/filter", {}, "POST")}
     entries = {entry["name"]: entry for entry in yaml.safe_load(text)}
     for name, entry in entries.items():
         path, method = (f"/automations/{known[name]}", "PUT") if name in known else ("/automations/", "POST")
         try:
-            patient(call, path, entry, method)
+            call(path, entry, method)
         except urllib.error.HTTPError as error:
             why = error.read().decode(errors="replace")
             raise ReseedError(f"{wanted}: Prefect refuses the automation '{name}': {why}; mend it there") from error
     for name in known.keys() - entries.keys():
         if name.startswith(OURS):
-            patient(call, f"/automations/{known[name]}", None, "DELETE")
+            call(f"/automations/{known[name]}", None, "DELETE")
     done.write_text(told)
     say(f"switched on {len(entries)} automations")
-
-
-def patient(call: Call, path: str, body: Any, method: str) -> Any:
-    """The answer of a server that may be busy: SQLite is locked for a while, and it says 503."""
-    for _ in range(20):
-        try:
-            return call(path, body, method)
-        except urllib.error.HTTPError as error:
-            if error.code != 503:
-                raise
-            time.sleep(0.5)
-    return call(path, body, method)

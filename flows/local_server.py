@@ -17,7 +17,6 @@ import subprocess
 import sys
 import time
 import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
@@ -25,11 +24,12 @@ from datetime import UTC, datetime
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Literal, TypeVar
 
 import psutil
 
 from flows import automations
+from flows.local_api import ask
 from flows.local_processes import Say, free_port, listens, marked, stop
 from flows.local_settings import (
     ELSEWHERE,
@@ -47,7 +47,6 @@ from reseed.records import ReseedError
 POOL = "local-process"
 _START_SECONDS = 90.0  # the first start migrates a new database: 6.5 s on two cores
 _LOG_BYTES = 20_000_000  # a longer one makes room for a new one at the next start
-_direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 _can_stop = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # `reseed up &` in a script passes on "ignore"
 Started = subprocess.Popen[bytes]
 T = TypeVar("T")
@@ -60,7 +59,7 @@ def up(project: Path, port: int = 4200, say: Say = print) -> LocalServer:
     """
     with _only_one(project := project.resolve(), say):
         server = _ensure_server(project, port, say)
-        automations.switch_on(project, server.server_pid, partial(_call, server), say)
+        automations.switch_on(project, server.server_pid, partial(ask, server), say)
         _deploy(project, server, say)  # not while the worker starts, which saves a second: "database is locked"
         return server if server.worker_pid else _start_worker(project, server, say)
 
@@ -165,7 +164,7 @@ def _start_server(project: Path, wanted: LocalServer, say: Say) -> LocalServer:
     say("starting the Prefect server (the first start takes longest)")
     process = _spawn(project, server, "server", "start", "--host", "127.0.0.1", "--port", str(server.port))
     server = _remember(project, replace(server, server_pid=process.pid))
-    if _until(lambda: listens(server) and _call(server, "/health", key=False), process):
+    if _until(lambda: listens(server) and ask(server, "/health", key=False), process):
         say(f"Prefect server started in {time.monotonic() - begin:.1f} s: {server.ui_url}")
         return server
     if process.poll() is None or free_port(server.port, lambda _: None) == server.port:
@@ -186,7 +185,7 @@ def _start_worker(project: Path, server: LocalServer, say: Say) -> LocalServer:
 
 
 def _online(server: LocalServer, since: datetime) -> bool:
-    workers = _call(server, f"/work_pools/{POOL}/workers/filter", {})
+    workers = ask(server, f"/work_pools/{POOL}/workers/filter", {})
     beats = [w["last_heartbeat_time"] for w in workers if w["name"] == "reseed" and w["status"] == "ONLINE"]
     return any(datetime.fromisoformat(beat) > since for beat in beats)
 
@@ -199,8 +198,8 @@ def _deploy(project: Path, server: LocalServer, say: Say) -> None:
         say(f"nothing is deployed, since there is no {wanted}: `reseed up` belongs where it is, as in a copy of reseed")
     if not told or (done.exists() and done.read_text() == told):
         return
-    if not _call(server, "/work_pools/filter", {"work_pools": {"name": {"any_": [POOL]}}}):
-        _call(server, "/work_pools/", {"name": POOL, "type": "process"})  # the worker adds the job template
+    if not ask(server, "/work_pools/filter", {"work_pools": {"name": {"any_": [POOL]}}}):
+        ask(server, "/work_pools/", {"name": POOL, "type": "process"})  # the worker adds the job template
     process = _spawn(project, server, "deploy", "--all")
     if not _until(lambda: process.poll() == 0, process):
         raise _failure(project, "deploy", process, f"mend {wanted}, then `reseed up` again; the server keeps running")
@@ -248,24 +247,12 @@ def _failure(project: Path, command: str, process: Started, cure: str) -> Reseed
     return ReseedError(f"prefect {command} {how}; the end of {log}:\n{tail}\nThe fix: {cure}.")
 
 
-def _call(
-    server: LocalServer, path: str, body: dict[str, Any] | None = None, method: str | None = None, key: bool = True
-) -> Any:
-    """One request to the API: without importing Prefect, which takes a second, and past any proxy."""
-    data = None if body is None else json.dumps(body).encode()
-    headers = {"Content-Type": "application/json", **(server.authorization if key else {})}
-    with _direct.open(
-        urllib.request.Request(server.api_url + path, data, headers, method=method), timeout=10
-    ) as response:
-        return json.loads(response.read() or b"null")
-
-
 def _key_of(server: LocalServer) -> Literal["ours", "another", "none"]:
     """Which key a server asks for: none if an earlier version of reseed started it. An `OSError` if it does not answer."""
 
     def refused(key: bool) -> bool:
         try:
-            _call(server, "/admin/version", key=key)
+            ask(server, "/admin/version", key=key)
         except urllib.error.HTTPError as error:
             if error.code != 401:
                 raise
@@ -287,14 +274,14 @@ def _settle(project: Path, server: LocalServer) -> None:
 
     def settled() -> bool:
         alive = [(process.info["environ"].get("PREFECT__FLOW_RUN_ID"), process) for process in marked(project)]
-        for run in _call(server, "/flow_runs/filter", query):
+        for run in ask(server, "/flow_runs/filter", query):
             own = [process for owner, process in alive if owner == run["id"]]
             if own and run["state_type"] != "CANCELLING":
                 continue
             stop(own)
             end = "CANCELLED" if run["state_type"] == "CANCELLING" else "CRASHED"
             body = {"state": {"type": end, "message": "its worker was stopped or killed"}}
-            _call(server, f"/flow_runs/{run['id']}/set_state", body)
+            ask(server, f"/flow_runs/{run['id']}/set_state", body)
         return True
 
     states = {"type": {"any_": ["PENDING", "RUNNING", "CANCELLING"]}}

@@ -15,7 +15,8 @@ import yaml
 from line_project import LineProject
 
 from flows.automations import switch_on
-from flows.local_server import _call, running
+from flows.local_api import ask
+from flows.local_server import running
 from reseed.records import ReseedError
 
 ROOT = Path(__file__).parents[2]
@@ -28,7 +29,7 @@ def call(served: LineProject) -> Iterator[Call]:
     """The API of the project's server, whose automations are afterwards as its file says."""
     server = running(served.folder)
     assert server is not None
-    call = partial(_call, server)
+    call = partial(ask, server)
     yield call
     (served.folder / ".reseed/automated").unlink()
     switch_on(served.folder, server.server_pid, call, print)

@@ -6,7 +6,6 @@ import json
 import subprocess
 import sys
 import time
-import urllib.request
 from collections.abc import Callable
 from typing import Any
 
@@ -14,6 +13,7 @@ import psutil
 import pytest
 from line_project import LineProject, eventually
 
+from flows.local_api import ask as ask_server
 from flows.local_server import running
 from flows.local_settings import environment
 
@@ -34,10 +34,7 @@ def ask(project: LineProject, path: str, **body: Any) -> Any:
     """An answer of the server's API."""
     server = running(project.folder)
     assert server is not None
-    headers = {"Content-Type": "application/json", **server.authorization}
-    request = urllib.request.Request(f"{server.api_url}/{path}", json.dumps(body).encode() if body else None, headers)
-    with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=30) as answer:
-        return json.load(answer)
+    return ask_server(server, f"/{path}", body or None)
 
 
 def run_deployment(project: LineProject, name: str, parameters: dict[str, Any]) -> tuple[int, dict[str, Any]]:

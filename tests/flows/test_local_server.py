@@ -17,12 +17,12 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import psutil  # type: ignore[import-untyped]
 import pytest
 
 from flows import local_server
+from flows.local_api import ask
 from flows.local_secret import make_secret, secret_file
 from flows.local_server import down, running, up
 from flows.local_settings import LocalServer, environment, make_temporary, remove_temporary, shell_lines
@@ -78,15 +78,6 @@ def port() -> int:
         return int(probe.getsockname()[1])
 
 
-def get(server: LocalServer, path: str, body: object = None) -> Any:
-    data = None if body is None else json.dumps(body).encode()
-    headers = {"Content-Type": "application/json", **server.authorization}
-    request = urllib.request.Request(server.api_url + path, data, headers)
-    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    with direct.open(request, timeout=10) as response:
-        return json.load(response)
-
-
 def alive(pid: int) -> bool:
     return bool(psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
 
@@ -127,8 +118,8 @@ def test_two_ups_a_taken_port_a_killed_worker_and_down(project: Path, home: Path
     assert first.port > port
     assert any(f"port {port} is taken by " in line and f"using {first.port}" in line for line in said)
     assert any(str(os.getpid()) in line for line in said), "the taken port's holder is this process"
-    assert get(first, "/health") is True
-    assert get(first, "/work_pools/local-process")["base_job_template"]["variables"]
+    assert ask(first, "/health") is True
+    assert ask(first, "/work_pools/local-process")["base_job_template"]["variables"]
 
     begin = time.monotonic()
     assert up(project, port, said.append) == first
@@ -156,7 +147,7 @@ def test_two_ups_a_taken_port_a_killed_worker_and_down(project: Path, home: Path
     with subprocess.Popen([sys.executable, "-c", program], cwd=ROOT) as keeper:
         os.kill(again.worker_pid, signal.SIGKILL)
         eventually(lambda: getattr(running(project), "worker_pid", 0) not in {again.worker_pid, 0}, 60)
-        assert get(again, "/health") is True
+        assert ask(again, "/health") is True
         again = running(project)
         assert again is not None
         os.kill(keeper.pid, signal.SIGSTOP)  # so that it does not see what comes next, but hears of its end first
@@ -190,11 +181,11 @@ def test_deployments_run_and_leave_nothing_behind_when_stopped(
         return [p.pid for p in sleeps if (p.info["environ"] or {}).get("PREFECT_HOME") == home]
 
     def states(server: LocalServer) -> list[str]:
-        runs = get(server, "/flow_runs/filter", {"sort": "START_TIME_ASC"})
+        runs = ask(server, "/flow_runs/filter", {"sort": "START_TIME_ASC"})
         return [run["state_type"] for run in runs]
 
     def slots(server: LocalServer) -> int:
-        hello = get(server, "/deployments/name/hello/hello")
+        hello = ask(server, "/deployments/name/hello/hello")
         return int(hello["global_concurrency_limit"]["active_slots"])
 
     automations = project / "infra/prefect/automations.yaml"
@@ -245,23 +236,23 @@ def test_deployments_run_and_leave_nothing_behind_when_stopped(
     assert list((project / ".reseed/prefect/concurrency_leases").glob("*-*.json")), "a lease outlives the server"
     os.kill(server.worker_pid, signal.SIGKILL)
     eventually(lambda: not alive(server.worker_pid))
-    hello = get(server, "/deployments/name/hello/hello")
-    pending = get(server, f"/deployments/{hello['id']}/create_flow_run", {})["id"]
-    get(server, f"/flow_runs/{pending}/set_state", {"state": {"type": "PENDING"}})  # as the worker did before it died
+    hello = ask(server, "/deployments/name/hello/hello")
+    pending = ask(server, f"/deployments/{hello['id']}/create_flow_run", {})["id"]
+    ask(server, f"/flow_runs/{pending}/set_state", {"state": {"type": "PENDING"}})  # as the worker did before it died
     assert slots(server) == 1
     server = up(project, server.port)
     assert grandchild(), "a flow run outlives its worker"
-    assert get(server, f"/flow_runs/{pending}")["state_type"] == "CRASHED"
+    assert ask(server, f"/flow_runs/{pending}")["state_type"] == "CRASHED"
     assert slots(server) == 0
     assert [state for state in states(server) if state != "CRASHED"] == ["RUNNING"]
 
     os.kill(server.worker_pid, signal.SIGKILL)
     eventually(lambda: not alive(server.worker_pid))
-    (running_one,) = get(server, "/flow_runs/filter", {"flow_runs": {"state": {"type": {"any_": ["RUNNING"]}}}})
-    get(server, f"/flow_runs/{running_one['id']}/set_state", {"state": {"type": "CANCELLING"}})
+    (running_one,) = ask(server, "/flow_runs/filter", {"flow_runs": {"state": {"type": {"any_": ["RUNNING"]}}}})
+    ask(server, f"/flow_runs/{running_one['id']}/set_state", {"state": {"type": "CANCELLING"}})
     server = up(project, server.port)
     assert not grandchild(), "nobody else would stop it"
-    assert get(server, f"/flow_runs/{running_one['id']}")["state_type"] == "CANCELLED"
+    assert ask(server, f"/flow_runs/{running_one['id']}")["state_type"] == "CANCELLED"
 
     assert prefect("deployment", "run", "endless/endless").returncode == 0
     eventually(grandchild)
