@@ -7,17 +7,20 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from reseed.records import ReseedError
+from reseed.reporting.text import visible
 
 LOGGERS = ("prefect.flow_runs", "prefect.task_runs", "prefect.engine")  # the last one in a worker's process
 
 
 class OneMessage(logging.Filter):
-    """Takes the traceback off a record whose exception is a ReseedError: the message already says it all."""
+    """Takes the traceback off a record whose exception is a ReseedError, whose message already says it all, and shows
+    control characters as text: column names, rows and checkpoints' paths are others' words."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Let every record pass."""
         if record.exc_info and isinstance(record.exc_info[1], ReseedError):
             record.msg, record.args, record.exc_info = str(record.exc_info[1]), (), None
+        record.msg, record.args = visible(record.getMessage()), ()
         return True
 
 

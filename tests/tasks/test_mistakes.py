@@ -28,6 +28,14 @@ def test_only_a_mistake_loses_its_traceback() -> None:
     assert bug.exc_info is not None
 
 
+def test_what_a_file_says_is_no_command_to_the_terminal() -> None:
+    hostile = "the file has te\x1b]0;PWNED\x07\x1b[2Jxt, b"
+    assert filtered(ReseedError(hostile)).getMessage() == r"the file has te\x1b]0;PWNED\x07\x1b[2Jxt, b"
+    record = logging.LogRecord("prefect.flow_runs", logging.INFO, __file__, 1, "%s: 100 %%", (hostile,), None)
+    assert OneMessage().filter(record)
+    assert record.getMessage() == r"the file has te\x1b]0;PWNED\x07\x1b[2Jxt, b: 100 %"
+
+
 def test_the_filter_is_set_once() -> None:
     quiet_mistakes()
     quiet_mistakes()
