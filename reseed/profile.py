@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from pydantic import Field, ValidationError, model_validator
@@ -57,6 +58,7 @@ class Profile(Section):
     name: str
     store: str = ".reseed/store"  # a folder, or s3://bucket/prefix
     ray_address: str | None = None  # None: a local Ray in the flow's process
+    ray_dashboard: bool = False  # of a local Ray, on loopback; it takes ten processes
     cpus: int | None = Field(None, ge=1)  # of the local Ray; None: the machine's
     roles: Roles
     engines: EnginePool = EnginePool()
@@ -71,6 +73,12 @@ class Profile(Section):
                 f"no model to train: profile '{self.name}' names no student, and the recipe no model; give one of them"
             )
         return ModelSpec(name=recipe_model)
+
+
+def cluster_address(profile: Profile) -> str | None:
+    """The Ray cluster that RAY_ADDRESS or the profile names; None for a local Ray, which `local` names too."""
+    address = os.environ.get("RAY_ADDRESS") or profile.ray_address
+    return None if address == "local" else address
 
 
 def load_profile(name: str, overrides: tuple[str, ...] = ()) -> Profile:

@@ -12,17 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from reseed.leftovers import take_away_temporary
-from reseed.profile import Profile
+from reseed.profile import Profile, cluster_address
 from reseed.records import ReseedError
 from tasks.sessions import session_root, take_away_sessions
 
 LOOPBACK = "127.0.0.1"
 _connecting = threading.Lock()
-
-
-def cluster_address(profile: Profile) -> str | None:
-    """The cluster that RAY_ADDRESS or the profile names; None for a local Ray."""
-    return os.environ.get("RAY_ADDRESS") or profile.ray_address
 
 
 def connect(profile: Profile) -> None:
@@ -49,7 +44,7 @@ def start_ray(profile: Profile) -> None:
         os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")  # a local Ray has no node to lose
     take_away_temporary()
     started: Future[None] = Future()
-    threading.Thread(target=init_and_stay, args=(address, profile.cpus, started), name="ray", daemon=True).start()
+    threading.Thread(target=init_and_stay, args=(address, profile, started), name="ray", daemon=True).start()
     try:
         started.result()
     except (ConnectionError, RuntimeError, ValueError) as error:
@@ -59,13 +54,13 @@ def start_ray(profile: Profile) -> None:
         ) from error
 
 
-def init_and_stay(address: str | None, cpus: int | None, started: Future[None]) -> None:
+def init_and_stay(address: str | None, profile: Profile, started: Future[None]) -> None:
     """The thread that starts Ray."""
     import ray
 
     try:
         if address is None:
-            start_local(cpus)
+            start_local(profile)
         else:
             ray.init(address=address, log_to_driver=False, logging_level="error")
     except BaseException as error:
@@ -75,7 +70,7 @@ def init_and_stay(address: str | None, cpus: int | None, started: Future[None]) 
     threading.Event().wait()
 
 
-def start_local(cpus: int | None) -> None:
+def start_local(profile: Profile) -> None:
     """A Ray whose every port is bound to loopback and, but for its metrics, asks for the token."""
     import ray
 
@@ -85,8 +80,8 @@ def start_local(cpus: int | None) -> None:
     with local_address():
         ray.init(
             address="local",
-            num_cpus=cpus,
-            include_dashboard=False,
+            num_cpus=profile.cpus,
+            include_dashboard=profile.ray_dashboard,
             log_to_driver=False,
             logging_level="error",
             _node_ip_address=LOOPBACK,

@@ -15,7 +15,7 @@ from prefect.cache_policies import NO_CACHE
 
 from reseed.lease import Lease, LeaseLostError, discard
 from reseed.line import student, train_step
-from reseed.profile import Profile
+from reseed.profile import Profile, cluster_address
 from reseed.recipe import Recipe
 from reseed.records import Artifact, Member, ReseedError
 from reseed.steps import Step
@@ -23,7 +23,7 @@ from reseed.store import ArtifactStore
 from reseed.tracking import OfflineRun, find_account
 from reseed.training.loop import TrainJob
 from reseed.training.metric import judge_of
-from tasks.cluster import cluster_address, connect
+from tasks.cluster import connect
 from tasks.mistakes import last_line
 from tasks.placement import awaited, store_url, training_slot, waited_for
 from tasks.process_group import LOOPBACK_ONLY, process_group

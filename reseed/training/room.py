@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from reseed.profile import Profile
+from reseed.profile import Profile, cluster_address
 from reseed.records import ReseedError
 
 LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")  # of a container
@@ -41,7 +41,7 @@ def room_of(profile: Profile) -> Room:
 
 def runs_here(profile: Profile) -> bool:
     """True when Ray is started by the flow, on this machine."""
-    return (os.environ.get("RAY_ADDRESS") or profile.ray_address or "local") == "local"
+    return cluster_address(profile) is None
 
 
 def refuse_workers(profile: Profile) -> None:

@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from reseed.models.names import ModelSpec
-from reseed.profile import PROFILES, load_profile
+from reseed.profile import PROFILES, cluster_address, load_profile
 from reseed.records import ReseedError
 
 SHIPPED = sorted(PROFILES.glob("*.yaml"))
@@ -80,3 +80,16 @@ def test_overrides_with_mistakes_are_told() -> None:
         load_profile("laptop", ("roles.studnt=null",))
     with pytest.raises(ReseedError, match="wanted key=value"):
         load_profile("laptop", ("store",))
+
+
+@pytest.mark.parametrize("where", ["profile", "environment"])
+@pytest.mark.parametrize(("address", "joined"), [("local", None), ("auto", "auto"), ("10.0.0.1:6379", "10.0.0.1:6379")])
+def test_a_local_ray_is_no_cluster(
+    monkeypatch: pytest.MonkeyPatch, where: str, address: str, joined: str | None
+) -> None:
+    """A local one would otherwise be started as Ray itself does: open to the network, without a token."""
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    overrides = (f"ray_address={address}",) if where == "profile" else ()
+    if where == "environment":
+        monkeypatch.setenv("RAY_ADDRESS", address)
+    assert cluster_address(load_profile("laptop", overrides)) == joined
