@@ -109,7 +109,7 @@ def flow_process(run: str) -> psutil.Process | None:
     """The process of a flow run."""
     for process in psutil.process_iter(["environ", "cmdline"]):
         own = (process.info["environ"] or {}).get("PREFECT__FLOW_RUN_ID") == run
-        if own and "prefect.flow_engine" in (process.info["cmdline"] or []):
+        if own and "prefect.engine" in (process.info["cmdline"] or []):
             return process
     return None
 
