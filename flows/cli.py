@@ -172,10 +172,10 @@ def plan_room(recipe: Recipe, profile: Profile, names: Collection[str]) -> int:
 
 def plan_memory(recipe: Recipe, profile: Profile) -> int:
     """Print what training will take, once for each variant whose model or training differs."""
-    from reseed.models.configs import fetched_config, is_hub
+    from reseed.models.configs import fetched_config, is_hub, shape_here
     from reseed.reporting.memory import memory_table
     from reseed.stages import variants_of
-    from reseed.training.fits import needs_of
+    from reseed.training.fits import needs_of, unfetched
     from reseed.training.memory_plan import plan_memory as planned
 
     for need in needs_of(variants_of(recipe), profile):
@@ -183,6 +183,8 @@ def plan_memory(recipe: Recipe, profile: Profile) -> int:
         try:
             if is_hub(need.spec.name):
                 fetched_config(need.spec.name)
+            elif shape_here(need.spec) is None:
+                raise ReseedError(unfetched(need.spec))  # a plan fetches no weights
         except ReseedError as error:
             print(visible(f"{name}: not planned: {error}"))
             continue
@@ -244,11 +246,8 @@ def doctor(options: argparse.Namespace) -> int:
     from itertools import chain
 
     from reseed.doctor import examine, verify
-    from reseed.profile import load_profile
-    from reseed.recipe import split_overrides
 
-    profile = load_profile(options.profile, split_overrides(options.overrides)[1])
-    wrong = 0
+    profile, wrong = profile_of(options), 0
     for finding in chain(examine(profile), verify(profile) if options.verify else ()):
         print(visible(f"{finding.thing:10} {finding.state}"), flush=True)
         if finding.fix:
@@ -257,18 +256,24 @@ def doctor(options: argparse.Namespace) -> int:
     return 1 if wrong else 0
 
 
-def open_store(options: argparse.Namespace) -> ArtifactStore:
-    """The profile's store, for a command that reads no recipe."""
+def profile_of(options: argparse.Namespace) -> Profile:
+    """The profile, for a command that reads no recipe."""
     from reseed.profile import load_profile
     from reseed.recipe import split_overrides
-    from reseed.store import ArtifactStore
 
     own, place = split_overrides(options.overrides)
     if own:
         raise ReseedError(
             f"--set {own[0]}: no recipe is read here; wanted profile.KEY=VALUE, as in profile.store=FOLDER"
         )
-    return ArtifactStore(load_profile(options.profile, place).store)
+    return load_profile(options.profile, place)
+
+
+def open_store(options: argparse.Namespace) -> ArtifactStore:
+    """The profile's store."""
+    from reseed.store import ArtifactStore
+
+    return ArtifactStore(profile_of(options).store)
 
 
 def open_console() -> Console:

@@ -8,6 +8,7 @@ import urllib.error
 import urllib.request
 from typing import Any
 
+from flows.local_processes import listens
 from flows.local_settings import LocalServer
 
 BUSY_TRIES, BUSY_SECONDS = 20, 0.5  # SQLite is locked for a while, and the server says 503
@@ -17,8 +18,11 @@ _direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 def ask(server: LocalServer, path: str, body: Any = None, method: str | None = None, key: bool = True) -> Any:
     """The answer to a request of the API, None if it is empty; a busy server is asked again.
 
-    Raises `urllib.error.HTTPError` for a refusal and `OSError` if nobody answers.
+    The key goes to our server alone: whoever else took its port would learn it. Raises `urllib.error.HTTPError` for a
+    refusal and `OSError` if our server does not answer.
     """
+    if key and not listens(server):
+        raise ConnectionRefusedError(f"the Prefect server does not listen at {server.ui_url}")
     data = None if body is None else json.dumps(body).encode()
     headers = {"Content-Type": "application/json", **(server.authorization if key else {})}
     request = urllib.request.Request(server.api_url + path, data, headers, method=method)

@@ -75,7 +75,7 @@ def down(project: Path, say: Say = print) -> bool:
         with _only_one(project, say):
             found = _end(project)
             remove_temporary(project)
-    say("Prefect server and worker stopped" if found else "Prefect does not run here")
+    say("Prefect server and worker stopped" if found else f"no Prefect server of {project} runs")
     return bool(found)
 
 

@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
-from contextlib import suppress
 from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING, Literal
 from zoneinfo import ZoneInfo
 
-from reseed.data.sources import DATASET
+from reseed.data.versions import published_days
 from reseed.profile import Profile
 from reseed.store import ArtifactStore
 
@@ -63,15 +62,6 @@ def planned(schedule: Schedule, begin: datetime, end: datetime, zone: ZoneInfo) 
 
     counted = getattr(schedules, type(schedule).__name__).model_validate(schedule.model_dump())
     return sorted({at.astimezone(zone).date() for at in asyncio.run(counted.get_dates(start=begin, end=end))})
-
-
-def published_days(store: ArtifactStore, name: str) -> list[date]:
-    """The days of the dataset's versions; other names for a version, `latest` among them, are no days."""
-    days = []
-    for ref in store.refs(DATASET, name):
-        with suppress(ValueError):
-            days.append(date.fromisoformat(ref))
-    return days
 
 
 def schedule_of_this_run() -> Schedule | None:

@@ -24,10 +24,8 @@ def profile_mistakes(values: dict[str, Any], profile: str | None) -> list[str]:
     shared = {key: value for key, value in values.items() if key not in ("profiles", "variants", "baseline")}
     before, wrong = attempt(shared)[1], list[str]()
     for name, changes in sections.items() if isinstance(sections, dict) else ():
-        if name not in known:
-            wrong.append(
-                f"profiles.{name}: no profile of that name{nearest(str(name), known)}; there is {', '.join(known)}"
-            )
+        if name not in known and (meant := nearest(str(name), known)):  # else a profile of the user's own, elsewhere
+            wrong.append(f"profiles.{name}: no profile of that name{meant}; there is {', '.join(known)}")
         if isinstance(changes, dict):
             lines = attempt(merge(shared, variable(changes)))[1]
             wrong += [f"profiles.{name}.{line}" for line in lines if line not in before]

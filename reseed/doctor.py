@@ -16,6 +16,7 @@ from pathlib import Path
 from reseed.files import file_digest
 from reseed.manifest import OWN_FOLDERS, Manifest, again, listed_files, read_manifest
 from reseed.models.cache import cache_root
+from reseed.models.configs import config_here
 from reseed.models.names import ModelSpec, is_local, parse_wheel
 from reseed.objects import Objects
 from reseed.profile import Profile
@@ -110,12 +111,9 @@ def model(role: str, spec: ModelSpec, profile: Profile) -> Finding:
 
 
 def hub_folder(name: str) -> Path | None:
-    """The folder of a hub model that huggingface_hub has already."""
-    from huggingface_hub import try_to_load_from_cache
-
-    repository, _, revision = name.partition("@")
-    found = try_to_load_from_cache(repository, "config.json", revision=revision or None)
-    return Path(found).parent if isinstance(found, str) else None
+    """The folder of a hub model whose weights huggingface_hub has already."""
+    path = config_here(name)
+    return path.parent if path is not None and any(path.parent.rglob("*.safetensors")) else None
 
 
 def verify(profile: Profile) -> Iterator[Finding]:

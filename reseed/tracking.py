@@ -13,6 +13,7 @@ from reseed.records import Artifact, LossPoint, Results
 from reseed.store import ArtifactStore
 
 PROJECT = "reseed"  # unless WANDB_PROJECT or `wandb init` says another
+PLACES = {f"WANDB_{name}" for name in ("SERVICE", "DIR", "CACHE_DIR", "CONFIG_DIR", "DATA_DIR", "ARTIFACT_DIR")}  # here
 TYPES = {"adapter": "model"}  # what W&B calls a kind; any other is a data set to it
 
 
@@ -75,6 +76,7 @@ def find_account() -> Account:
     from wandb.sdk.lib import wbauth
 
     variables = {name: value for name, value in os.environ.items() if name.startswith("WANDB_")}
+    variables = {name: value for name, value in variables.items() if name not in PLACES}
     settings = wandb.setup().settings
     folder = str(Path(os.environ.get("WANDB_DIR") or ".").expanduser().absolute())
     mode, warning = settings.mode, None

@@ -12,6 +12,7 @@ from prefect.artifacts import create_table_artifact
 from prefect.cache_policies import NO_CACHE
 
 from reseed.data.sources import DATASET
+from reseed.data.versions import published_days
 from reseed.profile import Profile
 from reseed.records import Artifact, ReseedError
 from reseed.reporting.markdown import markdown_text
@@ -59,10 +60,10 @@ def move_latest(store: ArtifactStore, name: str) -> str:
     has to list them again, so an older day never comes last."""
     for _ in range(20):
         before = store.ref(DATASET, name, "latest")
-        versions = {ref: artifact for ref, artifact in store.refs(DATASET, name).items() if ref != "latest"}
-        newest = max(versions)
-        if before is not None and before.artifact == versions[newest]:
+        newest = max(published_days(store, name)).isoformat()
+        version = store.refs(DATASET, name)[newest]
+        if before is not None and before.artifact == version:
             return newest
-        if store.move_ref(DATASET, name, "latest", versions[newest], before):
+        if store.move_ref(DATASET, name, "latest", version, before):
             return newest
     raise ReseedError(f"store {store.url}: {DATASET}/{name}@latest is moved by others all the time; try again")

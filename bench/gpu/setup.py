@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import socket
 import time
@@ -131,16 +132,20 @@ def tried(what: str, work: Callable[[], Row]) -> Row:
 
 
 def measured(work: Callable[[], object], device: torch.device) -> tuple[float, int | None]:
-    """Seconds until the device has done it, and the most bytes that it held meanwhile; on a CPU these are not known."""
-    cuda = device.type == "cuda"
+    """Seconds until the device has done it, and the most bytes that it took meanwhile, beside those that a run before
+    this one has not let go of; on a CPU these are not known."""
+    cuda, before = device.type == "cuda", 0
+    gc.collect()
     if cuda:
         torch.cuda.synchronize()
+        torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
     started = time.perf_counter()
     work()
     if cuda:
         torch.cuda.synchronize()
-    return time.perf_counter() - started, torch.cuda.max_memory_allocated() if cuda else None
+    return time.perf_counter() - started, torch.cuda.max_memory_allocated() - before if cuda else None
 
 
 Section = Callable[[Setup], Iterator[Row]]

