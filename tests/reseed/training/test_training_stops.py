@@ -23,7 +23,7 @@ WISHES = ("Shout.", "As a poem.", "Sing it.", "Be kind.")
 @pytest.mark.parametrize("style", ["text", "chat"])
 def test_answers_end_with_eos(tiny_model: Path, tmp_path: Path, style: Literal["text", "chat"]) -> None:
     settings = TrainingSettings(
-        rank=32, alpha=64, targets=TARGETS, epochs=12, learning_rate=0.01, batch_size=8, evaluate_every=100,
+        rank=32, alpha=64, targets=TARGETS, epochs=20, learning_rate=0.005, batch_size=8, evaluate_every=100,
         max_tokens=400, packing=True, prompt_format=style,
     )  # fmt: skip
     some = [PROBLEM.row(f"{thing} {n}", wish, wish.upper()) for n, thing in enumerate(THINGS) for wish in WISHES]
