@@ -8,7 +8,7 @@ import pickle
 import re
 import subprocess
 import zipfile
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote
@@ -16,7 +16,7 @@ from urllib.parse import quote, unquote
 PACKAGES = ("reseed", "torch", "transformers", "peft", "deepspeed", "ray", "prefect", "tokenizers", "numpy")
 SECRET_NAME = re.compile(r"(KEY|KEY_ID|TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIALS?)$", re.IGNORECASE)
 # a password may hold @, and a key of S3 slashes: they go on to the last @, unless what looks like one is a port
-USER_INFO = re.compile(r"(\w://)(?:[^/?#\s]+@|[^/@\s]+@|[^/@\s:\[]+:(?!\d*(?:[/?#\s'\",;)\]>]|$))\S*@)")
+USER_INFO = re.compile(r"(\w://)(?:[^/?#\s]+@|[^/@\s]+@|[^/@\s:\[]+:(?!\d*(?:[/?#\s'\",;)\]>]|$))\S{0,500}@)")
 PARAMETER = re.compile(r"([?&;#])([^=&;#?\s'\"<>]{1,100})=([^&;#\s\"<>]*[^&;#\s\"<>'()\[\],.:])")
 # a parameter of an address whose name says that its value opens a door: presigned URLs of every cloud, and API keys
 OPENS = re.compile(
@@ -29,6 +29,7 @@ PLAIN = re.compile(  # names that end like one of them and hold none: their valu
     r"|(?:max|min|num|count)[_-]?tokens$"
 )
 SIGNED_WITH = re.compile(r"(expires|s[etvrpk]|spr|sk[oteskv]\w*|algorithm|date)", re.IGNORECASE)  # new each time
+DEPTH = 4  # addresses within parameters of addresses that are looked into
 ABSOLUTE = re.compile(r"^(file://|~[\w.-]*/|[A-Za-z]:[\\/]|\\\\|/[^/\s]+/)[^\n]*$")
 PICKLE_SUFFIXES = (".pkl", ".pickle", ".pt", ".pth", ".ckpt", ".joblib")
 
@@ -91,18 +92,18 @@ def is_absolute(text: str) -> bool:
     return not text.startswith("/") or Path("/", text.split("/")[1]).exists()
 
 
-def without_credentials(text: str) -> str:
-    """The text with user, password, signature and keys in its addresses starred out."""
-    return PARAMETER.sub(starred, USER_INFO.sub(r"\1***@", text))
+def without_credentials(text: str, depth: int = DEPTH) -> str:
+    """The text with user, password, signature and keys in its addresses starred out, and in addresses within those."""
+    return PARAMETER.sub(partial(starred, depth=depth), USER_INFO.sub(r"\1***@", text))
 
 
-def starred(parameter: re.Match[str]) -> str:
+def starred(parameter: re.Match[str], depth: int) -> str:
     """A parameter of an address without its value if that opens a door, or without what opens one in its value."""
     before, name, value = parameter.groups()
-    if opens(name):
-        return f"{before}{name}=***"
     inner = unquote(value)  # an address again, as those that redirect have it
-    if (clean := without_credentials(inner)) != inner:
+    if opens(name) or (depth == 0 and "=" in inner):
+        return f"{before}{name}=***"
+    if depth > 0 and (clean := without_credentials(inner, depth - 1)) != inner:
         value = quote(clean, safe="*") if inner != value else clean
     return f"{before}{name}={value}"
 

@@ -275,6 +275,10 @@ def test_no_credential_of_an_address_is_shown_or_stored(tmp_path: Path, given: s
     assert source.content == resolve_source(given.replace("hush", "anew"), store).content, "the key does not move"
 
 
+def test_addresses_within_addresses_without_end_are_starred() -> None:
+    assert "hush" not in without_credentials("https://h" + "?next=https://h" * 5000 + "?token=hush")
+
+
 def test_an_address_without_a_signature_stays_as_it_is(tmp_path: Path) -> None:
     store = ArtifactStore(str(tmp_path))
     for given in (
