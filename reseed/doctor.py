@@ -121,7 +121,7 @@ def verify(profile: Profile) -> Iterator[Finding]:
     yield from verify_store(ArtifactStore(profile.store))
     models = cache_root() / "models"
     for folder in sorted(path for path in models.glob("*") if path.is_dir() and not path.name.startswith(".")):
-        if not model_sums(folder):
+        if model_sums(folder) is None:
             yield Finding(f"model {folder.name}", "has no checksums, so it cannot be compared")
             continue
         lines = model_faults(folder, whole=True)

@@ -26,6 +26,7 @@ from reseed.store_errors import explained
 
 SECONDS = 60.0  # without a change, and the holder is dead
 BEAT = 10.0  # seconds between two changes; looking on, a gap longer than this does not count: the store was away
+CHANGES = 3  # tries to change what is ours, each from the content that was seen last
 PARTING = 5.0  # seconds for giving it back: a store that does not answer must not hold up the end of a flow
 
 
@@ -101,6 +102,23 @@ class Lease:
         """True when anybody ever took it and it was not removed."""
         return self._look() is not None
 
+    def is_silent(self) -> bool:
+        """True when, by the store's own clock, it was not changed for as long as a dead holder's: for who looks once.
+
+        A holder that only cannot reach the store is silent, too: ask where nobody needs what the lease protects.
+        """
+        place = f"scratch/leases/{self.name}/{uuid.uuid4().hex}"
+        objects, changed, root = self.store.objects, self.store.fs.modified, self.store.root
+        with explained(self.store.url):
+            objects.create(f"{place}/now", b"now")
+            try:
+                silence = changed(f"{root}/{place}/now") - changed(f"{root}/{lease_path(self.name)}")
+            except FileNotFoundError:  # somebody else has removed it
+                return False
+            finally:
+                objects.remove(place)
+        return bool(silence.total_seconds() > self.seconds + self.beat)
+
     def told(self) -> str:
         """Who holds it and since when, as of the last look."""
         claim = claim_of(self._seen)
@@ -129,14 +147,24 @@ class Lease:
 
     def _change(self, holder: str) -> bool:
         """Rewrite the object, or say False because it is not ours any more."""
-        claim = claim_of(self._content)
-        assert claim is not None
-        content = claim.model_copy(update={"holder": holder}).content()
         objects, path = self.store.objects, lease_path(self.name)
-        # a swap whose answer was lost has happened all the same
-        done = objects.swap(path, self._content, content) or objects.read(path) == content
-        self._content = content if done else self._content
-        return done
+        for _ in range(CHANGES):
+            claim = claim_of(self._content)
+            assert claim is not None
+            content = claim.model_copy(update={"holder": holder}).content()
+            if objects.swap(path, self._content, content):
+                self._content = content
+                return True
+            # a swap whose answer was lost, this one or an earlier one, has happened all the same
+            seen = objects.read(path)
+            if seen == content:
+                self._content = content
+                return True
+            found = claim_of(seen)
+            if seen is None or found is None or found.holder != self.holder:
+                return False
+            self._content = seen
+        return True  # ours, although it could not be changed now
 
     def _look(self) -> bytes | None:
         """The content now; counts for how long it has stood, as far as we looked."""

@@ -15,7 +15,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from reseed.files import create_file, locked, write_atomically
+from reseed.files import create_file, locked_soon, write_atomically
 from reseed.patience import PATIENCE, Patience
 from reseed.store_errors import s3_answer
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
 
 CONFLICT_TRIES = 8
+SWAP_SECONDS = 5.0  # for another's swap of the same object; a longer one was stopped in the middle of it
 FEW = 3  # questions for one object that are cheaper than a page of a listing
 
 
@@ -100,8 +101,8 @@ class LocalObjects:
 
     def swap(self, path: str, old: bytes, new: bytes) -> bool:
         """Replace an object, or say False because its content is not `old`."""
-        with locked((self.root / path).with_suffix(".lock")):
-            if self.read(path) != old:
+        with locked_soon((self.root / path).with_suffix(".lock"), SWAP_SECONDS) as mine:
+            if not mine or self.read(path) != old:
                 return False
             write_atomically(self.root / path, new)
             return True

@@ -53,6 +53,9 @@ class ArtifactStore:
 
     def __init__(self, url: str, patience: Patience = PATIENCE) -> None:
         self.url = without_credentials(url)
+        bucket = re.match(r"(s3a?://)(?!arn:)[^/]*[:@]", url)
+        if bucket is not None:  # no bucket's name: half of a key, perhaps
+            self.url = f"{bucket[1]}***"
         if "://" in url and (not re.match(r"(s3|s3a|file)://", url) or self.url != url):
             raise ReseedError(
                 f"store {self.url}: wanted a folder or s3://bucket/prefix; credentials go into AWS_ACCESS_KEY_ID and "

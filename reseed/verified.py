@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+import re
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -41,9 +42,14 @@ def faults(folder: Path, files: Mapping[str, tuple[int, str]], anew: bool = Fals
         for path, (size, sha256) in files.items()
         if (wrong := fault(folder, path, size, sha256, anew))
     ]
+    return lines + strangers(folder, files)
+
+
+def strangers(folder: Path, listed: Collection[str]) -> list[str]:
+    """The files below `folder` that nobody listed, a line each, without those of a file system's own."""
     there = [path for path in folder.rglob("*") if not path.is_dir() or path.is_symlink()]
     names = {path.relative_to(folder).as_posix() for path in there if not path.name.startswith(".")}
-    return lines + [f"{name}: does not belong here" for name in sorted(names - files.keys())]
+    return [f"{name}: does not belong here" for name in sorted(names.difference(listed))]
 
 
 def fault(folder: Path, path: str, size: int, sha256: str, anew: bool = False) -> str | None:
@@ -78,8 +84,12 @@ def check_model(folder: Path, whole: bool = False) -> None:
 
 
 def model_faults(folder: Path, whole: bool = False) -> list[str]:
-    """What is wrong with a model in the cache, a line for each file."""
+    """What is wrong with a model in the cache, a line for each file; nothing where there are no sums to compare with."""
     sums = model_sums(folder)
+    if sums is None:
+        return []
+    if not sums:
+        return [f"{CHECKSUMS}: is empty or damaged"]
     before = {} if whole else read_stamps(folder)
     lines = []
     now: dict[str, Stamp] = {}
@@ -94,15 +104,22 @@ def model_faults(folder: Path, whole: bool = False) -> list[str]:
             del now[path]
     if now != before:
         write_stamps(folder, now)
-    return lines
+    return lines + strangers(folder, {*sums, CHECKSUMS, STAMPS})
 
 
-def model_sums(folder: Path) -> dict[str, str]:
-    """Path → SHA-256, as written when the folder was made; empty for a folder from before there were any."""
-    with suppress(FileNotFoundError):
-        lines = (folder / CHECKSUMS).read_text(encoding="utf-8").splitlines()
-        return {path: sha256 for sha256, _, path in (line.partition("  ") for line in lines) if path}
-    return {}
+def model_sums(folder: Path) -> dict[str, str] | None:
+    """Path → SHA-256, as written when the folder was made: empty where that list is damaged or was cut within a line,
+    None for a folder from before there were lists.
+    """
+    try:
+        text = (folder / CHECKSUMS).read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return None
+    except UnicodeDecodeError:
+        return {}
+    lines = [re.fullmatch(r"([0-9a-f]{64})  (.+)", line) for line in text.removesuffix("\n").split("\n")]
+    whole = text.endswith("\n") and all(lines)
+    return {line[2]: line[1] for line in lines if line is not None} if whole else {}
 
 
 def read_stamps(folder: Path) -> dict[str, Stamp]:

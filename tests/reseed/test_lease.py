@@ -96,6 +96,25 @@ def test_it_outlasts_a_store_that_is_away(store: ArtifactStore, monkeypatch: pyt
         assert not mine.lost.is_set()
 
 
+def test_it_outlasts_an_answer_that_was_lost(store: ArtifactStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    mine, swap, lost = lease(store), store.objects.swap, []
+    assert mine.take()
+
+    def swap_and_break(path: str, old: bytes, new: bytes) -> bool:
+        done = swap(path, old, new)
+        if not lost:
+            lost.append(new)
+            raise OSError("the connection broke")
+        return done
+
+    monkeypatch.setattr(store.objects, "swap", swap_and_break)
+    with mine.kept():
+        until(lambda: bool(lost) and store.objects.read(lease_path("member")) != lost[0])
+        assert not mine.lost.is_set()
+        assert holder_of(store, "member") == mine.holder
+    assert holder_of(store, "member") == "", "it was given back"
+
+
 def test_a_dead_process_of_this_machine_is_gone_at_once(store: ArtifactStore) -> None:
     code = (
         "import sys; from reseed.lease import Lease; from reseed.store import ArtifactStore\n"

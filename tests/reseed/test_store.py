@@ -25,7 +25,10 @@ from typing import TypeVar
 import pytest
 from s3_server import SECRET_KEY, Fault, faulty_proxy, forget_clients
 
+import reseed.objects
+from reseed.files import locked
 from reseed.manifest import Manifest, listed_files
+from reseed.objects import LocalObjects
 from reseed.patience import Patience
 from reseed.provenance import git_commit, is_pickle
 from reseed.records import Artifact, ReseedError
@@ -436,6 +439,16 @@ def test_refs_move_by_compare_and_swap(store: ArtifactStore) -> None:
 
 
 @pytest.mark.slow
+def test_a_mover_that_is_stopped_does_not_hold_up_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    objects = LocalObjects(str(tmp_path))
+    assert objects.create("one.json", b"old")
+    monkeypatch.setattr(reseed.objects, "SWAP_SECONDS", 0.1)
+    with locked(tmp_path / "one.lock"):
+        assert not objects.swap("one.json", b"old", b"new")
+    assert objects.read("one.json") == b"old"
+    assert objects.swap("one.json", b"old", b"new")
+
+
 def test_of_sixteen_movers_one_wins(store: ArtifactStore) -> None:
     for round_number in range(3):
         expected = store.ref("dataset", "prompts", "latest")
@@ -637,9 +650,17 @@ def test_endpoint_not_reachable(s3_url: str, tmp_path: Path, with_environment: C
     assert "Invalid endpoint: no address; check" in message_of(lambda: broken.find(step().artifact))
 
 
-@pytest.mark.parametrize("url", ["s3://key:wrong-secret@bucket/prefix", "gs://bucket/prefix", "https://host/store"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "s3://key:hush@bucket/prefix", "s3://AKIAEXAMPLE:wJalr/hush@bucket/p", "s3://AKIA:hush/p", "s3://AKIA:1/hush@b/p",
+        "s3://k:a@hush@bucket/p", "s3://bucket/p?secret_key=hush", "gs://bucket/prefix", "https://host/store",
+    ],
+)  # fmt: skip
 def test_addresses_that_are_no_store(url: str) -> None:
-    assert "wanted a folder or s3://bucket/prefix" in message_of(lambda: ArtifactStore(url))
+    message = message_of(lambda: ArtifactStore(url))
+    assert "wanted a folder or s3://bucket/prefix" in message
+    assert "hush" not in message
 
 
 def test_root_that_is_a_file(tmp_path: Path) -> None:

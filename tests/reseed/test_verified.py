@@ -13,7 +13,7 @@ from reseed.files import file_digest
 from reseed.models.cache import cached
 from reseed.records import ReseedError
 from reseed.store import ArtifactStore
-from reseed.verified import check_model, model_faults
+from reseed.verified import CHECKSUMS, check_model, model_faults
 
 WEIGHTS = "adapter/deep/weights.safetensors"
 OTHER = FILES[WEIGHTS][::-1]  # of the same size
@@ -119,3 +119,41 @@ def test_a_model_changed_behind_its_stamp_is_found_by_the_whole_check(
     assert line.startswith(f"{WEIGHTS}: its SHA-256 is")
     with pytest.raises(ReseedError, match="its SHA-256 is"):
         check_model(folder)
+
+
+@pytest.mark.parametrize("damage", ["one line", "half a line", "half a sum", "empty", "not text"])
+def test_a_damaged_list_of_sums_does_not_switch_the_check_off(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, new_process: None, damage: str
+) -> None:
+    monkeypatch.setenv("RESEED_CACHE", str(tmp_path / "cache"))
+    folder = cached("tiny", build)
+    change(folder / WEIGHTS, time_too=False)
+    whole = (folder / CHECKSUMS).read_bytes()
+    first = next(line for line in whole.splitlines(keepends=True) if WEIGHTS.encode() not in line)
+    cut = {
+        "one line": first,
+        "half a line": whole[:-3],
+        "half a sum": first + b"0a0b",
+        "empty": b"",
+        "not text": b"\xff",
+    }
+    (folder / CHECKSUMS).write_bytes(cut[damage])
+    wanted = f"{WEIGHTS}: does not belong here" if damage == "one line" else f"{CHECKSUMS}: is empty or damaged"
+    assert any(line == wanted for line in model_faults(folder, whole=True))
+    with pytest.raises(ReseedError, match=f"{wanted}.*; remove {folder} and start again"):
+        cached("tiny", build)
+
+
+def test_a_file_that_was_added_to_a_model_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, new_process: None
+) -> None:
+    monkeypatch.setenv("RESEED_CACHE", str(tmp_path / "cache"))
+    folder = cached("tiny", build)
+    (folder / ".nfs0001").write_bytes(b"left by a file system")
+    check_model(folder, whole=True)
+    (folder / "adapter_config.json").write_text("{}")
+    with pytest.raises(ReseedError, match=r"model tiny: adapter_config\.json: does not belong here"):
+        check_model(folder)
+    (folder / "adapter_config.json").unlink()
+    (folder / CHECKSUMS).unlink()
+    assert model_faults(folder, whole=True) == [], "a folder from before there were lists"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from reseed import lease as leases
+from reseed.lease import Lease, Place
 from reseed.records import Artifact, ReseedError
 from reseed.steps import Step
 from reseed.store import ArtifactStore
@@ -17,7 +20,7 @@ from tasks import train as training
 from tasks.progress import Progress, artifact_key, progress
 from tasks.publish import move_latest
 from tasks.run_once import run_once
-from tasks.train import fit, mend_list, scratch_name
+from tasks.train import fit, mend_list, scratch_name, tidy
 
 STEP = Step("generate", 1, "rows", "tiny", {"rows": 3})
 
@@ -51,7 +54,16 @@ def test_a_step_that_fails_leaves_nothing(store: ArtifactStore) -> None:
     assert run_once(store, STEP, write) == STEP.artifact
 
 
-@pytest.mark.parametrize("text", ["", '{"checkpoint_results": [', "{}", '{"checkpoint_results": [], "latest": null}'])
+ONE = '{"checkpoint_results": [{"checkpoint_dir_name": "checkpoint_1"}, {"checkpoint_dir_name": "gone"}]'
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "", '{"checkpoint_results": [', "{}", ONE + "}", ONE + ', "checkpoint_report_indices": [1]}',
+        '{"checkpoint_results": [], "checkpoint_report_indices": [], "latest": null}',
+    ],
+)  # fmt: skip
 def test_a_damaged_list_of_checkpoints_is_forgotten(store: ArtifactStore, text: str) -> None:
     place = store.scratch(scratch_name(STEP))
     mend_list(store, STEP)  # nothing there yet
@@ -61,6 +73,37 @@ def test_a_damaged_list_of_checkpoints_is_forgotten(store: ArtifactStore, text: 
     mend_list(store, STEP)
     store.fs.invalidate_cache()
     assert store.fs.exists(f"{place}/checkpoint_1/state.json") == ("latest" in text)
+
+
+def test_a_store_that_fails_while_the_list_is_mended_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = ArtifactStore(str(tmp_path))
+    text = ONE + ', "checkpoint_report_indices": [1, 2]}'
+    assert store.objects.create(f"scratch/{scratch_name(STEP)}/checkpoint_manager_snapshot.json", text.encode())
+
+    def away(path: str) -> bool:
+        raise OSError("no route to host")
+
+    monkeypatch.setattr(store.fs, "exists", away)
+    with pytest.raises(ReseedError, match=rf"store {tmp_path}: OSError: no route to host"):
+        mend_list(store, STEP)
+
+
+def test_what_a_holder_elsewhere_left_goes_once_it_is_silent(
+    store: ArtifactStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its driver died after the adapter was stored, on a machine whose processes cannot be looked at."""
+    with monkeypatch.context() as patch:
+        place = Place(kernel="another machine's", process=1, started="1")
+        patch.setattr(leases, "this_place", lambda: place)
+        assert Lease(store, "member").take()
+    state = f"scratch/{scratch_name(STEP)}/checkpoint_1/state.json"
+    assert store.objects.create(state, b"{}")
+    time.sleep(1.6)  # S3 counts whole seconds
+    tidy(store, STEP, Lease(store, "member"))
+    assert store.objects.read(state) == b"{}", "it may be alive"
+    tidy(store, STEP, Lease(store, "member", seconds=0.5, beat=0.05))
+    assert store.objects.read(state) is None
+    assert not Lease(store, "member").is_there()
 
 
 def test_a_checkpoint_that_is_gone_leaves_the_list(store: ArtifactStore) -> None:

@@ -19,6 +19,7 @@ import pytest
 
 from reseed.data.sources import as_rows, is_hub_id, read_source, resolve_source, seed_texts
 from reseed.problems import load_problem
+from reseed.provenance import without_credentials
 from reseed.recipe import GenerationSettings
 from reseed.records import ReseedError, Row
 from reseed.steps import Step
@@ -243,10 +244,50 @@ def test_a_signed_address_is_read_and_leaves_no_signature(
         assert "hush" not in text
 
 
-def test_an_address_without_a_signature_stays_as_it_is(store: ArtifactStore) -> None:
+OPEN = (
+    "pwd", "secretkey", "code", "X%2DAmz%2DSignature", "subscription-key", "jwt", "pass", "auth_key", "secret_key",
+    "app_key", "appKey", "sas", "hdnts", "hmac", "password1", "tokens", "session", "sessionid", "ticket", "bearer",
+    "dbPass", "next=https%3A%2F%2Fh%2Fy%3Ftoken", "next=https://h/y?token",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        *(f"https://h/x.csv?part=2&{name}=hush" for name in OPEN),
+        *(f"https://h/x.csv?part=2&token=ab{end}hush" for end in "')]?"),
+        "https://u:p@hush@h/x.csv?part=2", "https://u:hush/p@h/x.csv?part=2", "s3://AKIA:ab/hush@bucket/x.csv?part=2",
+    ],
+)  # fmt: skip
+def test_no_credential_of_an_address_is_shown_or_stored(tmp_path: Path, given: str) -> None:
+    store = ArtifactStore(str(tmp_path))
+    source = resolve_source(given, store)
+    assert source.address == given
+    for text in (
+        source.given,
+        source.content,
+        repr(source),
+        without_credentials(f"cannot open ('{given}'), [{given}]"),
+    ):
+        assert "hush" not in text
+    assert "x.csv" in source.content
+    assert "part=2" in source.content
+    assert source.content == resolve_source(given.replace("hush", "anew"), store).content, "the key does not move"
+
+
+def test_addresses_within_addresses_without_end_are_starred() -> None:
+    assert "hush" not in without_credentials("https://h" + "?next=https://h" * 5000 + "?token=hush")
+
+
+def test_an_address_without_a_signature_stays_as_it_is(tmp_path: Path) -> None:
+    store = ArtifactStore(str(tmp_path))
     for given in (
         "https://host/rows.csv",
         "https://host/rows.csv?download=1&st=CA&expires=never",
+        "https://host:8080/@user/rows@2.csv?mail=a@b&author=me&passage=1&design=2&country_code=DE&sort_key=a&keyword=k",
+        "https://[::1]:80/a@b/rows.csv?url=https%3A%2F%2Fh%2Fy%3Fpart%3D2&max_tokens=5&tokenizer=bpe",
+        "hf://datasets/owner/name@revision/rows.csv?v=1",
+        "s3://bucket/a@b/rows.csv",
         "s3://bucket/rows.csv",
     ):
         assert resolve_source(given, store).content == resolve_source(given, store).given == given

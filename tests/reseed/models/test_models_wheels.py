@@ -24,7 +24,7 @@ from reseed.models.indexes import PYPI, sources
 from reseed.models.loading import load_model
 from reseed.models.names import ModelSpec
 from reseed.models.tokenizers import load_tokenizer
-from reseed.models.wheels import KNOWN, unpack
+from reseed.models.wheels import KNOWN, remembered_digest, unpack
 from reseed.profile import PROFILES, load_profile
 from reseed.records import ReseedError
 
@@ -230,6 +230,41 @@ def test_what_is_no_whole_zip_is_refused(tmp_path: Path, files: dict[str, bytes]
             archive.writestr(name, files[name])
     with pytest.raises(ReseedError, match="two files of it are called"):
         unpack(tmp_path / WHEEL, tmp_path / "unpacked")
+
+
+def with_record(files: dict[str, bytes], more: dict[str, bytes], line: bytes = b"") -> dict[str, bytes]:
+    """The files, and more that RECORD lists, and a line in it."""
+    lines = [record_line(name, content).encode() for name, content in more.items()]
+    return {**files, **more, f"{INFO}/RECORD": b"\n".join([files[f"{INFO}/RECORD"], *lines, line])}
+
+
+def test_what_no_wheel_holds_is_refused(tmp_path: Path, files: dict[str, bytes]) -> None:
+    for odd in (with_record(files, {}, b"\xff\xfe,,"), with_record(files, {}, b"x" * 200_000 + b",,")):
+        with pytest.raises(ReseedError, match="no whole wheel"):
+            unpacked(tmp_path, odd)
+    for more in ({"m": b"1", "m/a": b"2"}, {"n" * 300: b"1"}):
+        with pytest.raises(ReseedError, match=f"{WHEEL}: cannot be unpacked into .*; check that disk, or name another"):
+            unpacked(tmp_path, with_record(files, more))
+    with zipfile.ZipFile(tmp_path / WHEEL, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, body in files.items():
+            archive.writestr(name, body)
+        begin = 30 + len(archive.infolist()[0].filename)
+    content = bytearray((tmp_path / WHEEL).read_bytes())
+    content[begin : begin + 8] = b"\xff" * 8
+    (tmp_path / WHEEL).write_bytes(content)
+    with pytest.raises(ReseedError, match="no whole wheel"):
+        unpack(tmp_path / WHEEL, tmp_path / "unpacked")
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff", b"abc  tiny.whl\n"])
+def test_a_damaged_note_of_the_first_digest_is_named(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "tiny-1.0.sha256"
+    assert remembered_digest(path) is None
+    path.write_bytes(content)
+    with pytest.raises(ReseedError, match=f"{path}: holds no SHA-256"):
+        remembered_digest(path)
+    path.write_bytes(b"a" * 64 + b"  tiny.whl\n")
+    assert remembered_digest(path) == "a" * 64
 
 
 def test_a_wheel_that_holds_no_model_is_refused(cache: Path, index: Index, tmp_path: Path) -> None:
