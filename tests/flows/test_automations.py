@@ -74,7 +74,9 @@ def test_automations_follow_their_file_and_nothing_else_is_touched(call: Call, p
 def test_a_refused_automation_names_its_file_and_itself(call: Call, project: Path) -> None:
     text = (project / FILE).read_text()
     (project / FILE).write_text(text.replace("posture: Proactive", "posture: Sleepy"))
-    with pytest.raises(ReseedError, match=r"(?s)automations\.yaml: .*'reseed: crash runs without a heartbeat'.*posture"):
+    with pytest.raises(
+        ReseedError, match=r"(?s)automations\.yaml: .*'reseed: crash runs without a heartbeat'.*posture"
+    ):
         switch_on(project, 7, call, print)
     assert not (project / ".reseed/automated").exists()
 
