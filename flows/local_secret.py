@@ -6,6 +6,7 @@ Without one, every web page that is open on this machine, and every other user o
 from __future__ import annotations
 
 import os
+import re
 import secrets
 import stat
 from base64 import b64encode
@@ -13,6 +14,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from reseed.records import ReseedError
+
+_SECRET = re.compile(r"reseed:[A-Za-z0-9_-]{43}")
 
 
 def make_secret(project: Path) -> str:
@@ -35,18 +38,25 @@ def make_secret(project: Path) -> str:
 
 
 def read_secret(project: Path) -> str:
-    """The project's secret, empty if there is none."""
+    """The project's secret, empty if there is none. Raises `ReseedError` for one that is damaged or others can read."""
     path = secret_file(project)
     try:
         with path.open() as file:
             mode, text = stat.S_IMODE(os.fstat(file.fileno()).st_mode), file.read().strip()
     except FileNotFoundError:
         return ""
-    if mode & 0o077 or not text.startswith("reseed:"):
-        seen = f"has mode {mode:04o}, wanted 0600" if mode & 0o077 else "holds no secret"
-        cure = "`reseed down`, delete the file, `reseed up` makes another; its file system must know modes"
-        raise ReseedError(f"the Prefect server's key {path} {seen}: {cure}")
+    except (OSError, UnicodeDecodeError) as error:
+        raise _unusable(path, f"cannot be read ({error})") from error
+    if mode & 0o077:
+        raise _unusable(path, f"has mode {mode:04o}, wanted 0600")
+    if not _SECRET.fullmatch(text):
+        raise _unusable(path, "holds no secret that `reseed up` made")
     return text
+
+
+def _unusable(path: Path, seen: str) -> ReseedError:
+    cure = "`reseed down`, delete the file, `reseed up` makes another; its file system must know modes"
+    return ReseedError(f"the Prefect server's key {path} {seen}: {cure}")
 
 
 def secret_file(project: Path) -> Path:

@@ -84,7 +84,8 @@ def _end(project: Path) -> list[psutil.Process]:
     stop([p for p in found if p.pid == server.worker_pid])
     stop([p for p in marked(project) if p.pid != server.server_pid])
     if server.server_pid:
-        _settle(project, server)
+        with suppress(ReseedError):  # a damaged key, whose cure is `down`: the next `up` records those ends
+            _settle(project, server)
     stop(marked(project))
     (project / ".reseed/server.json").unlink(missing_ok=True)
     return found

@@ -61,7 +61,11 @@ def planned(schedule: Schedule, begin: datetime, end: datetime, zone: ZoneInfo) 
     from prefect.server.schemas import schedules  # the client's schedules cannot tell their dates
 
     counted = getattr(schedules, type(schedule).__name__).model_validate(schedule.model_dump())
-    return sorted({at.astimezone(zone).date() for at in asyncio.run(counted.get_dates(start=begin, end=end))})
+    found: set[datetime] = set()
+    while new := set(asyncio.run(counted.get_dates(start=begin, end=end))) - found:  # a thousand at a time
+        found |= new
+        begin = max(new)
+    return sorted({at.astimezone(zone).date() for at in found})
 
 
 def schedule_of_this_run() -> Schedule | None:

@@ -11,6 +11,7 @@ from types import FrameType
 from reseed.records import ReseedError
 from tasks.leftovers import kill_after
 
+MOST_HOURS = 8760.0  # a year: a timer takes no infinite number
 GRACE_SECONDS = 60.0  # for the end from inside: a flow tells Prefect, and Ray stops
 
 
@@ -25,6 +26,8 @@ def time_limit(hours: float | None, what: str) -> Iterator[None]:
     if hours is None:
         yield
         return
+    if not 0 < hours <= MOST_HOURS:  # nor NaN
+        raise ReseedError(f"hours is {hours:g}, wanted more than 0 and at most {MOST_HOURS:g}, or none for no limit")
     seconds, ended = hours * 3600, False
 
     def over(number: int, frame: FrameType | None) -> None:

@@ -25,7 +25,7 @@ from flows import local_server
 from flows.local_api import ask
 from flows.local_secret import make_secret, secret_file
 from flows.local_server import down, running, up
-from flows.local_settings import LocalServer, environment, make_temporary, remove_temporary, shell_lines
+from flows.local_settings import MARK, LocalServer, environment, make_temporary, remove_temporary, shell_lines
 from reseed.records import ReseedError
 
 ROOT = Path(__file__).parents[2]
@@ -313,6 +313,26 @@ def test_the_secret_is_made_once_and_for_its_owner_only(project: Path) -> None:
     secret_file(project).chmod(0o640)
     with pytest.raises(ReseedError, match=r"\.reseed/secret has mode 0640, wanted 0600: .*delete the file"):
         make_secret(project)
+
+
+DAMAGED = [b"", b"reseed:", b"reseed:a\nb", "reseed:é".encode(), b"reseed:" + b"\xff" * 43, b"other:" + b"a" * 43]
+
+
+@pytest.mark.parametrize("text", [None, *DAMAGED])
+def test_down_stops_a_server_whose_key_is_damaged(project: Path, text: bytes | None) -> None:
+    make_secret(project)
+    if text is None:
+        secret_file(project).chmod(0o644)
+    else:
+        secret_file(project).write_bytes(text)
+    home = str(project / ".reseed" / "prefect")
+    with subprocess.Popen(["sleep", "60"], env=os.environ | {MARK: home}) as server:
+        write_state(project, LocalServer(1, server.pid, 0, home))
+        with pytest.raises(ReseedError, match=r"key .*secret (has mode|holds no|cannot be).*: `reseed down`, delete"):
+            environment(project, None)
+        assert down(project) is True
+        assert not alive(server.pid)
+    assert not (project / ".reseed" / "server.json").exists()
 
 
 def test_a_shell_gets_the_server_and_nothing_of_the_users(project: Path, home: Path) -> None:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
+from typing import TYPE_CHECKING
 
 import pytest
-from prefect.client.schemas.schedules import CronSchedule
+from prefect.client.schemas.schedules import CronSchedule, IntervalSchedule, RRuleSchedule
 
 from flows.nights import Missed, nights
+
+if TYPE_CHECKING:
+    from flows.nights import Schedule
 
 NIGHTLY = CronSchedule(cron="0 2 * * *", timezone="UTC")
 BERLIN = CronSchedule(cron="0 1 * * *", timezone="Europe/Berlin")
@@ -49,6 +53,19 @@ def test_what_was_never_planned_is_not_missed() -> None:
     assert made("2026-11-23T02:00", "2026-11-23T02:00", WEEKLY, ["2026-11-09"], "every") == ["2026-11-16", "2026-11-23"]
     assert made("2026-11-23T02:00", "2026-11-23T02:00", WEEKLY, [], "every") == ["2026-11-23"], "the first version"
     assert made("2026-11-20T02:00", "2026-11-23T02:00", NIGHTLY, ["2026-11-22"], "every") == ["2026-11-20"]
+
+
+@pytest.mark.parametrize(
+    "schedule",
+    [
+        CronSchedule(cron="0 */6 * * *", timezone="Europe/Berlin"),
+        IntervalSchedule(interval=timedelta(hours=6), anchor_date=at("2026-01-01T00:00"), timezone="Europe/Berlin"),
+        RRuleSchedule(rrule="DTSTART:20260101T000000\nFREQ=HOURLY;INTERVAL=6", timezone="Europe/Berlin"),
+    ],
+)
+def test_no_night_is_lost_after_a_thousand_events(schedule: Schedule) -> None:
+    given = nights(at("2026-11-20T12:00"), at("2026-11-20T12:00"), schedule, days("2026-01-31"), "every")
+    assert given == [date(2026, 2, 1) + timedelta(days=number) for number in range(293)]
 
 
 def test_by_hand_a_night_is_the_day_of_the_schedules_time_zone() -> None:

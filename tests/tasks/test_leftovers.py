@@ -12,6 +12,9 @@ from pathlib import Path
 import psutil
 import pytest
 
+from reseed.records import ReseedError
+from tasks.time_limit import time_limit
+
 ROOT = Path(__file__).parents[2]
 FLOW = """
 import os, signal, subprocess, sys, time
@@ -88,3 +91,9 @@ def test_a_flow_takes_its_processes_along(doing: str, seconds: str, signals: lis
         for process in (flow, bystander):
             process.kill()
             process.wait()
+
+
+@pytest.mark.parametrize("hours", [0.0, -1.0, float("nan"), float("inf"), 5e6])
+def test_a_limit_that_is_none_is_refused(hours: float) -> None:
+    with pytest.raises(ReseedError, match="wanted more than 0 and at most 8760"), time_limit(hours, "work"):
+        raise AssertionError("it started")
