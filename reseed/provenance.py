@@ -14,7 +14,7 @@ from typing import Any
 from urllib.parse import quote, unquote
 
 PACKAGES = ("reseed", "torch", "transformers", "peft", "deepspeed", "ray", "prefect", "tokenizers", "numpy")
-SECRET_NAME = re.compile(r"(KEY|KEY_ID|TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIALS?)$", re.IGNORECASE)
+SECRET_NAME = re.compile(r"(KEY|KEY_ID|TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIALS?|AUTH_STRING)$", re.IGNORECASE)
 # a password may hold @, and a key of S3 slashes: they go on to the last @, unless what looks like one is a port
 USER_INFO = re.compile(r"(\w://)(?:[^/?#\s]+@|[^/@\s]+@|[^/@\s:\[]+:(?!\d*(?:[/?#\s'\",;)\]>]|$))\S{0,500}@)")
 PARAMETER = re.compile(r"([?&;#])([^=&;#?\s'\"<>]{1,100})=([^&;#\s\"<>]*[^&;#\s\"<>'()\[\],.:])")
