@@ -49,7 +49,7 @@ class Objects(Protocol):
         """Create an object, or say False because it is there."""
 
     def swap(self, path: str, old: bytes, new: bytes) -> bool:
-        """Replace an object, or say False because its content is not `old`."""
+        """Replace an object, or say False because its content is not `old`, or another's swap of it does not end."""
 
     def put(self, source: Path, path: str) -> None:
         """Copy a file to an object, whose path nobody else uses."""
