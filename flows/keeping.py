@@ -30,7 +30,7 @@ def stay(project: Path, port: int, say: Callable[[str], None] = print, every: fl
                 if server is None or not server.worker_pid:
                     up(project, port, say)
                 good = time.monotonic()
-            except ReseedError as error:
+            except (ReseedError, OSError) as error:  # a full disk too may be over in a while
                 if time.monotonic() - good > PATIENCE:
                     raise
                 say(f"{error}; trying again")

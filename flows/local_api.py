@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from flows.local_processes import listens
 from flows.local_settings import LocalServer
+from reseed.records import ReseedError
 
 BUSY_TRIES, BUSY_SECONDS = 20, 0.5  # SQLite is locked for a while, and the server says 503
 _direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
@@ -35,3 +39,13 @@ def ask(server: LocalServer, path: str, body: Any = None, method: str | None = N
                 raise
             time.sleep(BUSY_SECONDS)
     raise AssertionError("unreachable")
+
+
+@contextmanager
+def answered(server: LocalServer) -> Iterator[None]:
+    """Raise `ReseedError` for a request of the block that the server refuses or leaves without an answer."""
+    try:
+        yield
+    except (urllib.error.URLError, ConnectionError, TimeoutError, http.client.HTTPException, json.JSONDecodeError) as e:
+        cure = "wait if the machine is busy, then `reseed up` again; if that does not help, see .reseed/logs/server.log"
+        raise ReseedError(f"the Prefect server at {server.ui_url} does not answer as it should ({e}): {cure}") from e

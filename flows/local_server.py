@@ -29,7 +29,7 @@ from typing import Literal, TypeVar
 import psutil
 
 from flows import automations
-from flows.local_api import ask
+from flows.local_api import answered, ask
 from flows.local_processes import Say, free_port, listens, marked, stop
 from flows.local_settings import (
     ELSEWHERE,
@@ -59,8 +59,9 @@ def up(project: Path, port: int = 4200, say: Say = print) -> LocalServer:
     """
     with _only_one(project := project.resolve(), say):
         server = _ensure_server(project, port, say)
-        automations.switch_on(project, server.server_pid, partial(ask, server), say)
-        _deploy(project, server, say)  # not while the worker starts, which saves a second: "database is locked"
+        with answered(server):
+            automations.switch_on(project, server.server_pid, partial(ask, server), say)
+            _deploy(project, server, say)  # not while the worker starts, which saves a second: "database is locked"
         return server if server.worker_pid else _start_worker(project, server, say)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import shutil
+import stat
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from pathlib import Path
 
 from flows.local_secret import authorization, make_secret, read_secret
 from reseed.files import writable
+from reseed.records import ReseedError
 
 HOME = ".reseed/prefect"
 ELSEWHERE = "run reseed in a folder that you can write to"
@@ -85,24 +87,46 @@ def shell_lines(server: LocalServer, inherited: Mapping[str, str]) -> str:
 def make_temporary(project: Path) -> dict[str, str]:
     """A private folder for the worker's temporary files: Prefect's fixed /tmp/runner_storage is whose who came first.
 
-    Ray goes on where it was: all on a machine look for its sessions there.
+    A restart of the machine empties /tmp: what is then at the link's end may be another user's. Ray goes on where it
+    was, since all on a machine look for its sessions there, unless that path is too long for its sockets.
     """
+    from tasks.sessions import sockets_fit
+
     link = project / ".reseed/tmp"
-    folder = Path(os.readlink(link)) if link.is_symlink() else link
-    if not folder.is_dir() and len(os.fsencode(folder)) + _SOCKET_NAME > _SOCKET:
-        link.unlink(missing_ok=True)
-        folder = Path(tempfile.mkdtemp(prefix="reseed-"))
-        link.symlink_to(folder)
-    folder.mkdir(mode=0o700, exist_ok=True)
-    return {"TMPDIR": str(folder), "RAY_TMPDIR": os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()}
+    if link.is_symlink() and not _is_own(link.readlink()):
+        link.unlink()
+    if not link.exists() and len(os.fsencode(link)) + _SOCKET_NAME > _SOCKET:
+        link.symlink_to(tempfile.mkdtemp(prefix="reseed-"))
+    if not link.exists():
+        link.mkdir(mode=0o700)
+    folder = link.readlink() if link.is_symlink() else link
+    if folder == link and link.stat().st_uid == os.getuid():
+        link.chmod(0o700)
+    if not _is_own(folder):
+        raise ReseedError(
+            f"{link} is no folder of this user's: `reseed down`, remove it, and `reseed up` makes another"
+        )
+    ray = tempfile.gettempdir() if sockets_fit(Path(tempfile.gettempdir())) else "/tmp"
+    return {"TMPDIR": str(folder), "RAY_TMPDIR": os.environ.get("RAY_TMPDIR") or ray}
 
 
 def remove_temporary(project: Path) -> None:
     """Remove it with what killed runs left there. Only while nothing of the project runs."""
     link = project / ".reseed/tmp"
-    shutil.rmtree(link.resolve(), ignore_errors=True)
+    folder = link.readlink() if link.is_symlink() else link
+    if _is_own(folder):
+        shutil.rmtree(folder, ignore_errors=True)
     if link.is_symlink():
         link.unlink()
+
+
+def _is_own(folder: Path) -> bool:
+    """A folder, no link to one, that no other user could have put things into."""
+    try:
+        status = folder.lstat()
+    except OSError:
+        return False
+    return stat.S_ISDIR(status.st_mode) and status.st_uid == os.getuid() and not status.st_mode & 0o077
 
 
 def _guard(secret: str, origin: str) -> dict[str, str]:

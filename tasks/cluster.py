@@ -47,11 +47,23 @@ def start_ray(profile: Profile) -> None:
     threading.Thread(target=init_and_stay, args=(address, profile, started), name="ray", daemon=True).start()
     try:
         started.result()
-    except (ConnectionError, RuntimeError, ValueError) as error:
+    except Exception as error:
+        if not is_a_failed_start(error):
+            raise
+        if address is None:
+            cure = "look for free memory, free disk and the limit of processes (ulimit -u), then start it again"
+            raise ReseedError(f"Ray does not start on this machine ({error}); {cure}") from error
         raise ReseedError(
-            f"Ray at '{address or 'local'}' cannot be joined ({error}); start it, mend RAY_ADDRESS or the profile's "
+            f"Ray at '{address}' cannot be joined ({error}); start it, mend RAY_ADDRESS or the profile's "
             "ray_address, and share its token (RAY_AUTH_TOKEN_PATH)"
         ) from error
+
+
+def is_a_failed_start(error: Exception) -> bool:
+    """Whether it is Ray's word for that; it says in a bare `Exception` that a process was not ready in time."""
+    from ray.exceptions import RayError  # of a token that is missing or another's
+
+    return isinstance(error, (OSError, RuntimeError, ValueError, RayError)) or type(error) is Exception
 
 
 def init_and_stay(address: str | None, profile: Profile, started: Future[None]) -> None:

@@ -10,19 +10,27 @@ from pathlib import Path
 
 import psutil
 
+from reseed.lease import this_place
 from reseed.leftovers import age
 from reseed.records import ReseedError
 
 STARTING = 600.0  # seconds: so long a session without sockets may be one that starts, in another container
+SILENT = 86_400.0  # seconds
+SOCKET = 107  # bytes of a Unix socket's path
+SESSION = "session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store"  # the longest that Ray adds
 
 
 def session_root() -> Path:
     """A folder of this user's alone. Ray's own default is shared by all users, who read each other's logs there.
 
-    Its path is short, because a socket's is cut at 107 bytes: a long TMPDIR would keep Ray from starting.
+    Its path is short, because a socket's is cut at 107 bytes: a long TMPDIR would keep Ray from starting. It names the
+    boot: other machines may have their sessions beside it, and whether those live cannot be told from here.
     """
-    path = Path(os.environ.get("RAY_TMPDIR") or "/tmp") / f"ray-reseed-{os.getuid()}"
+    place = Path(os.environ.get("RAY_TMPDIR") or "/tmp")
+    path = place / f"ray-reseed-{os.getuid()}"
     try:
+        if not sockets_fit(place):
+            raise OSError(f"with what Ray adds, a socket's path has more than {SOCKET} bytes")
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
         status = path.lstat()
         if status.st_uid != os.getuid() or not stat.S_ISDIR(status.st_mode):
@@ -30,14 +38,33 @@ def session_root() -> Path:
         path.chmod(0o700)
     except OSError as error:
         raise ReseedError(f"Ray's folder {path}: {error}; set RAY_TMPDIR to a short path that you can write") from error
-    return path / "ray"  # which Ray opens to everybody
+    return _root(place)  # which Ray opens to everybody
+
+
+def sockets_fit(place: Path) -> bool:
+    """Whether Ray can start with its folder below this one: about 20 bytes are left for it."""
+    return len(os.fsencode(_root(place) / SESSION)) <= SOCKET
+
+
+def _root(place: Path) -> Path:
+    boot = this_place().kernel[:6]  # containers of one machine share it: they see each other's sockets
+    return place / f"ray-reseed-{os.getuid()}" / (boot or "ray")
 
 
 def take_away_sessions(root: Path) -> None:
-    """Remove the sessions of flows that have ended."""
+    """Remove the sessions of flows that have ended, and the roots of boots and machines where nothing goes on."""
+    for other in root.parent.iterdir():
+        if other != root and is_silent(other):
+            shutil.rmtree(other, ignore_errors=True)
     for session in root.glob("session_*_*"):
         if not session.is_symlink() and not is_live(session):
             shutil.rmtree(session, ignore_errors=True)
+
+
+def is_silent(root: Path) -> bool:
+    """True when nothing was written for a day: a living Ray writes its state into its logs every ten seconds."""
+    seen = (root, *root.glob("session_*"), *root.glob("session_*/logs"), *root.glob("session_*/logs/*"))
+    return all(age(path) > SILENT for path in seen if not path.is_symlink())
 
 
 def is_live(session: Path) -> bool:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import socket
 import sqlite3
 import stat
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -27,6 +29,7 @@ from flows.local_secret import make_secret, secret_file
 from flows.local_server import down, running, up
 from flows.local_settings import MARK, LocalServer, environment, make_temporary, remove_temporary, shell_lines
 from reseed.records import ReseedError
+from tasks.sessions import session_root
 
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
@@ -365,6 +368,43 @@ def test_temporary_files_have_a_private_folder_that_sockets_fit_in(tmp_path: Pat
         remove_temporary(project)
         assert not folder.exists()
         assert list((project / ".reseed").iterdir()) == []
+
+
+def test_a_temporary_folder_that_became_anothers_is_not_used(tmp_path: Path) -> None:
+    project = tmp_path / ("long" * 20)
+    (project / ".reseed").mkdir(parents=True)
+    folder = Path(make_temporary(project)["TMPDIR"])
+    folder.chmod(0o777)
+    (folder / "theirs").touch()
+    ours = Path(make_temporary(project)["TMPDIR"])
+    assert ours != folder
+    assert stat.S_IMODE(ours.stat().st_mode) == 0o700
+    (project / ".reseed/tmp").unlink()
+    (project / ".reseed/tmp").symlink_to(folder)
+    remove_temporary(project)
+    assert (folder / "theirs").exists()
+    assert not (project / ".reseed/tmp").is_symlink()
+    shutil.rmtree(folder)
+    ours.rmdir()
+    (project / ".reseed/tmp").touch()
+    with pytest.raises(ReseedError, match=r"\.reseed/tmp is no folder of this user's: .*remove it"):
+        make_temporary(project)
+
+
+def test_ray_goes_on_where_it_was_unless_its_sockets_do_not_fit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / ".reseed").mkdir()
+    monkeypatch.delenv("RAY_TMPDIR", raising=False)
+    long = tmp_path / ("long" * 15)
+    long.mkdir()
+    before = session_root()
+    for folder, wanted in ((str(long), "/tmp"), ("/tmp", "/tmp"), ("/dev/shm", "/dev/shm")):
+        monkeypatch.setattr(tempfile, "tempdir", folder)
+        assert make_temporary(tmp_path)["RAY_TMPDIR"] == wanted
+    assert before == session_root()
+    monkeypatch.setenv("RAY_TMPDIR", str(long))
+    assert make_temporary(tmp_path)["RAY_TMPDIR"] == str(long)
 
 
 def test_a_folder_where_nothing_can_be_written(tmp_path: Path) -> None:
