@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -28,14 +29,28 @@ def stop(processes: list[psutil.Process]) -> None:
     for process in processes:
         with suppress(psutil.Error):
             process.terminate()
-    _, alive = psutil.wait_procs(processes, timeout=10)
+    alive = _alive_after(10.0, processes)
     for process in alive:
         with suppress(psutil.Error, ProcessLookupError):
             group = os.getpgid(process.pid)
             process.kill()  # raises for a recycled pid
             if group == process.pid:
                 os.killpg(group, signal.SIGKILL)
-    psutil.wait_procs(alive, timeout=10)
+    _alive_after(10.0, alive)
+
+
+def _alive_after(seconds: float, processes: list[psutil.Process]) -> list[psutil.Process]:
+    """Those that still run by then; none as soon as there is none. A zombie that its parent has not asked for has ended."""
+    end = time.monotonic() + seconds
+    while True:
+        _, left = psutil.wait_procs(processes, timeout=0)  # asks for those that are our own children
+        alive = []
+        for process in left:
+            with suppress(psutil.NoSuchProcess):
+                alive += [process] if process.status() != psutil.STATUS_ZOMBIE else []
+        if not alive or time.monotonic() > end:
+            return alive
+        time.sleep(0.1)
 
 
 def free_port(port: int, say: Say) -> int:
