@@ -39,7 +39,7 @@ def handlers() -> Iterator[None]:
 
 
 def test_a_request_without_an_answer_is_one_message(tmp_path: Path, server: LocalServer) -> None:
-    with pytest.raises(ReseedError, match=rf"server at {server.ui_url} does not answer .*refused.*: wait if"):
+    with pytest.raises(ReseedError, match=rf"server at {server.ui_url} does not answer .*does not listen.*: wait if"):
         up(tmp_path, server.port)
 
 
