@@ -274,6 +274,9 @@ def _settle(project: Path, server: LocalServer) -> None:
     A run that is to be cancelled has nobody else who would stop its process. A busy server answers 503: asked again.
     """
 
+    if not listens(server):
+        return
+
     def settled() -> bool:
         alive = [(process.info["environ"].get("PREFECT__FLOW_RUN_ID"), process) for process in marked(project)]
         for run in ask(server, "/flow_runs/filter", query):
