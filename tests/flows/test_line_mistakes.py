@@ -80,8 +80,8 @@ def test_nothing_left_after_curation(served: LineProject) -> None:
 def test_more_workers_than_the_machine_has(served: LineProject) -> None:
     name = save_csv(served.folder / "good.csv", good_rows())
     message = refused(served, f"data.train={name}", "profile.training.workers=5", "training.batch_size=5")
-    assert "training: 5 workers of 1 CPU" in message
-    assert "lower the profile's training section" in message
+    assert "training: profile 'tiny' wants 5 workers of 1 CPU" in message
+    assert "lower profile.training.workers" in message
 
 
 def test_variants_that_cannot_be_compared_are_not_trained(served: LineProject) -> None:
