@@ -24,6 +24,13 @@ def marked(project: Path) -> list[psutil.Process]:
     return [p for p in others if (p.info["environ"] or {}).get(MARK) == str(project / HOME)]  # None: not this user's
 
 
+def serves(process: psutil.Process) -> bool:
+    """True for a Prefect server, also one of which no state file knows any more."""
+    with suppress(psutil.Error):
+        return {"prefect", "server", "start"} <= set(process.cmdline())
+    return False
+
+
 def stop(processes: list[psutil.Process]) -> None:
     """SIGTERM, and after 10 s SIGKILL, to the whole group of a process that leads one."""
     for process in processes:

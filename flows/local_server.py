@@ -30,7 +30,7 @@ import psutil
 
 from flows import automations
 from flows.local_api import answered, ask
-from flows.local_processes import Say, free_port, listens, marked, stop
+from flows.local_processes import Say, free_port, listens, marked, serves, stop
 from flows.local_settings import (
     ELSEWHERE,
     HOME,
@@ -83,7 +83,9 @@ def down(project: Path, say: Say = print) -> bool:
 def _end(project: Path) -> list[psutil.Process]:
     server, found = _known(project), marked(project)
     stop([p for p in found if p.pid == server.worker_pid])
-    stop([p for p in marked(project) if p.pid != server.server_pid])
+    stop(
+        [p for p in marked(project) if not serves(p)]
+    )  # they tell the server of their end, and would wait for a dead one
     if server.server_pid:
         with suppress(ReseedError):  # a damaged key, whose cure is `down`: the next `up` records those ends
             _settle(project, server)
