@@ -261,13 +261,9 @@ def test_deployments_run_and_leave_nothing_behind_when_stopped(
 
     assert prefect("deployment", "run", "endless/endless").returncode == 0
     eventually(grandchild)
-    flow = psutil.Process(grandchild()[0]).parent()
-    flow.suspend()
-    eventually(lambda: states(server)[-1] == "CRASHED", 60)  # it sent one heartbeat, and no other within ten seconds
     os.kill(server.worker_pid, signal.SIGKILL)
     down(project)  # nobody but us stops it now
     assert not grandchild()
-    assert not alive(flow.pid)
 
 
 @pytest.mark.slow
