@@ -13,9 +13,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from reseed.files import file_digest
+from reseed.files import cache_root, file_digest
 from reseed.manifest import OWN_FOLDERS, Manifest, again, listed_files, read_manifest
-from reseed.models.cache import cache_root
 from reseed.models.configs import config_here
 from reseed.models.names import ModelSpec, is_local, parse_wheel
 from reseed.objects import Objects

@@ -127,3 +127,8 @@ def new_folder(path: Path) -> Iterator[Path]:
         scratch.rename(path)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+def cache_root() -> Path:
+    """`$RESEED_CACHE`, or `~/.cache/reseed`."""
+    return Path(os.environ.get("RESEED_CACHE") or "~/.cache/reseed").expanduser()

@@ -52,3 +52,8 @@ def nearest(name: str, known: list[str]) -> str:
     """` (did you mean 'x'?)`, or nothing."""
     close = difflib.get_close_matches(name, known, n=1)
     return f" (did you mean '{close[0]}'?)" if close else ""
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's text."""
+    return str(error).strip().split("\n")[0][:200]

@@ -20,7 +20,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
-from reseed.files import digest, locked, new_folder
+from reseed.files import cache_root, digest, locked, new_folder
 from reseed.leftovers import held_attempt, take_away_attempts
 from reseed.manifest import (
     Manifest,
@@ -35,7 +35,6 @@ from reseed.manifest import (
     ref_path,
     stored_files,
 )
-from reseed.models.cache import cache_root
 from reseed.objects import LocalObjects, open_objects
 from reseed.patience import PATIENCE, Patience
 from reseed.provenance import git_commit, package_versions, portable, without_credentials

@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from reseed.files import digest, file_digest, locked, new_folder, writable, write_atomically
+from reseed.files import cache_root, digest, file_digest, locked, new_folder, writable, write_atomically
 from reseed.models.names import ModelSpec, identity, is_local, parse_wheel
 from reseed.records import ReseedError
 from reseed.verified import CHECKSUMS, check_model, stamp, write_stamps
-
-
-def cache_root() -> Path:
-    """`$RESEED_CACHE`, or `~/.cache/reseed`."""
-    return Path(os.environ.get("RESEED_CACHE") or "~/.cache/reseed").expanduser()
 
 
 def materialise(spec: ModelSpec) -> Path:
@@ -96,8 +90,3 @@ def remove_remains(folder: Path) -> None:
     for path in folder.parent.glob(".*"):
         if re.fullmatch(re.escape(f".{folder.name}-") + "[0-9a-f]{8}", path.name):
             shutil.rmtree(path, ignore_errors=True)
-
-
-def first_line(error: BaseException) -> str:
-    """The first line of an error's text."""
-    return str(error).strip().split("\n")[0][:200]

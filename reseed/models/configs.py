@@ -6,7 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from reseed.models.cache import cache_root, first_line
+from reseed.files import cache_root
+from reseed.mistakes import first_line
 from reseed.models.names import ModelSpec, is_local, parse_wheel
 from reseed.records import ReseedError
 

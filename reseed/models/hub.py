@@ -6,7 +6,7 @@ import os
 import uuid
 from pathlib import Path
 
-from reseed.models.cache import first_line
+from reseed.mistakes import first_line
 from reseed.records import ReseedError
 
 TOKENIZER = ("*.json", "*.model", "*.jinja", "*.txt")

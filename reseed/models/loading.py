@@ -6,7 +6,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from reseed.models.cache import first_line
+from reseed.mistakes import first_line
 from reseed.models.names import ModelSpec
 from reseed.records import ReseedError
 

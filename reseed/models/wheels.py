@@ -20,8 +20,7 @@ from tempfile import TemporaryDirectory
 
 from packaging.utils import canonicalize_name
 
-from reseed.files import create_file, file_digest
-from reseed.models.cache import cache_root
+from reseed.files import cache_root, create_file, file_digest
 from reseed.models.downloads import LARGEST, download
 from reseed.models.indexes import find_wheel
 from reseed.models.names import Wheel

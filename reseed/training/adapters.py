@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from reseed.leftovers import work_folder
-from reseed.models.cache import first_line
+from reseed.mistakes import first_line
 from reseed.models.names import is_local
 from reseed.recipe import TrainingSettings
 from reseed.records import ReseedError

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from reseed.models.cache import first_line
+from reseed.mistakes import first_line
 from reseed.records import ReseedError
 from reseed.training.adapters import check_files, check_moved
 from reseed.training.expert_adapters import has_separate_experts, to_module_names

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from reseed.models.cache import first_line
+from reseed.mistakes import first_line
 from reseed.records import ReseedError
 from reseed.training.arguments import micro_batch
 

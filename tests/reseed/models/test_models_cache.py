@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from reseed.models.cache import cache_root, cached, dense_folder, materialise
+from reseed.files import cache_root
+from reseed.models.cache import cached, dense_folder, materialise
 from reseed.models.loading import load_model
 from reseed.models.names import ModelSpec, Upcycle
 from reseed.records import ReseedError
