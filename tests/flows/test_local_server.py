@@ -18,6 +18,7 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import psutil  # type: ignore[import-untyped]
@@ -259,11 +260,18 @@ def test_deployments_run_and_leave_nothing_behind_when_stopped(
     assert not grandchild(), "nobody else would stop it"
     assert ask(server, f"/flow_runs/{running_one['id']}")["state_type"] == "CANCELLED"
 
+    begun = datetime.now(UTC).isoformat()
     assert prefect("deployment", "run", "endless/endless").returncode == 0
     eventually(grandchild)
+    flow = psutil.Process(grandchild()[0]).parent()
+    beat = {"filter": {"event": {"name": ["prefect.flow-run.heartbeat"]}, "occurred": {"since": begun}}}
+    eventually(lambda: ask(server, "/events/filter", beat)["events"], 60)  # a run that never sent one is the worker's
+    flow.suspend()
+    eventually(lambda: states(server)[-1] == "CRASHED", 90)  # none within ten seconds
     os.kill(server.worker_pid, signal.SIGKILL)
     down(project)  # nobody but us stops it now
     assert not grandchild()
+    assert not alive(flow.pid)
 
 
 @pytest.mark.slow
