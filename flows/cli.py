@@ -6,19 +6,17 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from flows.terminal import open_console
 from reseed.records import ReseedError
 from reseed.reporting.text import visible
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from reseed.profile import Profile
-    from reseed.recipe import Recipe
     from reseed.store import ArtifactStore
 
 
@@ -131,6 +129,7 @@ def env(options: argparse.Namespace) -> int:
 
 def plan(options: argparse.Namespace) -> int:
     """Print every step and whether the store has it."""
+    from flows.plan_memory import print_memory, print_room
     from reseed.line import plan_line
     from reseed.profile import load_profile
     from reseed.recipe import load_recipe, split_overrides
@@ -140,7 +139,7 @@ def plan(options: argparse.Namespace) -> int:
     profile = load_profile(options.profile, place)
     recipe = load_recipe(options.recipe, own, profile.name)
     if options.memory:
-        return plan_memory(recipe, profile)
+        return print_memory(recipe, profile)
     store = ArtifactStore(profile.store)
     line = plan_line(recipe, profile, store)
     stored = store.finished(step.artifact for step in line.steps())
@@ -148,53 +147,7 @@ def plan(options: argparse.Namespace) -> int:
         state = "in the store" if step.artifact in stored else "would run"
         seed = f" seed {step.seed}" if step.seed is not None else ""
         print(f"{state:13} {step.verb:10} {visible(str(step.artifact))}{seed}")
-    return plan_room(recipe, profile, {m.variant for m, step in line.members.items() if step.artifact not in stored})
-
-
-def plan_room(recipe: Recipe, profile: Profile, names: Collection[str]) -> int:
-    """Print what training of these variants needs beside what there is. Raises ReseedError when it certainly does not fit."""
-    from reseed.stages import variants_of
-    from reseed.training.fits import fit_of, needs_of, refuse_unfit
-    from reseed.training.room import refuse_workers, room_of
-
-    room = room_of(profile)
-    variants = {name: variant for name, variant in variants_of(recipe).items() if name in names}
-    fits = [fit_of(need, room) for need in needs_of(variants, profile)]
-    for fit in fits:
-        print(visible(str(fit)))
-    try:
-        refuse_workers(profile)
-    except ReseedError as error:
-        print(f"not here: {error}")  # a plan may be for another machine
-    refuse_unfit(fits, room)
-    return 0
-
-
-def plan_memory(recipe: Recipe, profile: Profile) -> int:
-    """Print what training will take, once for each variant whose model or training differs."""
-    from reseed.models.configs import fetched_config, is_hub, shape_here
-    from reseed.reporting.memory import memory_table
-    from reseed.stages import variants_of
-    from reseed.training.fits import needs_of, unfetched
-    from reseed.training.memory_plan import plan_memory as planned
-
-    for need in needs_of(variants_of(recipe), profile):
-        name, *others = need.variants
-        try:
-            if is_hub(need.spec.name):
-                fetched_config(need.spec.name)
-            elif shape_here(need.spec) is None:
-                raise ReseedError(unfetched(need.spec))  # a plan fetches no weights
-        except ReseedError as error:
-            print(visible(f"{name}: not planned: {error}"))
-            continue
-        plans = planned(need.spec, need.settings, need.rows, need.labels, dict.fromkeys((0, 1, 2, 3), need.workers))
-        rows = f"{need.rows} rows × {need.settings.max_tokens} tokens a rank"
-        title = f"{name}: {need.spec.name}, {need.workers} ranks, {rows}"
-        open_console().print(memory_table(title, plans))
-        for other in others:
-            print(visible(f"{other}: as {name}"))
-    return plan_room(recipe, profile, recipe.variants)
+    return print_room(recipe, profile, {m.variant for m, step in line.members.items() if step.artifact not in stored})
 
 
 def run(options: argparse.Namespace) -> int:
@@ -274,13 +227,6 @@ def open_store(options: argparse.Namespace) -> ArtifactStore:
     from reseed.store import ArtifactStore
 
     return ArtifactStore(profile_of(options).store)
-
-
-def open_console() -> Console:
-    """The terminal; into a pipe or a file lines are not cut at the 80 columns of a terminal that is not there."""
-    from rich.console import Console
-
-    return Console() if sys.stdout.isatty() or "COLUMNS" in os.environ else Console(width=200)
 
 
 def results(options: argparse.Namespace) -> int:
