@@ -75,6 +75,7 @@ def find_account() -> Account:
     import wandb
     from wandb.sdk.lib import wbauth
 
+    forget_service()
     variables = {name: value for name, value in os.environ.items() if name.startswith("WANDB_")}
     variables = {name: value for name, value in variables.items() if name not in PLACES}
     settings = wandb.setup().settings
@@ -96,6 +97,12 @@ def find_account() -> Account:
     return Account(variables, folder, warning)
 
 
+def forget_service() -> None:
+    """Let this process start a service of its own: one that another process started ends with that process."""
+    if f"-{os.getpid()}-" not in os.environ.get("WANDB_SERVICE", ""):
+        os.environ.pop("WANDB_SERVICE", None)
+
+
 def reference(store: ArtifactStore, artifact: Artifact) -> Reference:
     """Where the files of a stored artifact are, and what its manifest says of them."""
     manifest = store.manifest(artifact)
@@ -112,6 +119,7 @@ class Tracker:
         import wandb
 
         folder.mkdir(parents=True, exist_ok=True)
+        forget_service()
         self.warning: str | None = None
         try:
             self.run = begin(run, folder, mode)

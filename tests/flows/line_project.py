@@ -17,6 +17,9 @@ from typing import IO, Any
 
 import psutil
 
+from flows.local_processes import marked
+from flows.local_server import running
+from flows.local_settings import LocalServer
 from reseed.store import ArtifactStore
 
 RESEED = Path(sys.executable).parent / "reseed"
@@ -134,6 +137,18 @@ def eventually(true: Callable[[], object], seconds: float = PATIENCE, every: flo
     while not true():
         assert time.monotonic() < end, "waited in vain"
         time.sleep(every)
+
+
+def server_of(project: LineProject) -> LocalServer:
+    """The project's Prefect server. A machine with too much to do may keep it from answering for a while."""
+    found: list[LocalServer] = []
+    try:
+        eventually(lambda: found.extend(filter(None, [running(project.folder)])) or found, 90)
+    except AssertionError:
+        log = (project.folder / ".reseed/logs/server.log").read_text()[-4000:]
+        own = [describe(process) for process in marked(project.folder)]
+        raise AssertionError(f"no server answers; what runs: {own}; the end of its log:\n{log}") from None
+    return found[0]
 
 
 def manifests(root: Path) -> dict[str, dict[str, Any]]:

@@ -12,11 +12,10 @@ from typing import Any
 
 import pytest
 import yaml
-from line_project import LineProject
+from line_project import LineProject, server_of
 
 from flows.automations import switch_on
 from flows.local_api import ask
-from flows.local_server import running
 from reseed.records import ReseedError
 
 ROOT = Path(__file__).parents[2]
@@ -27,8 +26,7 @@ Call = Callable[[str, Any, str], Any]
 @pytest.fixture
 def call(served: LineProject) -> Iterator[Call]:
     """The API of the project's server, whose automations are afterwards as its file says."""
-    server = running(served.folder)
-    assert server is not None
+    server = server_of(served)
     call = partial(ask, server)
     yield call
     (served.folder / ".reseed/automated").unlink()

@@ -10,10 +10,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
-from line_project import LineProject
+from line_project import LineProject, server_of
 from test_deployments import ask
 
-from flows.local_server import running
 from flows.local_settings import LocalServer
 
 CHROMIUM = shutil.which("chromium")
@@ -39,9 +38,7 @@ ATTACK = """async ([api, deployment, body]) => {
 
 @pytest.fixture(scope="module")
 def server(served: LineProject) -> LocalServer:
-    found = running(served.folder)
-    assert found is not None
-    return found
+    return server_of(served)
 
 
 @pytest.fixture(scope="module")

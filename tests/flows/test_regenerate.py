@@ -7,9 +7,8 @@ import subprocess
 import sys
 
 import pytest
-from line_project import LineProject, manifests
+from line_project import LineProject, manifests, server_of
 
-from flows.local_server import running
 from flows.local_settings import environment
 from reseed.data.sources import DATASET
 
@@ -24,7 +23,7 @@ print(regenerate("tiny-recipe.yaml", "tiny.yaml", date.fromisoformat(sys.argv[1]
 
 def start(project: LineProject, day: str) -> subprocess.Popen[str]:
     """The flow for one day, in a process of its own, on the project's server."""
-    server = environment(project.folder, running(project.folder))
+    server = environment(project.folder, server_of(project))
     whole = {**server, **project.whole_environment, "PYTHONPATH": str(project.folder)}
     kept = {key: value for key, value in whole.items() if not key.startswith("PREFECT_") or key in server}
     kept |= {key: value for key, value in server.items() if key.startswith("PREFECT_")}

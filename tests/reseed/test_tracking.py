@@ -133,6 +133,18 @@ def test_a_server_that_is_not_there_costs_no_member(
     assert set(read_back(tmp_path)) == {"0" * 16}
 
 
+def test_a_service_that_another_process_left_is_not_used(
+    nobody: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WANDB_SERVICE", f"3-1-unix-{tmp_path}/gone/socket")
+    assert find_account_anew().mode == "offline"
+    monkeypatch.setenv("WANDB_SERVICE", f"3-1-unix-{tmp_path}/gone/socket")
+    tracker = Tracker(member(0), tmp_path, "offline")
+    tracker.finish({})
+    assert tracker.warning is None
+    assert set(read_back(tmp_path)) == {"0" * 16}
+
+
 def member(seed: int, key: str = "0" * 32) -> TrackedRun:
     artifact = Artifact("adapter", "tiny-default", key)
     return TrackedRun(artifact, "tiny", f"tiny default seed {seed}", "member", {"seed": seed})
