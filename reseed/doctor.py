@@ -16,7 +16,7 @@ from pathlib import Path
 from reseed.files import cache_root, file_digest
 from reseed.manifest import OWN_FOLDERS, Manifest, again, listed_files, read_manifest
 from reseed.models.configs import config_here
-from reseed.models.names import ModelSpec, is_local, parse_wheel
+from reseed.models.names import ModelSpec, cpu_dtype, is_local, parse_wheel
 from reseed.objects import Objects
 from reseed.profile import Profile
 from reseed.provenance import PACKAGES, package_versions
@@ -49,7 +49,8 @@ def examine(profile: Profile) -> Iterator[Finding]:
         "packages", told, f"{', '.join(missing)} missing: pip install -r requirements.lock" if missing else ""
     )
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / GIB
-    yield Finding("machine", f"{len(os.sched_getaffinity(0))} cores, {memory:.0f} GiB of memory")
+    cores = f"{len(os.sched_getaffinity(0))} cores, which compute best in {cpu_dtype()}"
+    yield Finding("machine", f"{cores}, {memory:.0f} GiB of memory")
     yield gpus(profile)
     yield cache()
     yield from storage(profile)

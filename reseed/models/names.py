@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import re
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from reseed.files import digest, file_digest
 from reseed.records import ReseedError
@@ -37,6 +38,8 @@ class Upcycle(BaseModel):
 class ModelSpec(BaseModel):
     """One model: its name, the number format it runs in, and whether it is upcycled first.
 
+    `dtype: auto` is what this machine's CPU computes in, and is in the keys as what it became.
+
     `separate_experts` gives every expert of a Mixtral its own Linear modules, so that they can take LoRA; with
     `four_bit` they have them anyway.
     """
@@ -47,6 +50,19 @@ class ModelSpec(BaseModel):
     upcycle: Upcycle | None = None
     four_bit: FourBit | None = None
     separate_experts: bool = False
+
+    @field_validator("dtype", mode="before")
+    @classmethod
+    def _dtype_of_this_cpu(cls, given: object) -> object:
+        return cpu_dtype() if given == "auto" else given
+
+
+def cpu_dtype(cpuinfo: Path = Path("/proc/cpuinfo")) -> DType:
+    """bfloat16 where the CPU has instructions for it; elsewhere PyTorch is faster in float32, by 3.5 times and more."""
+    with suppress(OSError):
+        if {"avx512_bf16", "amx_bf16", "bf16"} & set(cpuinfo.read_text().split()):
+            return "bfloat16"
+    return "float32"
 
 
 @dataclass(frozen=True)

@@ -63,12 +63,13 @@ RECIPES: dict[str, dict[str, Any]] = {
     },
     "address": {"generation": None, "data": {**BASE["data"], "train": "https://example.org/rows.csv"}},
 }  # fmt: skip
+BF16 = ("roles.generator.dtype=bfloat16", "roles.student.dtype=bfloat16")  # not what this machine's CPU computes in
 SHIPPED = ("quickstart", "rewrites", "prompt-recovery")
 
 
 def plan(recipe: str, profile: str) -> list[str]:
     """Verb and place of every step that is planned in the working folder, in order."""
-    place = load_profile(profile, ("store=store",))
+    place = load_profile(profile, ("store=store", *(BF16 if profile == "laptop" else ())))
     line = plan_line(load_recipe(recipe, (), place.name), place, ArtifactStore(place.store))
     return [f"{step.verb} {step.artifact.path}" for step in line.steps()]
 

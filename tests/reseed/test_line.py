@@ -45,7 +45,8 @@ def save_recipe(folder: Path, **changes: Any) -> str:
 
 
 def planned(recipe: str, *overrides: str, place: tuple[str, ...] = (), store: str = "unused") -> Line:
-    profile = load_profile("laptop", (f"store={store}", *place))
+    both = [f"roles.{role}.dtype=bfloat16" for role in ("generator", "student")]  # whatever this CPU computes in
+    profile = load_profile("laptop", (f"store={store}", *both, *place))
     return plan_line(load_recipe(recipe, overrides), profile, ArtifactStore(profile.store))
 
 

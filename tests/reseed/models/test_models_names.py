@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from reseed.models.names import ModelSpec, Upcycle, Wheel, identity, is_local, parse_wheel
+from reseed.models.names import ModelSpec, Upcycle, Wheel, cpu_dtype, identity, is_local, parse_wheel
 from reseed.records import ReseedError
 
 
@@ -105,3 +105,19 @@ def test_a_folder_without_a_model_is_refused(tmp_path: Path) -> None:
 def test_more_experts_a_token_than_there_are_is_refused() -> None:
     with pytest.raises(ValidationError, match="top_k"):
         Upcycle(experts=2, top_k=3)
+
+
+@pytest.mark.parametrize(
+    ("flags", "dtype"),
+    [("avx2 avx512f avx512_bf16", "bfloat16"), ("amx_bf16 avx512f", "bfloat16"), ("Features : fp asimd bf16", "bfloat16"),
+     ("fma avx avx2", "float32"), (None, "float32")],
+)  # fmt: skip
+def test_auto_is_what_the_cpu_computes_in(tmp_path: Path, flags: str | None, dtype: str) -> None:
+    if flags is not None:
+        (tmp_path / "cpuinfo").write_text(f"flags\t\t: {flags} xsave\n")
+    assert cpu_dtype(tmp_path / "cpuinfo") == dtype
+
+
+def test_auto_is_in_a_key_as_what_it_became() -> None:
+    spec = ModelSpec.model_validate({"name": "owner/model", "dtype": "auto"})
+    assert identity(spec)["dtype"] == cpu_dtype()
