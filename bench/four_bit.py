@@ -29,8 +29,9 @@ from reseed.models.tokenizers import load_tokenizer
 from reseed.problems import load_problem
 from reseed.recipe import TrainingSettings
 from reseed.records import LossPoint, Row
+from reseed.training.job import TrainJob
 from reseed.training.layout import collate
-from reseed.training.loop import TrainJob, train
+from reseed.training.loop import train
 from reseed.training.tokens import Example, encode
 
 if TYPE_CHECKING:

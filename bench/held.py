@@ -120,7 +120,7 @@ def held_by_rank(
 ) -> Memory:
     """Every column's largest size in the last of three steps."""
     from reseed.training.arguments import training_arguments
-    from reseed.training.loop import TrainJob
+    from reseed.training.job import TrainJob
     from reseed.training.trainer import KeepBest, build_trainer
     from reseed.training.zero import join_ranks
 

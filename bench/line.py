@@ -39,7 +39,8 @@ def bare() -> dict[str, float]:
     from reseed.profile import load_profile
     from reseed.recipe import load_recipe
     from reseed.records import LossPoint, Member, Prompt, Sampling
-    from reseed.training.loop import TrainJob, train
+    from reseed.training.job import TrainJob
+    from reseed.training.loop import train
 
     recipe, profile = load_recipe(RECIPE, (), PROFILE), load_profile(PROFILE)
     problem, settings = load_problem(recipe.problem), recipe.generation

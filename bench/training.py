@@ -33,8 +33,8 @@ from reseed.problems import load_problem
 from reseed.recipe import TrainingSettings
 from reseed.records import LossPoint
 from reseed.training.adapters import add_adapter
+from reseed.training.job import TrainJob
 from reseed.training.layout import Layout
-from reseed.training.loop import TrainJob
 from reseed.training.loss import evaluation_loss
 from reseed.training.tokens import Encoded, Example, encode
 

@@ -147,7 +147,7 @@ def plan(options: argparse.Namespace) -> int:
         state = "in the store" if step.artifact in stored else "would run"
         seed = f" seed {step.seed}" if step.seed is not None else ""
         print(f"{state:13} {step.verb:10} {visible(str(step.artifact))}{seed}")
-    return print_room(recipe, profile, {m.variant for m, step in line.members.items() if step.artifact not in stored})
+    return print_room(recipe, profile, {m.variant for m in line.members if line.adapter(m).artifact not in stored})
 
 
 def run(options: argparse.Namespace) -> int:
@@ -159,11 +159,11 @@ def run(options: argparse.Namespace) -> int:
     os.environ.clear()  # a user's own PREFECT_* must not lead this run to another server
     os.environ.update(whole)
     from flows.experiment import run_experiment
-    from flows.planning import load_plan
+    from flows.planning import read_line
     from reseed.reporting.tables import results_table, verdict
     from tasks.leftovers import start_server
 
-    load_plan(options.recipe, options.profile, options.overrides)  # a user's mistake shows before anything starts
+    read_line(options.recipe, options.profile, options.overrides)  # a user's mistake shows before anything starts
     start_server()
     found = run_experiment(options.recipe, options.profile, options.overrides)
     console = open_console()

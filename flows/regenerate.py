@@ -7,13 +7,15 @@ from datetime import date
 from prefect import flow
 
 from flows.nights import Missed, nights_of_this_run
+from reseed.line import Line
 from reseed.profile import Profile, load_profile
 from reseed.recipe import load_recipe, split_overrides
 from reseed.records import Artifact
-from tasks.generate import generate
+from reseed.store import ArtifactStore
+from tasks.ask import ask
 from tasks.leftovers import end_together
+from tasks.make import make
 from tasks.mistakes import quiet_mistakes
-from tasks.prepare import curate
 from tasks.publish import publish, published
 from tasks.time_limit import time_limit
 
@@ -36,13 +38,17 @@ def regenerate(
         days = [day] if day else nights_of_this_run(place, load_recipe(recipe, own, place.name).name, missed)
     for night in days:
         with time_limit(hours, f"the night {night}"):
-            made = make(recipe, own, place, night)
+            made = make_night(recipe, own, place, night)
     return made
 
 
-def make(recipe: str, overrides: tuple[str, ...], place: Profile, day: date) -> Artifact:
+def make_night(recipe: str, overrides: tuple[str, ...], place: Profile, day: date) -> Artifact:
     """One day's version, drawn with a seed of that day; the one that exists, if it does."""
     dated = load_recipe(recipe, (*overrides, f"generation.seed={day:%Y%m%d}"), place.name)
     if version := published(place, dated.name, day):
         return version
-    return publish(place, dated.name, curate(dated, place, generate(dated, place)), day)
+    line = Line(dated, place, ArtifactStore(place.store))
+    (variant, *_) = line.variants
+    ask(place, line.shards(variant))
+    make(place, line.rows(variant))
+    return publish(place, dated.name, make(place, line.curated(variant)), day)

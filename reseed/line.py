@@ -1,231 +1,252 @@
-"""The line, planned: every step of a recipe with the key of what it will write, before anything runs."""
+"""The line: what each artifact rests on. Nobody else makes a step, and so nobody else makes a key.
+
+It is asked backwards: `results()` asks for answers, those for adapters, those for partitions, down to the source. What
+was asked once is remembered, so variants that agree share their steps, and a source is looked at once.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Iterable
+from functools import wraps
+from typing import Any, Concatenate, ParamSpec, TypeVar, cast
 
 from reseed.data.sources import Source, draw_pairs, resolve_source
-from reseed.files import digest
-from reseed.models.names import FourBit, ModelSpec, has_soft_cap, identity
+from reseed.models.names import FourBit, ModelSpec
 from reseed.problems import load_problem
 from reseed.profile import Profile
 from reseed.recipe import GenerationSettings, Recipe
-from reseed.records import Artifact, Member, ReseedError
+from reseed.records import Artifact, Member, ReseedError, Sampling
 from reseed.stages import scored_variants, start_of, training_order, variants_of
 from reseed.steps import Step
+from reseed.steps.generate import JoinShards, WriteShard
+from reseed.steps.predict import Blend, Predict
+from reseed.steps.rows import Curate, Import, Partition
+from reseed.steps.score import Report, Score, report_step, score_inputs
+from reseed.steps.train import Train
 from reseed.store import ArtifactStore
 from reseed.trained import stored_start
 from reseed.training.arguments import check_place, micro_batch
-from reseed.training.prompts import RENDERING, prompt_format
+from reseed.training.job import Judge
+from reseed.training.prompts import prompt_format
+
+P = ParamSpec("P")
+T = TypeVar("T")
+AnyStep = Step[Any]
 
 
-@dataclass(frozen=True)
+def once(make: Callable[Concatenate[Line, P], T]) -> Callable[Concatenate[Line, P], T]:
+    """Remember what a method of a line returned."""
+
+    @wraps(make)
+    def known(self: Line, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        asked = (make.__name__, *args)
+        if asked not in self.known:
+            self.known[asked] = make(self, *args, **kwargs)
+        return cast(T, self.known[asked])
+
+    return known
+
+
 class Line:
-    """All steps of one experiment. Variants that agree on a step share it."""
+    """All steps of one recipe on one profile. Variants are asked for by name; None is the untrained student."""
 
-    shards: tuple[Step, ...]
-    rows: dict[str, Step]  # variant → raw rows
-    curated: dict[str, Step]
-    partitions: dict[str, Step]
-    members: dict[Member, Step]
-    predictions: dict[Member | None, Step]  # None: the untrained student
-    results: Step
+    def __init__(self, recipe: Recipe, place: Profile, store: ArtifactStore) -> None:
+        self.recipe, self.place, self.store = recipe, place, store
+        self.variants = variants_of(recipe)
+        self.scored = scored_variants(recipe)  # the others are stages that these continue
+        self.members = training_order(recipe)  # each after the one that it continues
+        self.known: dict[tuple[object, ...], object] = {}
 
-    def steps(self) -> list[Step]:
-        """Every step once, in the order in which they run."""
-        ordered = [
-            *self.shards, *self.rows.values(), *self.curated.values(), *self.partitions.values(),
-            *self.members.values(), *self.predictions.values(), self.results,
+    @once
+    def source(self, given: str) -> Source:
+        """What `data.train` names today."""
+        return resolve_source(given, self.store)
+
+    @once
+    def shards(self, variant: str) -> list[Step[WriteShard]]:
+        """The rows that the generator writes, in parts that are each committed when done."""
+        own, engine = self.variants[variant], self.place.roles.generator
+        if (settings := own.generation) is None:
+            raise ReseedError(f"recipe '{own.name}': it has no generation section, so there is nothing to generate")
+        sampling = Sampling(settings.max_new_tokens, settings.temperature, settings.top_p)
+        pairs, size = draw_pairs(settings), shard_size(settings, self.place)
+        works = [
+            WriteShard(own.problem, engine, sampling, self.place.engines.batch_size, number, tuple(pairs[start:start + size]))
+            for number, start in enumerate(range(0, len(pairs), size))
         ]  # fmt: skip
-        return list({step.artifact: step for step in ordered}.values())
+        return [Step(work, own.name, seed=settings.seed) for work in works]
+
+    @once
+    def rows(self, variant: str) -> Step[JoinShards] | Step[Import]:
+        """The raw rows: those of a source that exists, or those that the generator writes."""
+        own = self.variants[variant]
+        if own.data.train is None:
+            inputs = {f"shard {number}": shard.artifact for number, shard in enumerate(self.shards(variant))}
+            return Step(JoinShards(own.problem), own.name, inputs)
+        source = self.source(own.data.train)
+        of_store = {"source": source.artifact} if source.artifact is not None else {}
+        return Step(Import(own.problem, source, own.data.columns), own.name, of_store)
+
+    @once
+    def curated(self, variant: str) -> Step[Curate]:
+        """The rows that are fit to train on."""
+        own = self.variants[variant]
+        work = Curate(own.problem, self.place.student(own.model))
+        return Step(work, own.name, {"rows": self.rows(variant).artifact})
+
+    @once
+    def partition(self, variant: str) -> Step[Partition]:
+        """Train, validation and test rows."""
+        own = self.variants[variant]
+        return Step(Partition(own.data), own.name, {"curated": self.curated(variant).artifact}, own.data.seed)
+
+    @once
+    def adapter(self, member: Member) -> Step[Train]:
+        """What a member learns."""
+        own = self.variants[member.variant]
+        work = Train(
+            own.problem, student(own, self.place), own.training, self.place.training.workers,
+            self.place.training.micro_batch_size, judge_of(own, self.place), member, own.name,
+        )  # fmt: skip
+        inputs, start = {"partition": self.partition(member.variant).artifact}, self.start(member)
+        return Step(work, f"{own.name}-{member.variant}", inputs | ({"start": start} if start else {}), member.seed)
+
+    def start(self, member: Member) -> Artifact | None:
+        """The adapter that a member continues: another member's, or one that an earlier run stored."""
+        before = start_of(self.variants[member.variant], member)
+        return self.adapter(before).artifact if before is not None else self.stored_start(member.variant)
+
+    @once
+    def stored_start(self, variant: str) -> Artifact | None:
+        """The adapter of an earlier run that a variant's members continue."""
+        own = self.variants[variant]
+        return stored_start(self.store, variant, own.training, student(own, self.place))
+
+    @once
+    def answers(self, member: Member | None) -> Step[Predict]:
+        """A member's answers to the held-out rows; the untrained student answers the baseline's."""
+        variant = member.variant if member is not None else self.recipe.first
+        own = self.variants[variant]
+        work = Predict(
+            own.problem, student(own, self.place), own.prediction.max_new_tokens, own.training.max_tokens,
+            self.place.engines.batch_size, prompt_format(own.training),
+        )  # fmt: skip
+        inputs = {"partition": self.partition(variant).artifact}
+        return Step(work, own.name, inputs | ({"adapter": self.adapter(member).artifact} if member else {}))
+
+    @once
+    def ensemble(self, variant: str) -> Step[Blend]:
+        """The blend of a variant's members."""
+        own = [member for member in self.answering() if member.variant == variant]
+        inputs = {f"predictions {member}": self.answers(member).artifact for member in own}
+        return Step(Blend(self.recipe.problem), f"{self.recipe.name}-{variant}", inputs)
+
+    @once
+    def results(self) -> Step[Score]:
+        """The scores of everything."""
+        recipe, members = self.recipe, self.answering()
+        inputs = score_inputs(
+            {name: self.partition(name).artifact for name in self.scored},
+            {member: self.adapter(member).artifact for member in members},
+            {None: self.answers(None).artifact, **{member: self.answers(member).artifact for member in members}},
+            {name: self.ensemble(name).artifact for name in self.scored},
+        )
+        work = Score(
+            recipe.problem, recipe.question, self.place.roles.embedder, recipe.constants, tuple(recipe.variants),
+            recipe.baseline, tuple(members),
+        )  # fmt: skip
+        return Step(work, recipe.name, inputs)
+
+    @once
+    def report(self) -> Step[Report]:
+        """The pages."""
+        return report_step(self.results().artifact)
+
+    def answering(self) -> list[Member]:
+        """The members that are scored, in the recipe's order."""
+        return [member for member in self.recipe.members() if member.variant in self.scored]
+
+    def all_shards(self) -> list[Step[WriteShard]]:
+        """Of all variants that generate, each once."""
+        generating = [name for name, own in self.variants.items() if own.data.train is None]
+        return different(shard for name in generating for shard in self.shards(name))
+
+    def preparing(self) -> list[AnyStep]:
+        """Rows, curated rows and partitions of all variants, each once."""
+        return different(
+            step for name in self.variants for step in (self.rows(name), self.curated(name), self.partition(name))
+        )
+
+    def adapters(self) -> list[Step[Train]]:
+        """Of all members, each once and after the one that it continues."""
+        return different(self.adapter(member) for member in self.members)
+
+    def all_answers(self) -> list[Step[Predict]]:
+        """Of the untrained student, then of the members."""
+        return different(self.answers(member) for member in (None, *self.answering()))
+
+    def ensembles(self) -> list[Step[Blend]]:
+        """Of all variants."""
+        return different(self.ensemble(name) for name in self.scored)
+
+    def steps(self) -> list[AnyStep]:
+        """Every step once, each after those that it rests on."""
+        ordered: list[AnyStep] = [*self.all_shards(), *self.preparing(), *self.adapters(), *self.all_answers()]
+        return [*ordered, *self.ensembles(), self.results(), self.report()]
 
 
-def plan_line(recipe: Recipe, profile: Profile, store: ArtifactStore) -> Line:
-    """Every step's key, computed from the recipe, the profile's models, and the sources' content. Raises ReseedError for
-    settings that the profile's workers cannot run."""
+StepT = TypeVar("StepT", bound=AnyStep)
+
+
+def different(steps: Iterable[StepT]) -> list[StepT]:
+    """Each artifact's step once, in their order."""
+    return list({step.artifact: step for step in steps}.values())
+
+
+def plan_line(recipe: Recipe, place: Profile, store: ArtifactStore) -> Line:
+    """The line with every step made, so that all mistakes show. Raises ReseedError for settings that the profile's
+    workers cannot run."""
     load_problem(recipe.problem)
-    variants = variants_of(recipe)
-    for variant in variants.values():
-        micro_batch(variant.training.batch_size, profile.training.workers, profile.training.micro_batch_size)
-        check_place(variant.training, profile.student(variant.model), cuda=profile.training.gpus > 0)
-    shards: dict[Artifact, Step] = {}
-    rows, curated, partitions = {}, {}, {}
-    members: dict[Member, Step] = {}
-    predictions: dict[Member | None, Step] = {}
-    for name, variant in variants.items():
-        if variant.data.train is not None:
-            rows[name] = import_step(variant, resolve_source(variant.data.train, store))
-        else:
-            own = shard_steps(variant, profile)
-            shards.update({step.artifact: step for step in own})
-            rows[name] = generate_step(variant, own)
-        curated[name] = curate_step(variant, profile, rows[name].artifact)
-        partitions[name] = partition_step(variant, curated[name].artifact)
-    scored = scored_variants(recipe)
-    stored = {n: stored_start(store, n, v.training, student(v, profile)) for n, v in variants.items()}
-    for member in training_order(recipe):
-        variant, rows_of = variants[member.variant], partitions[member.variant].artifact
-        before = start_of(variant, member)
-        start = members[before].artifact if before is not None else stored[member.variant]
-        members[member] = train_step(variant, profile, rows_of, member, start)
-        if member.variant in scored:
-            predictions[member] = predict_step(variant, profile, rows_of, members[member].artifact)
-    refuse_twins(recipe, profile, predictions)
-    first = variants[recipe.first]
-    test = partitions[recipe.first].artifact
-    predictions[None] = predict_step(first, profile, test, None)
-    results = results_step(recipe, profile, partitions, members, predictions)
-    return Line(tuple(shards.values()), rows, curated, partitions, members, predictions, results)
+    line = Line(recipe, place, store)
+    for variant in line.variants.values():
+        micro_batch(variant.training.batch_size, place.training.workers, place.training.micro_batch_size)
+        check_place(variant.training, place.student(variant.model), cuda=place.training.gpus > 0)
+    line.steps()
+    refuse_twins(line)
+    return line
 
 
-def refuse_twins(recipe: Recipe, profile: Profile, predictions: Mapping[Member | None, Step]) -> None:
+def refuse_twins(line: Line) -> None:
     """Refuse two variants that would be one: their comparison would say "no difference" of a question never asked."""
     seen: dict[str, str] = {}
-    for member, step in predictions.items():
-        if member is None:
-            continue
-        twin = seen.setdefault(step.artifact.key, member.variant)
+    for member in line.answering():
+        twin = seen.setdefault(line.answers(member).artifact.key, member.variant)
         if twin != member.variant:
             raise ReseedError(
-                f"variants '{twin}' and '{member.variant}' of recipe '{recipe.name}' do the same on profile "
-                f"'{profile.name}', so there is nothing to compare; let them differ in what is not overridden there (by "
-                f"the profile's student, or by --set), or leave one out: --set 'variants={{{twin}: {{}}}}'"
+                f"variants '{twin}' and '{member.variant}' of recipe '{line.recipe.name}' do the same on profile "
+                f"'{line.place.name}', so there is nothing to compare; let them differ in what is not overridden there "
+                f"(by the profile's student, or by --set), or leave one out: --set 'variants={{{twin}: {{}}}}'"
             )
 
 
-def shard_steps(recipe: Recipe, profile: Profile) -> list[Step]:
-    """One step for every shard of pairs; its key holds model, sampling, seed, the pairs' content, and how the model's
-    chat template is used. The template itself is a part of the model."""
-    settings = recipe.generation
-    if settings is None:
-        raise ReseedError(f"recipe '{recipe.name}': it has no generation section, so there is nothing to generate")
-    pairs = draw_pairs(settings)
-    steps = []
-    size = shard_size(settings, profile)
-    for number, start in enumerate(range(0, len(pairs), size)):
-        ids = [pair.id for pair in pairs[start : start + size]]
-        spec = {
-            "problem": recipe.problem,
-            "model": identity(profile.roles.generator),
-            "rendering": RENDERING,
-            "sampling": settings.model_dump(include={"max_new_tokens", "temperature", "top_p"}),
-            "batch_size": profile.engines.batch_size,  # sampled text depends on which rows share a batch
-            "shard": number,
-            "pairs": digest(ids),
-            **attention(profile.roles.generator),
-        }
-        steps.append(Step("generate", 1, "shard", recipe.name, spec, seed=settings.seed))
-    return steps
+def shard_size(settings: GenerationSettings, place: Profile) -> int:
+    """Rows of a shard, which is one engine's batch: fewer than it takes at once would leave it half empty."""
+    return settings.shard_rows or place.engines.batch_size
 
 
-def shard_size(settings: GenerationSettings, profile: Profile) -> int:
-    """Rows of a shard, which is one engine's job: fewer than its batch would leave it half empty."""
-    return settings.shard_rows or profile.engines.batch_size
-
-
-def generate_step(recipe: Recipe, shards: Sequence[Step]) -> Step:
-    """All shards' rows together."""
-    inputs = {f"shard {number}": step.artifact for number, step in enumerate(shards)}
-    return Step("generate", 1, "rows", recipe.name, {"problem": recipe.problem}, inputs)
-
-
-def import_step(recipe: Recipe, source: Source) -> Step:
-    """The rows of a source that exists. Only its content counts: a file that moved is the same source."""
-    inputs = {"source": source.artifact} if source.artifact is not None else {}
-    spec = {"problem": recipe.problem, "content": source.content, "columns": recipe.data.columns}
-    return Step("import", 1, "rows", recipe.name, spec, inputs)
-
-
-def curate_step(recipe: Recipe, profile: Profile, rows: Artifact) -> Step:
-    """The rows that are fit to train on. The dataset table counts in the student's tokens."""
-    spec = {"problem": recipe.problem, "tokenizer": identity(profile.student(recipe.model))["name"]}
-    return Step("curate", 1, "curated", recipe.name, spec, {"rows": rows})
-
-
-def partition_step(recipe: Recipe, curated: Artifact) -> Step:
-    """Train, validation and test rows."""
-    spec = recipe.data.model_dump(exclude={"train", "columns", "seed"})
-    return Step("partition", 1, "partition", recipe.name, spec, {"curated": curated}, recipe.data.seed)
-
-
-def train_step(
-    recipe: Recipe, profile: Profile, partition: Artifact, member: Member, start: Artifact | None = None
-) -> Step:
-    """One member's adapter, which goes on from the adapter `start`, if any, whatever its variant is called.
-
-    The number of workers and their micro-batches shape the last bits, so they count.
-    """
-    spec = {
-        "problem": recipe.problem,
-        "model": identity(student(recipe, profile)),
-        "training": recipe.training.model_dump(mode="json", exclude={"start_from"}),
-        "workers": profile.training.workers,
-        "micro_batch_size": profile.training.micro_batch_size,
-        **rendering(recipe),
-    }
-    name = f"{recipe.name}-{member.variant}"
-    if recipe.training.choose_by == "metric":
-        spec["judge"] = {"embedder": identity(profile.roles.embedder), **recipe.prediction.model_dump()}
-    inputs = {"partition": partition} | ({"start": start} if start is not None else {})
-    return Step("train", 3, "adapter", name, spec, inputs, member.seed)
-
-
-def predict_step(recipe: Recipe, profile: Profile, partition: Artifact, adapter: Artifact | None) -> Step:
-    """The held-out rows answered by the student with one adapter, or by the untrained student."""
-    spec = {
-        "problem": recipe.problem,
-        "model": identity(student(recipe, profile)),
-        "sampling": recipe.prediction.model_dump(),
-        "max_tokens": recipe.training.max_tokens,
-        "batch_size": profile.engines.batch_size,  # even greedy text depends on which rows share a batch
-        **rendering(recipe),
-        **attention(student(recipe, profile)),
-    }
-    spec |= recipe.training.model_dump(include={"prompt_format", "system"}, exclude_defaults=True)
-    inputs = {"partition": partition} | ({"adapter": adapter} if adapter is not None else {})
-    return Step("predict", 1, "predictions", recipe.name, spec, inputs)
-
-
-def results_step(
-    recipe: Recipe,
-    profile: Profile,
-    partitions: Mapping[str, Step],
-    members: Mapping[Member, Step],
-    predictions: Mapping[Member | None, Step],
-) -> Step:
-    """The scores and the report. Its inputs are everything that a number in it came from, at first hand."""
-    scored = scored_variants(recipe)
-    spec: dict[str, Any] = {
-        "problem": recipe.problem,
-        "question": recipe.question,
-        "embedder": identity(profile.roles.embedder),
-        "constants": list(recipe.constants),
-        "variants": list(recipe.variants),  # their order, and which is compared with the untrained student
-        "baseline": recipe.baseline,
-    }
-    inputs = {f"partition {name}": step.artifact for name, step in partitions.items() if name in scored}
-    inputs |= {f"adapter {member}": step.artifact for member, step in members.items() if member.variant in scored}
-    inputs |= {f"predictions {member or 'untrained'}": step.artifact for member, step in predictions.items()}
-    return Step("score", 2, "results", recipe.name, spec, inputs)
-
-
-def rendering(recipe: Recipe) -> dict[str, int]:
-    """How chat templates are used, for steps whose student reads one."""
-    return {"rendering": RENDERING} if prompt_format(recipe.training).templated else {}
-
-
-def attention(spec: ModelSpec) -> dict[str, int]:
-    """Marks answers of a model whose attention may have a soft cap: it was once left out."""
-    return {"attention": 2} if has_soft_cap(spec) else {}
-
-
-def student(recipe: Recipe, profile: Profile) -> ModelSpec:
+def student(variant: Recipe, place: Profile) -> ModelSpec:
     """The model that a variant trains, in the form it is trained and predicts in."""
-    training = recipe.training
+    training = variant.training
     four_bit: FourBit | None = None
     if training.method == "qlora":
         four_bit = "nf4-double" if training.double_quantization else "nf4"
     separate = bool({"gate_proj", "up_proj", "down_proj"} & set(training.targets))
-    return profile.student(recipe.model).model_copy(update={"four_bit": four_bit, "separate_experts": separate})
+    return place.student(variant.model).model_copy(update={"four_bit": four_bit, "separate_experts": separate})
+
+
+def judge_of(variant: Recipe, place: Profile) -> Judge | None:
+    """Who scores a member's answers while it trains, or None where the loss alone chooses the best step."""
+    if variant.training.choose_by == "loss":
+        return None
+    higher = load_problem(variant.problem).higher_is_better
+    return Judge(place.roles.embedder, variant.prediction.max_new_tokens, higher)

@@ -39,7 +39,7 @@ from reseed.objects import LocalObjects, open_objects
 from reseed.patience import PATIENCE, Patience
 from reseed.provenance import git_commit, package_versions, portable, without_credentials
 from reseed.records import Artifact, ReseedError
-from reseed.steps import Step
+from reseed.steps import Step, Work
 from reseed.store_errors import explained
 from reseed.verified import faults
 
@@ -119,13 +119,15 @@ class ArtifactStore:
         manifests = whole_ones(read_manifest, self.url, found).values()
         return sorted(manifests, key=lambda m: (m.created, m.key))
 
-    def write(self, step: Step, folder: Path, metrics: dict[str, Any] | None = None, seconds: float = 0.0) -> Artifact:
+    def write(
+        self, step: Step[Work], folder: Path, metrics: dict[str, Any] | None = None, seconds: float = 0.0
+    ) -> Artifact:
         """Put the files of `folder` into the store as the step's artifact. If another was first, theirs stays."""
         artifact = step.artifact
         if self.find(artifact) is not None:
             return artifact
         manifest = Manifest(
-            **asdict(artifact), verb=step.verb, version=step.version, spec=portable(step.spec), seed=step.seed,
+            **asdict(artifact), verb=step.verb, version=step.work.version, spec=portable(step.work.spec()), seed=step.seed,
             inputs={role: given.path for role, given in step.inputs.items()}, attempt=uuid.uuid4().hex[:12],
             files=stored_files(folder), metrics=portable(metrics or {}), packages=package_versions(),
             git_commit=git_commit(), seconds=round(seconds, 3),

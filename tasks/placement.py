@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
+from reseed.generation.engine import Batch, Engine, open_engine
 from reseed.models.names import ModelSpec
 from reseed.profile import Profile
-from reseed.records import Artifact, Generation, Prompt, ReseedError, Row, Sampling
+from reseed.records import Generation, ReseedError
 from reseed.store import ArtifactStore
-from reseed.training.prompts import TEXT, PromptFormat
 from tasks.cluster import connect, without_gpu
 from tasks.mistakes import raise_failures
-
-if TYPE_CHECKING:
-    from reseed.generation.transformers_engine import TransformersEngine
 
 T = TypeVar("T")
 RESTARTS = 5  # of one actor, and actors in its place: a machine that keeps killing them is out of memory, say so
@@ -96,22 +93,6 @@ def awaited(work: Callable[[], T]) -> T:
     return result.result()
 
 
-@dataclass(frozen=True)
-class Job:
-    """One batch of prompts for an engine, or of rows for the student; `id` names it among the others."""
-
-    id: str
-    prompts: tuple[Prompt, ...]
-    sampling: Sampling
-    seed: int
-    chat: bool = False  # the prompts are a user's turns, to be put into the model's chat format
-    rows: tuple[Row, ...] = ()  # for the student: the problem makes the prompts
-    problem: str = ""
-    max_tokens: int = 0
-    style: PromptFormat = TEXT
-    adapter: Artifact | None = None
-
-
 class EngineActor:
     """A Ray actor that holds one engine."""
 
@@ -124,16 +105,14 @@ class EngineActor:
         return ArtifactStore(self.store_url)
 
     @cached_property
-    def engine(self) -> TransformersEngine:
+    def engine(self) -> Engine:
         """The engine, loaded by the first job: an error here would come back as itself, one in `__init__` would not."""
         import torch
 
-        from reseed.generation.transformers_engine import TransformersEngine
-
         torch.set_num_threads(self.cpus)
-        return TransformersEngine(self.spec, self.batch_size)
+        return open_engine(self.spec, self.batch_size)
 
-    def run(self, job: Job) -> list[Generation]:
+    def run(self, job: Batch) -> list[Generation]:
         """The job's answers."""
         from reseed.problems import load_problem
         from reseed.training.tokens import TooLongError
@@ -166,24 +145,25 @@ class EnginePool:
         self.successors = 0
         self.actors = [self.start() for _ in range(min(need.actors, jobs))]
 
-    def run(self, jobs: Sequence[Job]) -> Iterator[tuple[Job, list[Generation]]]:
-        """Each job with its answers, as they are done. A job that fails is told of when all others are done."""
+    def run(self, jobs: Sequence[Batch]) -> Iterator[tuple[Batch, list[Generation], float]]:
+        """Each batch with its answers and the seconds they took, as they are done. One that fails is told of when all
+        others are done."""
         import ray
 
         waiting = list(jobs)[::-1]
-        running: dict[Any, tuple[Any, Job]] = {}
+        running: dict[Any, tuple[Any, Batch, float]] = {}
         failed: dict[str, Exception] = {}
 
         def hand_out(actor: Any) -> None:
             if waiting:
                 job = waiting.pop()
-                running[actor.run.remote(job)] = (actor, job)
+                running[actor.run.remote(job)] = (actor, job, time.monotonic())
 
         for actor in self.actors:
             hand_out(actor)
         while running:
             (done, *_), _ = ray.wait(list(running), num_returns=1)
-            actor, job = running.pop(done)
+            actor, job, started = running.pop(done)
             answers: list[Generation] | None = None
             try:
                 answers = ray.get(done)
@@ -193,7 +173,7 @@ class EnginePool:
                     actor = self._successor(actor)
             hand_out(actor)  # before the caller does something with the answers
             if answers is not None:
-                yield job, answers
+                yield job, answers, time.monotonic() - started
         if failed:
             raise_failures(failed, len(jobs))
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import shutil
 from datetime import date
-from pathlib import Path
-from typing import Any
+from functools import partial
 
 from prefect import task
 from prefect.artifacts import create_table_artifact
@@ -17,6 +15,7 @@ from reseed.profile import Profile
 from reseed.records import Artifact, ReseedError
 from reseed.reporting.markdown import markdown_text
 from reseed.steps import Step
+from reseed.steps.publish import Publish
 from reseed.store import ArtifactStore
 from tasks.progress import artifact_key
 from tasks.run_once import log, run_once
@@ -38,13 +37,9 @@ def published(profile: Profile, name: str, day: date) -> Artifact | None:
 def publish(profile: Profile, name: str, curated: Artifact, day: date) -> Artifact:
     """Name the curated rows after their day, and move `latest` to the newest day. Of two racers the first one counts."""
     store = ArtifactStore(profile.store)
-    step = Step("publish", 1, DATASET, name, {"date": day.isoformat()}, {"curated": curated})
-
-    def work(folder: Path) -> dict[str, Any]:
-        shutil.copy(store.fetch(curated) / "rows.jsonl", folder / "rows.jsonl")
-        return store.manifest(curated).metrics
-
-    store.move_ref(DATASET, name, day.isoformat(), run_once(store, step, work), expected=None)
+    step = Step(Publish(day), name, {"curated": curated})
+    version = run_once(store, step, partial(step.work.make, step, store))
+    store.move_ref(DATASET, name, day.isoformat(), version, expected=None)
     newest = move_latest(store, name)
     artifact = store.refs(DATASET, name)[day.isoformat()]
     create_table_artifact(

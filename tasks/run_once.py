@@ -13,24 +13,24 @@ from prefect.logging import get_run_logger
 
 from reseed.leftovers import work_folder
 from reseed.records import Artifact
-from reseed.steps import Step
+from reseed.steps import Asking, Making, Step
 from reseed.store import ArtifactStore
 
-Work = Callable[[Path], dict[str, Any]]
+Write = Callable[[Path], dict[str, Any]]
 """Writes files into a folder and returns metrics for the manifest."""
 
 
-def run_once(store: ArtifactStore, step: Step, work: Work) -> Artifact:
-    """Do the work and commit what it wrote, unless that was done before."""
+def run_once(store: ArtifactStore, step: Step[Making | Asking], write: Write, spent: float = 0.0) -> Artifact:
+    """Commit what `write` writes, unless that was done before; `spent` are seconds that it has taken so far."""
     if store.find(step.artifact) is not None:
         log().info("%s: in the store", step.artifact)
         return step.artifact
     started = time.monotonic()
     with work_folder() as folder:
-        metrics = work(folder)
-        seconds = time.monotonic() - started
+        metrics = write(folder)
+        seconds = spent + time.monotonic() - started
         store.write(step, folder, metrics, seconds)
-    log().info("%s: done in %.1f s", step.artifact, seconds)
+    log().info("%s: %s, in %.1f s", step.artifact, step.work.told(metrics), seconds)
     return step.artifact
 
 

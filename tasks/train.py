@@ -5,25 +5,23 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
+from prefect.futures import PrefectFuture
 
 from reseed.lease import Lease, LeaseLostError, discard
-from reseed.line import student, train_step
 from reseed.profile import Profile, cluster_address
-from reseed.recipe import Recipe
-from reseed.records import Artifact, Member, ReseedError
+from reseed.records import Artifact, ReseedError
 from reseed.steps import Step
+from reseed.steps.train import Train
 from reseed.store import ArtifactStore
 from reseed.store_errors import explained
 from reseed.tracking import OfflineRun, find_account
-from reseed.training.loop import TrainJob
-from reseed.training.metric import judge_of
 from tasks.cluster import connect
 from tasks.mistakes import last_line
 from tasks.placement import awaited, store_url, training_slot, waited_for
@@ -35,30 +33,37 @@ FAILURES = 3  # of a member's workers before the member fails; each one goes on 
 KEPT = 2  # newest checkpoints of a member; the best adapter so far is in each
 
 
-@task(cache_policy=NO_CACHE, task_run_name="train {member}")
-def train(
-    recipe: Recipe, profile: Profile, partition: Artifact, member: Member, start: Artifact | None = None
-) -> Artifact:
-    """One member's adapter, which goes on from the adapter `start`. `recipe` is the variant's."""
-    store = ArtifactStore(profile.store)
-    step = train_step(recipe, profile, partition, member, start)
+@task(cache_policy=NO_CACHE, task_run_name="train {step.work.member}")
+def train(place: Profile, step: Step[Train]) -> Artifact:
+    """One member's adapter."""
+    store = ArtifactStore(place.store)
     lease = Lease(store, f"train-{step.artifact.key}")
     there = store.find(step.artifact) is not None
     if there:
         log().info("%s: in the store", step.artifact)
     while not there:
-        connect(profile)
-        with training_slot(profile):
+        connect(place)
+        with training_slot(place):
             taken = lease.take()
             if taken:
                 with lease.kept():
-                    fit_once(store, assignment_for(recipe, profile, partition, member, step, lease), profile)
+                    fit_once(store, assignment_for(place, step, lease), place)
         if not taken:
             log().info("%s: waits for another flow, which trains it: %s", step.artifact, lease.told())
             waited_for(lease.looks_free, every=2.0)
         there = store.find(step.artifact) is not None
     tidy(store, step, lease)
     return step.artifact
+
+
+def train_all(place: Profile, steps: Sequence[Step[Train]]) -> None:
+    """One task a member, all at once as far as there is room, each after the one that it continues."""
+    running: dict[Artifact, PrefectFuture[Artifact]] = {}
+    for step in steps:
+        before = running.get(step.inputs["start"]) if "start" in step.inputs else None
+        running[step.artifact] = train.submit(place, step, return_state=False, wait_for=[before] if before is not None else [])
+    for future in running.values():
+        future.result()
 
 
 def fit_once(store: ArtifactStore, assignment: Assignment, profile: Profile) -> None:
@@ -76,7 +81,7 @@ def fit_once(store: ArtifactStore, assignment: Assignment, profile: Profile) -> 
     log().info("%s: done in %.1f s", artifact, time.monotonic() - started)
 
 
-def tidy(store: ArtifactStore, step: Step, lease: Lease) -> None:
+def tidy(store: ArtifactStore, step: Step[Train], lease: Lease) -> None:
     """Remove the checkpoints of a member that is done, also those of a run that was killed after it had stored the
     adapter; not those of another holder of the lease, whose workers may still be at it, unless it fell silent.
     """
@@ -85,37 +90,21 @@ def tidy(store: ArtifactStore, step: Step, lease: Lease) -> None:
         discard(store, lease.name)
 
 
-def scratch_name(step: Step) -> str:
+def scratch_name(step: Step[Train]) -> str:
     """Where the member's checkpoints are, below the store's scratch place."""
     return f"train/{step.artifact.key}"
 
 
-def assignment_for(
-    recipe: Recipe, profile: Profile, partition: Artifact, member: Member, step: Step, lease: Lease
-) -> Assignment:
+def assignment_for(profile: Profile, step: Step[Train], lease: Lease) -> Assignment:
     """The records that a worker needs."""
     import ray
 
     account = find_account()
     if account.warning is not None:
         log().warning(account.warning)
-    job = TrainJob(
-        model=student(recipe, profile),
-        settings=recipe.training,
-        seed=member.seed,
-        world=profile.training.workers,
-        micro_batch_size=profile.training.micro_batch_size,
-        judge=judge_of(recipe, profile),
-    )
     return Assignment(
         step=step,
-        problem=recipe.problem,
-        job=job,
-        partition=partition,
-        start=step.inputs.get("start"),
         store_url=store_url(profile),
-        experiment=recipe.name,
-        run_name=f"{recipe.name} {member}",
         wandb_folder=account.folder,
         node=ray.get_runtime_context().get_node_id(),
         lease=lease.name,
@@ -194,7 +183,7 @@ def no_retry() -> Any:
     return NoRetry()
 
 
-def mend_list(store: ArtifactStore, step: Step) -> None:
+def mend_list(store: ArtifactStore, step: Step[Train]) -> None:
     """Make Ray Train's list of the member's checkpoints one that it starts from.
 
     A list that was cut off while it was written is forgotten, with the checkpoints; a checkpoint that is not there any

@@ -16,12 +16,13 @@ from reseed.files import digest, read_jsonl, write_jsonl
 from reseed.lease import LeaseLostError, holder_of
 from reseed.leftovers import held, take_away_temporary
 from reseed.problems import load_problem
-from reseed.records import Artifact, LossPoint, ReseedError
+from reseed.records import LossPoint, ReseedError
 from reseed.steps import Step
+from reseed.steps.train import Train
 from reseed.store import ArtifactStore
 from reseed.tracking import OfflineRun, TrackedRun, Tracker, reference
 from reseed.training.checkpoints import damage_of
-from reseed.training.loop import TrainJob, TrainSummary
+from reseed.training.job import TrainSummary
 from reseed.training.loop import train as train_loop
 
 
@@ -29,20 +30,19 @@ from reseed.training.loop import train as train_loop
 class Assignment:
     """What a Ray Train worker is given: records only, it reads the rows from the store itself."""
 
-    step: Step
-    problem: str
-    job: TrainJob
-    partition: Artifact
-    start: Artifact | None  # the adapter that the member goes on from
+    step: Step[Train]
     store_url: str
-    experiment: str
-    run_name: str
     wandb_folder: str  # on the flow's node
     node: str  # the flow's, by Ray's id
     lease: str  # on the member's scratch place
     holder: str  # of that lease, of whose driver this is; names the member's folder on each node
     started: float  # seconds since the epoch
     feed: Any  # a handle of the LossFeed actor
+
+    @property
+    def run_name(self) -> str:
+        """What people call the member's run."""
+        return self.step.work.run_name
 
 
 News = LossPoint | OfflineRun | str
@@ -88,8 +88,8 @@ class RayWatcher:
         os.environ.update(variables)
         here = ray.get_runtime_context().get_node_id() == given.node
         folder = given.wandb_folder if here else tempfile.gettempdir()
-        config = {**step.spec, "seed": step.seed}
-        run = TrackedRun(step.artifact, given.experiment, given.run_name, "member", config)
+        config = {**step.work.spec(), "seed": step.seed}
+        run = TrackedRun(step.artifact, step.work.experiment, given.run_name, "member", config)
         tracker = Tracker(run, Path(folder), variables["WANDB_MODE"])
         if tracker.warning is not None:
             self.note(tracker.warning)
@@ -124,7 +124,7 @@ class RayWatcher:
     def finish(self, summary: TrainSummary) -> None:
         """The member is done, and its adapter in the store."""
         if self.tracker is not None:
-            self.tracker.read(reference(self.store, self.assignment.partition))
+            self.tracker.read(reference(self.store, self.assignment.step.inputs["partition"]))
             self.tracker.write(reference(self.store, self.assignment.step.artifact))
             best = {"best_step": summary.best_step, "best_loss": summary.best_loss, "best_metric": summary.best_metric}
             self.tracker.finish({name: value for name, value in best.items() if value is not None})
@@ -151,16 +151,17 @@ def worker(config: dict[str, Any]) -> None:
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
     build_no_helpers()
     store = ArtifactStore(assignment.store_url)
-    rows = store.fetch(assignment.partition)
-    start = store.fetch(assignment.start) if assignment.start is not None else None
+    given, inputs = assignment.step.work, assignment.step.inputs
+    rows = store.fetch(inputs["partition"])
+    start = store.fetch(inputs["start"]) if "start" in inputs else None
     check_lease(store, assignment)
     with node_folder(assignment, local_rank) as work:
         watcher = RayWatcher(assignment, rank, local_rank)
         try:
             with resumed(rank, watcher) as checkpoint:
                 summary = train_loop(
-                    assignment.job,
-                    load_problem(assignment.problem),
+                    given.job(),
+                    load_problem(given.problem),
                     read_jsonl(rows / "train.jsonl"),
                     read_jsonl(rows / "validation.jsonl"),
                     work,

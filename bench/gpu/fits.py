@@ -16,7 +16,8 @@ from gpu.setup import PROBLEM, Row, Setup, measured, mixtral, one_rank, text_row
 from reseed.models.names import ModelSpec
 from reseed.recipe import TrainingSettings
 from reseed.records import LossPoint
-from reseed.training.loop import TrainJob, train
+from reseed.training.job import TrainJob
+from reseed.training.loop import train
 
 ADAPTER = "adapter_model.safetensors"
 

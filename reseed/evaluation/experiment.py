@@ -8,8 +8,9 @@ from pathlib import Path
 
 from pydantic import TypeAdapter
 
+from reseed.evaluation.answers import read_answers
 from reseed.evaluation.embedding import load_embedder
-from reseed.evaluation.scoring import Answers, Scorer, Scores, Trained, score_experiment
+from reseed.evaluation.scoring import Scorer, Scores, Trained, score_experiment
 from reseed.files import read_jsonl
 from reseed.models.names import ModelSpec
 from reseed.problems import load_problem
@@ -31,29 +32,40 @@ KIND = "results"
 
 @dataclass(frozen=True)
 class Evidence:
-    """The artifacts that a result rests on."""
+    """What a result rests on: its artifacts by role, as the results' manifest names them."""
 
     problem: str
     embedder: ModelSpec
     constants: tuple[str, ...]
-    curated: Artifact
-    partitions: Mapping[str, Artifact]  # variant → its rows
-    adapters: Mapping[Member, Artifact]
-    predictions: Mapping[Member, Artifact]
-    untrained: Artifact
+    members: tuple[Member, ...]
+    artifacts: Mapping[str, Artifact]
+
+    @property
+    def partitions(self) -> dict[str, Artifact]:
+        """Variant → its rows."""
+        begin = "partition "
+        return {role.removeprefix(begin): made for role, made in self.artifacts.items() if role.startswith(begin)}
+
+    def of(self, what: str, whose: Member | str) -> Artifact:
+        """The `adapter`, `predictions` or `ensemble` of a member, a variant or the untrained student."""
+        return self.artifacts[f"{what} {whose}"]
 
 
 def evaluate(store: ArtifactStore, evidence: Evidence, experiment: str, question: str) -> Results:
     """Read, embed, score."""
     problem = load_problem(evidence.problem)
-    partition = next(iter(evidence.partitions.values()))
+    first = next(iter(evidence.partitions.values()))
     check_comparable(store, evidence.partitions)
-    test, train = part(store, partition, "test"), part(store, partition, "train")
-    members = {m: (trained(store, a), answers(store, evidence.predictions[m])) for m, a in evidence.adapters.items()}
+    test, train = part(store, first, "test"), part(store, first, "train")
+    members = {
+        m: (trained(store, evidence.of("adapter", m)), read_answers(store, evidence.of("predictions", m)))
+        for m in evidence.members
+    }
+    names = dict.fromkeys(member.variant for member in evidence.members)
+    ensembles = {name: read_answers(store, evidence.of("ensemble", name)) for name in names}
+    untrained = read_answers(store, evidence.of("predictions", "untrained"))
     scorer = Scorer(problem, test, load_embedder(evidence.embedder))
-    scores = score_experiment(scorer, answers(store, evidence.untrained), members, evidence.constants, train)
-    known = DatasetStats.__dataclass_fields__
-    stats = {key: value for key, value in store.manifest(evidence.curated).metrics.items() if key in known}
+    scores = score_experiment(scorer, untrained, members, ensembles, evidence.constants, train)
     return Results(
         experiment=experiment,
         question=question,
@@ -64,10 +76,17 @@ def evaluate(store: ArtifactStore, evidence: Evidence, experiment: str, question
         untrained=scores.untrained,
         variants=with_history(store, scores, evidence),
         constants=scores.constants,
-        dataset=DatasetStats(**stats),
+        dataset=dataset_of(store, first),
         train_rows=len(train),
         gain=scores.gain,
     )
+
+
+def dataset_of(store: ArtifactStore, partition: Artifact) -> DatasetStats:
+    """The dataset table of the rows that a partition divides."""
+    curated = Artifact(*store.manifest(partition).inputs["curated"].split("/"))
+    known = DatasetStats.__dataclass_fields__
+    return DatasetStats(**{key: value for key, value in store.manifest(curated).metrics.items() if key in known})
 
 
 def check_comparable(store: ArtifactStore, partitions: Mapping[str, Artifact]) -> None:
@@ -87,17 +106,6 @@ def part(store: ArtifactStore, partition: Artifact, name: str) -> list[Row]:
     return read_jsonl(store.fetch(partition) / f"{name}.jsonl")
 
 
-def answers(store: ArtifactStore, predictions: Artifact) -> Answers:
-    """Row id → answer. A row answered twice is an error."""
-    rows = read_jsonl(store.fetch(predictions) / "predictions.jsonl")
-    given = {str(row["id"]): str(row["answer"]) for row in rows}
-    if len(given) != len(rows):
-        raise ReseedError(
-            f"{predictions}: {len(rows) - len(given)} rows are answered twice; remove it and predict again"
-        )
-    return given
-
-
 def trained(store: ArtifactStore, adapter: Artifact) -> Trained:
     """What the manifest of an adapter says."""
     return Trained(best_step=int(store.manifest(adapter).metrics["best_step"]), artifact=adapter.path)
@@ -107,8 +115,8 @@ def with_history(store: ArtifactStore, scores: Scores, evidence: Evidence) -> tu
     """The variants' results with every member's loss curve, and how many of its answers were cut off."""
 
     def told(result: MemberResult, member: Member) -> MemberResult:
-        points = read_jsonl(store.fetch(evidence.adapters[member]) / "curve.jsonl")
-        answered = store.manifest(evidence.predictions[member]).metrics
+        points = read_jsonl(store.fetch(evidence.of("adapter", member)) / "curve.jsonl")
+        answered = store.manifest(evidence.of("predictions", member)).metrics
         cut_off = int(answered["rows"]) - int(answered["ended_by_themselves"])
         return replace(result, curve=tuple(LossPoint(**point) for point in points), cut_off=cut_off)
 

@@ -1,4 +1,4 @@
-"""From answers to a result: each member, the blend of each variant, the untrained model, and fixed answers."""
+"""From answers to a result: each member, the ensemble of each variant, the untrained model, and fixed answers."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from statistics import mean, stdev
 from typing import TYPE_CHECKING
 
+from reseed.evaluation.answers import Answers
 from reseed.problems import Problem
 from reseed.records import ConstantResult, Interval, Member, MemberResult, ReseedError, Row, VariantResult
 
@@ -15,9 +16,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from reseed.problems import Embed
-
-Answers = Mapping[str, str]
-"""Row id → answer."""
 
 
 @dataclass(frozen=True)
@@ -59,15 +57,11 @@ class Scorer:
         return float(self.per_row({row["id"]: text for row in self.rows}).mean())
 
 
-def blend(problem: Problem, answers: Sequence[Answers]) -> dict[str, str]:
-    """The problem's blend of several members' answers, row by row."""
-    return {row_id: problem.blend([given[row_id] for given in answers]) for row_id in answers[0]}
-
-
 def score_experiment(
     scorer: Scorer,
     untrained: Answers,
     members: Mapping[Member, tuple[Trained, Answers]],
+    ensembles: Mapping[str, Answers],
     constants: Sequence[str],
     train_rows: Sequence[Row],
 ) -> Scores:
@@ -81,7 +75,7 @@ def score_experiment(
             MemberResult(m.seed, float(scorer.per_row(answers).mean()), trained.best_step, trained.artifact)
             for m, (trained, answers) in own.items()
         )
-        blended = scorer.per_row(blend(scorer.problem, [answers for _, answers in own.values()]))
+        blended = scorer.per_row(ensembles[name])
         gain = gain or paired_interval(blended, base)
         values = [member.score for member in scored]
         spread = stdev(values) if len(values) > 1 else None

@@ -99,6 +99,11 @@ def has_soft_cap(spec: ModelSpec) -> bool:
     return read.get("text_config", read).get("attn_logit_softcapping") is not None
 
 
+def attention_mark(spec: ModelSpec) -> dict[str, int]:
+    """For keys: marks answers of a model whose attention may have a soft cap, which was once left out."""
+    return {"attention": 2} if has_soft_cap(spec) else {}
+
+
 def identity(spec: ModelSpec) -> dict[str, object]:
     """What a step's key holds of a model: equal identities give equal weights. No path of this machine is in it."""
     described: dict[str, object] = {"name": spec.name, "dtype": spec.dtype}

@@ -12,7 +12,7 @@ from reseed.records import ReseedError
 from reseed.training.zero import deepspeed_settings
 
 if TYPE_CHECKING:
-    from reseed.training.loop import TrainJob
+    from reseed.training.job import TrainJob
 
 OPTIMIZERS = {"adamw": "adamw_torch_fused", "adamw-8bit": "adamw_bnb_8bit", "paged-adamw-8bit": "paged_adamw_8bit"}
 SCHEDULES = {"linear": "linear", "cosine": "cosine", "cyclic": "cosine_with_restarts"}

@@ -14,7 +14,7 @@ from reseed.files import digest, file_digest
 from reseed.records import ReseedError, Row
 
 if TYPE_CHECKING:
-    from reseed.training.loop import TrainJob
+    from reseed.training.job import TrainJob
 
 ORIGIN = "origin.json"
 SUMS = "sums-{}.json"  # size and SHA-256 of what one node handed over, by its first rank

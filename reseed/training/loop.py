@@ -6,15 +6,13 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from reseed.models.cache import materialise
 from reseed.models.loading import hush, load_model
-from reseed.models.names import ModelSpec
 from reseed.models.sizes import Size, described, sizes
 from reseed.models.tokenizers import load_tokenizer
 from reseed.problems import Problem
-from reseed.recipe import TrainingSettings
 from reseed.records import LossPoint, ReseedError, Row
 from reseed.training.adapters import (
     adapter_digest,
@@ -27,8 +25,9 @@ from reseed.training.arguments import check_worker, training_arguments
 from reseed.training.checkpoints import Origin, check_origin, origin_of, prepare_work
 from reseed.training.divided import is_divided, undivided, verify_divided
 from reseed.training.early import stopped_early
+from reseed.training.job import TrainJob, TrainSummary, Watcher
 from reseed.training.memory import memory_explained
-from reseed.training.metric import Judge, ValidationMetric
+from reseed.training.metric import ValidationMetric
 from reseed.training.prompts import prompt_format
 from reseed.training.tokens import Encoded, encode
 from reseed.training.unpickling import only_tensors
@@ -36,53 +35,6 @@ from reseed.training.zero import join_ranks
 
 if TYPE_CHECKING:
     from reseed.training.trainer import AdapterTrainer
-
-
-@dataclass(frozen=True)
-class TrainJob:
-    """What every rank of one member needs to know."""
-
-    model: ModelSpec
-    settings: TrainingSettings
-    seed: int
-    world: int
-    micro_batch_size: int
-    deepspeed: bool = True
-    judge: Judge | None = None  # where the best step is chosen by the problem's metric
-
-
-@dataclass(frozen=True)
-class TrainSummary:
-    """What rank 0 knows at the end. `adapter_digest_start` is the adapter's before the first step; `tokens_seen` counts
-    what was trained on, labels or not, without padding: a row counts once for every time it came."""
-
-    best_step: int
-    best_loss: float
-    best_metric: float | None
-    steps: int
-    shortened_rows: int
-    dropped_rows: int
-    adapter_digest_start: str
-    logit_shift: float
-    tokens_seen: int
-    parameters: dict[str, Size]  # by group, on rank 0
-    curve: tuple[LossPoint, ...]
-
-
-class Watcher(Protocol):
-    """Whoever listens to one rank's loop: Ray Train, a tracker, a test."""
-
-    def note(self, text: str) -> None:
-        """A line for whoever follows the run; rank 0 only."""
-        ...
-
-    def point(self, point: LossPoint) -> None:
-        """A new point of the loss curve; rank 0 only."""
-        ...
-
-    def checkpoint(self, folder: Path, step: int) -> None:
-        """A complete checkpoint lies in `folder`; every rank, after the same step."""
-        ...
 
 
 def train(

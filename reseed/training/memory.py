@@ -11,7 +11,7 @@ from reseed.records import ReseedError
 from reseed.training.arguments import micro_batch
 
 if TYPE_CHECKING:
-    from reseed.training.loop import TrainJob
+    from reseed.training.job import TrainJob
 
 
 @contextmanager

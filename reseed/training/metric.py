@@ -4,14 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from reseed.generation.writing import write
-from reseed.models.names import ModelSpec
-from reseed.problems import Problem, load_problem
-from reseed.profile import Profile
-from reseed.recipe import Recipe
+from reseed.problems import Problem
 from reseed.records import Row, Sampling
 from reseed.training.divided import undivided
 from reseed.training.prompts import PromptFormat, prompt_format
@@ -19,24 +15,7 @@ from reseed.training.tokens import TooLongError, fit
 
 if TYPE_CHECKING:
     from reseed.problems import Embed
-    from reseed.training.loop import TrainJob
-
-
-@dataclass(frozen=True)
-class Judge:
-    """What scoring needs besides the problem: who embeds the answers, and how long they may be."""
-
-    embedder: ModelSpec
-    max_new_tokens: int
-    higher_is_better: bool
-
-
-def judge_of(recipe: Recipe, profile: Profile) -> Judge | None:
-    """The judge of a variant's members, or None where the loss alone chooses the best step."""
-    if recipe.training.choose_by == "loss":
-        return None
-    higher = load_problem(recipe.problem).higher_is_better
-    return Judge(profile.roles.embedder, recipe.prediction.max_new_tokens, higher)
+    from reseed.training.job import Judge, TrainJob
 
 
 def asked_of(

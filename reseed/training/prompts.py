@@ -34,6 +34,17 @@ def prompt_format(settings: TrainingSettings) -> PromptFormat:
     return PromptFormat(settings.prompt_format, settings.system)
 
 
+def rendering_mark(style: PromptFormat) -> dict[str, int]:
+    """For keys: how chat templates are used, where one is."""
+    return {"rendering": RENDERING} if style.templated else {}
+
+
+def format_mark(style: PromptFormat) -> dict[str, str]:
+    """For keys: the format, where it is not the problem's own text."""
+    mark = {} if style.style == "text" else {"prompt_format": str(style.style)}
+    return mark if style.system is None else mark | {"system": style.system}
+
+
 def prompt_text(tokenizer: Any, text: str, style: PromptFormat) -> str:
     """What stands before the answer."""
     if style.templated:

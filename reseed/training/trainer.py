@@ -29,7 +29,7 @@ from reseed.training.order import SeededOrder
 from reseed.training.tokens import Encoded, Example
 
 if TYPE_CHECKING:
-    from reseed.training.loop import TrainJob, Watcher
+    from reseed.training.job import TrainJob, Watcher
     from reseed.training.metric import ValidationMetric
 
 

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 import yaml
+from plain_step import plain_step
 
 from reseed.evaluation.experiment import KIND, save_results
 from reseed.records import Interval, MemberResult, Results, VariantResult
-from reseed.steps import Step
 from reseed.store import ArtifactStore
 
 RESEED = Path(sys.executable).parent / "reseed"
@@ -57,7 +57,7 @@ def stored(tmp_path: Path) -> str:
     (tmp_path / "made").mkdir()
     save_results(results, tmp_path / "made" / "results.json")
     store = ArtifactStore(str(tmp_path / "store"))
-    store.point(KIND, "small", "latest", store.write(Step("score", 1, KIND, "small", {}), tmp_path / "made"))
+    store.point(KIND, "small", "latest", store.write(plain_step("score", 1, KIND, "small", {}), tmp_path / "made"))
     return f"profile.store={tmp_path / 'store'}"
 
 
@@ -245,7 +245,7 @@ def test_export_copies_two_files(work: Path, tmp_path: Path) -> None:
     for name in ("adapter_config.json", "adapter_model.safetensors"):
         (tmp_path / "made" / "adapter" / name).write_text(name)
     store = ArtifactStore(str(tmp_path / "store"))
-    artifact = store.write(Step("train", 1, "adapter", "small-a", {}), tmp_path / "made")
+    artifact = store.write(plain_step("train", 1, "adapter", "small-a", {}), tmp_path / "made")
     given = ["--set", f"profile.store={tmp_path / 'store'}"]
     reseed(work, "export", str(artifact), "out", *given)
     assert sorted(path.name for path in (work / "out").iterdir()) == [
@@ -295,7 +295,7 @@ def test_data_list_shows_every_version(work: Path, tmp_path: Path) -> None:
     (tmp_path / "rows").mkdir()
     (tmp_path / "rows" / "rows.jsonl").write_text("{}")
     metrics = {"n": 417, "n_prompts": 60, "ratio": "[red]1[/red]\x1b[2J"}
-    made = store.write(Step("publish", 1, "dataset", "rewrites", {}), tmp_path / "rows", metrics)
+    made = store.write(plain_step("publish", 1, "dataset", "rewrites", {}), tmp_path / "rows", metrics)
     for ref in ("2031-05-01", "latest"):
         store.point("dataset", "rewrites", ref, made)
     told = reseed(work, "data", "list", "--set", f"profile.store={tmp_path / 'store'}").stdout

@@ -13,10 +13,10 @@ from typing import Any
 import psutil
 import pytest
 from line_project import LineProject, eventually, server_of
+from plain_step import plain_step
 
 from flows.local_api import ask as ask_server
 from flows.local_settings import environment
-from reseed.steps import Step
 
 pytestmark = pytest.mark.slow
 TINY = {"recipe": "tiny-recipe.yaml", "profile": "tiny.yaml"}
@@ -89,7 +89,7 @@ def test_every_missed_night_is_made_in_its_order_once_a_stopped_run_is_out_of_th
 ) -> None:
     """One is due on the 2nd and one on the 4th, when the server slept on the 3rd; before them a run stands still. Which of
     the two is first is Prefect's choice."""
-    first = served.store.write(Step("publish", 1, "dataset", "nights", {"date": "2026-10-01"}), tmp_path)
+    first = served.store.write(plain_step("publish", 1, "dataset", "nights", {"date": "2026-10-01"}), tmp_path)
     served.store.point("dataset", "nights", "2026-10-01", first)
     stopped = start_nightly(served, day="2026-09-29", hours=10 / 3600)
     process = eventually_found(lambda: flow_process(stopped))

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from plain_step import plain_step
 from tiny import save_model
 
 from reseed.export import export_adapter, merge_adapter
@@ -15,7 +16,6 @@ from reseed.models.loading import load_model
 from reseed.models.names import ModelSpec, Upcycle, identity
 from reseed.recipe import TrainingSettings
 from reseed.records import Artifact, ReseedError
-from reseed.steps import Step
 from reseed.store import ArtifactStore
 from reseed.trained import find_adapter
 from reseed.training.adapters import FILES, add_adapter, save_adapter
@@ -50,7 +50,7 @@ def stored(store: ArtifactStore, base: Path, scale: float = 0.1, **changes: Any)
         if ".lora_" in name:
             parameter.data = scale * torch.randn(parameter.shape, generator=generator)
     save_adapter(model, base.parent / "best" / "adapter", spec.name)
-    step = Step("train", 1, "adapter", "tiny-default", {"model": identity(spec), "scale": scale}, seed=0)
+    step = plain_step("train", 1, "adapter", "tiny-default", {"model": identity(spec), "scale": scale}, seed=0)
     return store.write(step, base.parent / "best"), logits(model)
 
 

@@ -14,11 +14,11 @@ from typing import Any
 
 import pytest
 import yaml
+from plain_step import plain_step
 
 from reseed.line import plan_line
 from reseed.profile import load_profile
 from reseed.recipe import load_recipe
-from reseed.steps import Step
 from reseed.store import ArtifactStore
 
 KEYS = Path(__file__).with_name("golden_keys.json")
@@ -68,10 +68,10 @@ SHIPPED = ("quickstart", "rewrites", "prompt-recovery")
 
 
 def plan(recipe: str, profile: str) -> list[str]:
-    """Verb and place of every step that is planned in the working folder, in order."""
+    """Verb and place of every step that is planned in the working folder."""
     place = load_profile(profile, ("store=store", *(BF16 if profile == "laptop" else ())))
     line = plan_line(load_recipe(recipe, (), place.name), place, ArtifactStore(place.store))
-    return [f"{step.verb} {step.artifact.path}" for step in line.steps()]
+    return sorted(f"{step.verb} {step.artifact.path}" for step in line.steps())
 
 
 def all_keys(folder: Path) -> dict[str, list[str]]:
@@ -80,7 +80,7 @@ def all_keys(folder: Path) -> dict[str, list[str]]:
     (folder / "rows").mkdir()
     (folder / "rows/rows.jsonl").write_text("{}\n")
     store = ArtifactStore("store")
-    made = store.write(Step("publish", 1, "dataset", "rows", {"date": "2026-11-27"}), folder / "rows")
+    made = store.write(plain_step("publish", 1, "dataset", "rows", {"date": "2026-11-27"}), folder / "rows")
     store.point("dataset", "rows", "latest", made)
     found = {
         f"{name} on {profile}": plan(name, profile) for name in SHIPPED for profile in ("laptop", "gpu", "cluster")

@@ -13,10 +13,10 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from plain_step import plain_step
 
 from reseed import leftovers
 from reseed.leftovers import take_away_temporary, work_folder
-from reseed.steps import Step
 from reseed.store import ArtifactStore
 
 ROOT = Path(__file__).parents[2]
@@ -31,7 +31,7 @@ with held(folder):
     print("held", flush=True)
     time.sleep(600)
 """
-STEP = Step("generate", 1, "shard", "leftovers", {"n": 1})
+STEP = plain_step("generate", 1, "shard", "leftovers", {"n": 1})
 
 
 @contextmanager

@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 import yaml
+from plain_step import plain_step
 
 from reseed.line import Line, plan_line, shard_steps
 from reseed.profile import load_profile
 from reseed.recipe import RECIPES, load_recipe
 from reseed.records import Artifact, Member, ReseedError
-from reseed.steps import Step
 from reseed.store import ArtifactStore
 from reseed.training.prompts import RENDERING
 
@@ -245,7 +245,7 @@ def test_dataset_version_is_resolved_to_what_it_names(tmp_path: Path) -> None:
             "dataset",
             "rows",
             "latest",
-            store.write(Step("publish", 1, "dataset", "rows", {"date": day}), tmp_path / day),
+            store.write(plain_step("publish", 1, "dataset", "rows", {"date": day}), tmp_path / day),
         )
         lines.append(planned(recipe, store=store.url))
     assert changed(*lines) == EVERYTHING - {"shard"}

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import yaml
+from plain_step import plain_step
 
 from reseed.files import write_jsonl
 from reseed.line import Line, plan_line, train_step
@@ -14,7 +15,6 @@ from reseed.profile import load_profile
 from reseed.recipe import Recipe, load_recipe
 from reseed.records import Artifact, Member, ReseedError
 from reseed.stages import refuse_leaks, scored_variants, training_order, variants_of
-from reseed.steps import Step
 from reseed.store import ArtifactStore
 
 HOLDOUT = {"fraction": 0.2, "group_by": "rewrite_prompt"}
@@ -117,7 +117,7 @@ def partition_of(store: ArtifactStore, folder: Path, **parts: list[tuple[str, st
     for part in ("train", "validation", "test"):
         rows = [{"id": name, "rewrite_prompt": prompt} for name, prompt in parts.get(part, [])]
         write_jsonl(folder / f"{part}.jsonl", rows)
-    return store.write(Step("partition", 1, "partition", "staged", {"folder": folder.name}), folder)
+    return store.write(plain_step("partition", 1, "partition", "staged", {"folder": folder.name}), folder)
 
 
 @pytest.mark.parametrize(

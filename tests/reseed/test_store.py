@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import pytest
+from plain_step import plain_step
 from s3_server import SECRET_KEY, Fault, faulty_proxy, forget_clients
 
 import reseed.objects
@@ -46,7 +47,9 @@ T = TypeVar("T")
 
 
 def step(name: str = "one", seed: int | None = 0, **spec: object) -> Step:
-    return Step("train", 1, "adapter", name, {"rank": 8, **spec}, {"rows": Artifact("rows", "source", "abc123")}, seed)
+    return plain_step(
+        "train", 1, "adapter", name, {"rank": 8, **spec}, {"rows": Artifact("rows", "source", "abc123")}, seed
+    )
 
 
 def folder_with(place: Path, files: dict[str, bytes]) -> Path:

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 from offline_runs import read_back
+from plain_step import plain_step
 
 from reseed.records import Artifact, Interval, LossPoint, MemberResult, Results, VariantResult
-from reseed.steps import Step
 from reseed.store import ArtifactStore
 from reseed.tracking import Account, TrackedRun, Tracker, find_account, reference, track_results
 
@@ -213,7 +213,7 @@ def test_an_offline_run_of_another_node_lands_where_it_is_looked_for(nobody: Pat
 def test_stored_artifacts_are_listed_by_reference(nobody: Path, tmp_path: Path, store: ArtifactStore) -> None:
     (tmp_path / "files" / "adapter").mkdir(parents=True)
     (tmp_path / "files" / "adapter" / "adapter_model.safetensors").write_bytes(b"weights")
-    made = store.write(Step("train", 1, "adapter", "tiny-default", {}, seed=0), tmp_path / "files")
+    made = store.write(plain_step("train", 1, "adapter", "tiny-default", {}, seed=0), tmp_path / "files")
     tracker = Tracker(TrackedRun(made, "tiny", "tiny default seed 0", "member", {}), tmp_path / "runs", "offline")
     tracker.write(reference(store, made))
     tracker.finish({})

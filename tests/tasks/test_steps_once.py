@@ -10,11 +10,11 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from plain_step import plain_step
 
 from reseed import lease as leases
 from reseed.lease import Lease, Place
 from reseed.records import Artifact, ReseedError
-from reseed.steps import Step
 from reseed.store import ArtifactStore
 from tasks import train as training
 from tasks.progress import Progress, artifact_key, progress
@@ -22,7 +22,7 @@ from tasks.publish import move_latest
 from tasks.run_once import run_once
 from tasks.train import fit, mend_list, scratch_name, tidy
 
-STEP = Step("generate", 1, "rows", "tiny", {"rows": 3})
+STEP = plain_step("generate", 1, "rows", "tiny", {"rows": 3})
 
 
 def write(folder: Path) -> dict[str, Any]:
@@ -149,7 +149,7 @@ def test_latest_never_moves_back(store: ArtifactStore, monkeypatch: pytest.Monke
     write(tmp_path)
 
     def publish(day: str) -> Artifact:
-        artifact = store.write(Step("publish", 1, "dataset", "nights", {"date": day}), tmp_path)
+        artifact = store.write(plain_step("publish", 1, "dataset", "nights", {"date": day}), tmp_path)
         store.move_ref("dataset", "nights", day, artifact, expected=None)
         return artifact
 

@@ -13,21 +13,21 @@ from typing import Any
 
 import pytest
 import torch
+from plain_step import plain_step
 
 from reseed.lease import Lease, LeaseLostError
 from reseed.models.names import ModelSpec
 from reseed.recipe import TrainingSettings
 from reseed.records import Artifact
-from reseed.steps import Step
 from reseed.store import ArtifactStore
 from reseed.training.checkpoints import set_aside
-from reseed.training.loop import TrainJob, TrainSummary
+from reseed.training.job import TrainJob, TrainSummary
 from tasks.training_worker import Assignment, RayWatcher, check_lease, first_whole, node_folder
 
 
 def assignment(folder: Path) -> Assignment:
     return Assignment(
-        step=Step("train", 1, "adapter", "tiny-default", {"training": {"rank": 8}}, seed=0),
+        step=plain_step("train", 1, "adapter", "tiny-default", {"training": {"rank": 8}}, seed=0),
         problem="prompt-recovery",
         job=TrainJob(ModelSpec(name="tiny"), TrainingSettings(), seed=0, world=1, micro_batch_size=1),
         partition=Artifact("partition", "tiny", "0" * 32),

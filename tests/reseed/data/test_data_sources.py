@@ -16,13 +16,13 @@ from typing import Any
 import pyarrow
 import pyarrow.parquet
 import pytest
+from plain_step import plain_step
 
 from reseed.data.sources import as_rows, is_hub_id, read_source, resolve_source, seed_texts
 from reseed.problems import load_problem
 from reseed.provenance import without_credentials
 from reseed.recipe import GenerationSettings
 from reseed.records import ReseedError, Row
-from reseed.steps import Step
 from reseed.store import ArtifactStore
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -234,7 +234,7 @@ def test_a_signed_address_is_read_and_leaves_no_signature(
     assert read(given, store) == rows
     assert resolve_source(given.replace("hush", "anew"), store).content == source.content, "the key does not move"
     assert "part=2" in source.content
-    step = Step("import", 1, "rows", "one", {"content": source.content, "given": given})
+    step = plain_step("import", 1, "rows", "one", {"content": source.content, "given": given})
     (tmp_path / "empty").mkdir()
     artifact = store.write(step, tmp_path / "empty", {"source": Path(source.given).name})
     for text in (
@@ -329,7 +329,7 @@ def test_hub_that_does_not_answer_is_told(tmp_path: Path) -> None:
 def publish(store: ArtifactStore, folder: Path, ref: str, rows: list[dict[str, Any]]) -> None:
     folder.mkdir()
     (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    step = Step("publish", 1, "dataset", "rewrites", {"date": ref})
+    step = plain_step("publish", 1, "dataset", "rewrites", {"date": ref})
     store.point("dataset", "rewrites", ref, store.write(step, folder))
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from plain_step import plain_step
 from tiny import save_embedder
 
 from reseed.evaluation.experiment import (
@@ -82,7 +83,7 @@ def put(
 
 
 def put_results(store: ArtifactStore, folder: Path, results: Results) -> Artifact:
-    step = Step("score", 1, KIND, results.experiment, {"question": results.question})
+    step = plain_step("score", 1, KIND, results.experiment, {"question": results.question})
     place = folder / step.artifact.key
     place.mkdir(parents=True)
     save_results(results, place / "results.json")
@@ -159,21 +160,21 @@ def evidence(store: ArtifactStore, folder: Path, embedder: str = "nowhere") -> E
     partitions, adapters, predictions = {}, {}, {}
     for name in "ab":
         spec = {"of": name}
-        partitions[name] = put(store, folder, Step("partition", 1, "partition", "small", spec), split)
-        trained = Step("train", 1, "adapter", f"small-{name}", spec)
+        partitions[name] = put(store, folder, plain_step("partition", 1, "partition", "small", spec), split)
+        trained = plain_step("train", 1, "adapter", f"small-{name}", spec)
         adapters[Member(name, 0)] = put(store, folder, trained, {"curve.jsonl": curve}, {"best_step": 4})
-        predicted = Step("predict", 1, "predictions", "small", spec)
+        predicted = plain_step("predict", 1, "predictions", "small", spec)
         told = {"rows": 3, "ended_by_themselves": 2}
         predictions[Member(name, 0)] = put(store, folder, predicted, given[name], told)
     return Evidence(
         problem="prompt-recovery",
         embedder=ModelSpec(name=embedder, dtype="float32"),
         constants=("Improve it.",),
-        curated=put(store, folder, Step("curate", 1, "curated", "small", {}), {"rows.jsonl": []}, stats),
+        curated=put(store, folder, plain_step("curate", 1, "curated", "small", {}), {"rows.jsonl": []}, stats),
         partitions=partitions,
         adapters=adapters,
         predictions=predictions,
-        untrained=put(store, folder, Step("predict", 1, "predictions", "small", {}), answers("", "", "")),
+        untrained=put(store, folder, plain_step("predict", 1, "predictions", "small", {}), answers("", "", "")),
     )
 
 
@@ -208,7 +209,7 @@ def test_result_is_made_out_of_its_artifacts(local: ArtifactStore, tmp_path: Pat
 def test_variants_on_other_held_out_rows_cannot_be_compared(local: ArtifactStore, tmp_path: Path) -> None:
     given = evidence(local, tmp_path / "work")
     other = {"train.jsonl": TRAIN, "validation.jsonl": [], "test.jsonl": TEST[:2]}
-    strange = put(local, tmp_path / "work", Step("partition", 1, "partition", "small", {"of": "other"}), other)
+    strange = put(local, tmp_path / "work", plain_step("partition", 1, "partition", "small", {"of": "other"}), other)
     with pytest.raises(ReseedError, match="variant 'b' is scored on other rows than 'a', so they cannot be compared"):
         evaluate(local, replace(given, partitions={**given.partitions, "b": strange}), "small", "Is it?")
 
@@ -216,6 +217,6 @@ def test_variants_on_other_held_out_rows_cannot_be_compared(local: ArtifactStore
 def test_row_answered_twice_is_told(local: ArtifactStore, tmp_path: Path) -> None:
     given = evidence(local, tmp_path / "work")
     twice = {"predictions.jsonl": answers("x", "y", "z")["predictions.jsonl"] * 2}
-    double = put(local, tmp_path / "work", Step("predict", 1, "predictions", "small", {"of": "twice"}), twice)
+    double = put(local, tmp_path / "work", plain_step("predict", 1, "predictions", "small", {"of": "twice"}), twice)
     with pytest.raises(ReseedError, match=r"predictions/small/\w+: 3 rows are answered twice"):
         evaluate(local, replace(given, predictions={**given.predictions, Member("b", 0): double}), "small", "Is it?")

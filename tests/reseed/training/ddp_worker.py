@@ -19,8 +19,8 @@ from tiny_rows import PROBLEM, SHORT, PowerError, Recorder, job, rows
 
 from reseed.models.names import ModelSpec
 from reseed.records import ReseedError
+from reseed.training.job import Judge
 from reseed.training.loop import train
-from reseed.training.metric import Judge
 
 RANK = int(os.environ["RANK"])
 LOCAL_RANK = int(os.environ["LOCAL_RANK"])

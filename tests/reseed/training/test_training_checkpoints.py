@@ -17,7 +17,8 @@ from tiny_rows import PROBLEM, SHORT, PowerError, Recorder, job, rows
 
 from reseed.records import ReseedError
 from reseed.training.checkpoints import ORIGIN, damage_of, origin_of, set_aside
-from reseed.training.loop import TrainJob, train
+from reseed.training.job import TrainJob
+from reseed.training.loop import train
 from reseed.training.unpickling import only_tensors
 
 

@@ -16,7 +16,8 @@ from reseed.models.tokenizers import load_tokenizer
 from reseed.records import LossPoint, ReseedError, Row
 from reseed.training.early import exhausted
 from reseed.training.finite import StepLosses
-from reseed.training.loop import TrainJob, TrainSummary, train
+from reseed.training.job import TrainJob, TrainSummary
+from reseed.training.loop import train
 from reseed.training.memory import memory_explained
 from reseed.training.order import row_order
 from reseed.training.tokens import encode

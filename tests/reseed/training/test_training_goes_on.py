@@ -17,7 +17,8 @@ from reseed.models.loading import load_model
 from reseed.recipe import TrainingSettings
 from reseed.records import ReseedError
 from reseed.training.adapters import adapter_digest, add_adapter, continue_adapter
-from reseed.training.loop import TrainSummary, train
+from reseed.training.job import TrainSummary
+from reseed.training.loop import train
 
 ADAPTER = "adapter_model.safetensors"
 DROPPING = SHORT.model_copy(update={"dropout": 0.1, "epochs": 2})

@@ -21,8 +21,9 @@ from reseed.profile import load_profile
 from reseed.recipe import load_recipe
 from reseed.records import Artifact, Member, ReseedError, Row, Sampling
 from reseed.training.early import is_better
-from reseed.training.loop import TrainJob, TrainSummary, train
-from reseed.training.metric import Judge, judge_of
+from reseed.training.job import Judge, TrainJob, TrainSummary
+from reseed.training.loop import train
+from reseed.training.metric import judge_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -19,7 +19,8 @@ from reseed.recipe import TrainingSettings
 from reseed.records import ReseedError
 from reseed.training.adapters import add_adapter
 from reseed.training.arguments import check_place, optimisation, precision
-from reseed.training.loop import TrainSummary, train
+from reseed.training.job import TrainSummary
+from reseed.training.loop import train
 
 TWELVE = SHORT.model_copy(update={"epochs": 4, "evaluate_every": 4})  # twelve steps of four rows
 

@@ -14,8 +14,9 @@ from reseed.models.loading import load_model
 from reseed.models.tokenizers import load_tokenizer
 from reseed.recipe import TrainingSettings
 from reseed.records import ReseedError
+from reseed.training.job import TrainJob, TrainSummary
 from reseed.training.layout import Layout
-from reseed.training.loop import TrainJob, TrainSummary, train
+from reseed.training.loop import train
 from reseed.training.loss import evaluation_loss
 from reseed.training.tokens import encode
 

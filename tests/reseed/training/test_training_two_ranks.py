@@ -14,8 +14,8 @@ from tiny import save_embedder
 from tiny_rows import PROBLEM, SHORT, Recorder, job, rows
 
 from reseed.models.names import ModelSpec
-from reseed.training.loop import TrainSummary, train
-from reseed.training.metric import Judge
+from reseed.training.job import Judge, TrainSummary
+from reseed.training.loop import train
 
 pytestmark = pytest.mark.slow
 FIRST: dict[str, Any] = {"keep_optimizer": True, "evaluate_every": 5}

@@ -11,7 +11,7 @@ from reseed.models.names import ModelSpec, Upcycle
 from reseed.problems import load_problem
 from reseed.recipe import TrainingSettings
 from reseed.records import LossPoint, Row
-from reseed.training.loop import TrainJob
+from reseed.training.job import TrainJob
 
 SEEDS = Path(__file__).resolve().parents[3] / "recipes" / "seeds"
 PROBLEM = load_problem("prompt-recovery")

@@ -1,0 +1,29 @@
+"""Answers to the held-out rows: a member's, or those of several members together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from reseed.files import read_jsonl
+from reseed.problems import Problem
+from reseed.records import Artifact, ReseedError
+from reseed.store import ArtifactStore
+
+Answers = Mapping[str, str]
+"""Row id → answer."""
+
+
+def read_answers(store: ArtifactStore, predictions: Artifact) -> Answers:
+    """The answers of a member or an ensemble. A row answered twice is an error."""
+    rows = read_jsonl(store.fetch(predictions) / "predictions.jsonl")
+    given = {str(row["id"]): str(row["answer"]) for row in rows}
+    if len(given) != len(rows):
+        raise ReseedError(
+            f"{predictions}: {len(rows) - len(given)} rows are answered twice; remove it and predict again"
+        )
+    return given
+
+
+def blend(problem: Problem, answers: Sequence[Answers]) -> dict[str, str]:
+    """The problem's blend of several members' answers, row by row."""
+    return {row_id: problem.blend([given[row_id] for given in answers]) for row_id in answers[0]}

@@ -1,0 +1,94 @@
+"""Generate: prompts × passages through a pool of engines, in shards that are each committed when done."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+from reseed.data.sources import Pair
+from reseed.files import digest, read_jsonl, write_jsonl
+from reseed.generation.engine import Batch
+from reseed.models.names import ModelSpec, attention_mark, identity
+from reseed.problems import load_problem
+from reseed.records import Generation, Prompt, Sampling
+from reseed.steps import Metrics, Step
+from reseed.store import ArtifactStore
+from reseed.training.prompts import RENDERING
+
+
+@dataclass(frozen=True)
+class WriteShard:
+    """The rows that a generator makes of some pairs. How the model's chat template is used is in the key; the template
+    itself is a part of the model."""
+
+    verb: ClassVar[str] = "generate"
+    version: ClassVar[int] = 1
+    kind: ClassVar[str] = "shard"
+    problem: str
+    engine: ModelSpec
+    sampling: Sampling
+    batch_size: int  # sampled text depends on which rows share a batch
+    number: int
+    pairs: tuple[Pair, ...]
+
+    def spec(self) -> dict[str, Any]:
+        """What the key holds."""
+        return {
+            "problem": self.problem,
+            "model": identity(self.engine),
+            "rendering": RENDERING,
+            "sampling": asdict(self.sampling),
+            "batch_size": self.batch_size,
+            "shard": self.number,
+            "pairs": digest([pair.id for pair in self.pairs]),
+            **attention_mark(self.engine),
+        }
+
+    def batches(self, step: Step[Any], store: ArtifactStore) -> Sequence[Batch]:
+        """All pairs at once."""
+        problem = load_problem(self.problem)
+        prompts = tuple(Prompt(pair.id, problem.request(pair.source, pair.instruction)) for pair in self.pairs)
+        seed = (step.seed or 0) + 1_000_003 * self.number
+        return [Batch(step.artifact.key, self.sampling, seed, prompts, chat=True)]
+
+    def keep(self, answers: Sequence[Generation], folder: Path) -> Metrics:
+        """`rows.jsonl`, in the order of the pairs, each row with how its generation ended."""
+        problem, given = load_problem(self.problem), {answer.id: answer for answer in answers}
+        rows = []
+        for pair in self.pairs:
+            answer = given[pair.id]
+            row = problem.row(pair.source, pair.instruction, answer.text)
+            rows.append({**row, "finish": answer.finish, "tokens": str(answer.tokens)})
+        write_jsonl(folder / "rows.jsonl", rows)
+        return {"rows": len(rows)}
+
+    def told(self, metrics: Metrics) -> str:
+        """What came out."""
+        return f"{metrics['rows']} rows"
+
+
+@dataclass(frozen=True)
+class JoinShards:
+    """All shards' rows together: the raw synthetic rows of a recipe."""
+
+    verb: ClassVar[str] = "generate"
+    version: ClassVar[int] = 1
+    kind: ClassVar[str] = "rows"
+    on_ray: ClassVar[bool] = False
+    problem: str
+
+    def spec(self) -> dict[str, Any]:
+        """What the key holds."""
+        return {"problem": self.problem}
+
+    def make(self, step: Step[Any], store: ArtifactStore, folder: Path) -> Metrics:
+        """`rows.jsonl`, in the order of the shards."""
+        rows = [row for shard in step.inputs.values() for row in read_jsonl(store.fetch(shard) / "rows.jsonl")]
+        write_jsonl(folder / "rows.jsonl", rows)
+        return {"rows": len(rows), "tokens": sum(int(row["tokens"]) for row in rows)}
+
+    def told(self, metrics: Metrics) -> str:
+        """What came out."""
+        return f"{metrics['rows']} rows, {metrics['tokens']} tokens"

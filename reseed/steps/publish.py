@@ -1,0 +1,38 @@
+"""Publish: the curated rows become a dated version of a dataset."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import Any, ClassVar
+
+from reseed.data.sources import DATASET
+from reseed.steps import Metrics, Step
+from reseed.store import ArtifactStore
+
+
+@dataclass(frozen=True)
+class Publish:
+    """The rows of a day."""
+
+    verb: ClassVar[str] = "publish"
+    version: ClassVar[int] = 1
+    kind: ClassVar[str] = DATASET
+    on_ray: ClassVar[bool] = False
+    day: date
+
+    def spec(self) -> dict[str, Any]:
+        """What the key holds."""
+        return {"date": self.day.isoformat()}
+
+    def make(self, step: Step[Any], store: ArtifactStore, folder: Path) -> Metrics:
+        """`rows.jsonl`; the metrics are the dataset table."""
+        curated = step.inputs["curated"]
+        shutil.copy(store.fetch(curated) / "rows.jsonl", folder / "rows.jsonl")
+        return store.manifest(curated).metrics
+
+    def told(self, metrics: Metrics) -> str:
+        """What came out."""
+        return f"{metrics['n']} rows of {metrics['n_prompts']} prompts"

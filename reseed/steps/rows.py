@@ -1,0 +1,109 @@
+"""Import, curate, partition: from a source's rows to those that are trained on, chosen by and scored."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+from reseed.data.curation import curate
+from reseed.data.partition import partition
+from reseed.data.sources import Source, read_source
+from reseed.data.statistics import dataset_stats
+from reseed.files import read_jsonl, write_jsonl
+from reseed.models.cache import tokenizer_folder
+from reseed.models.names import ModelSpec, identity
+from reseed.models.tokenizers import load_tokenizer
+from reseed.problems import load_problem
+from reseed.recipe import DataSettings
+from reseed.steps import Metrics, Step
+from reseed.store import ArtifactStore
+
+PARTS = ("train", "validation", "test")
+
+
+@dataclass(frozen=True)
+class Import:
+    """The rows of a source that exists. Only its content counts: a file that moved is the same source."""
+
+    verb: ClassVar[str] = "import"
+    version: ClassVar[int] = 1
+    kind: ClassVar[str] = "rows"
+    on_ray: ClassVar[bool] = False
+    problem: str
+    source: Source
+    columns: Mapping[str, str] | None
+
+    def spec(self) -> dict[str, Any]:
+        """What the key holds."""
+        return {"problem": self.problem, "content": self.source.content, "columns": self.columns}
+
+    def make(self, step: Step[Any], store: ArtifactStore, folder: Path) -> Metrics:
+        """`rows.jsonl`."""
+        rows = read_source(self.source, store, load_problem(self.problem), self.columns)
+        write_jsonl(folder / "rows.jsonl", rows)
+        return {"rows": len(rows), "source": Path(self.source.given).name}
+
+    def told(self, metrics: Metrics) -> str:
+        """What came out."""
+        return f"{metrics['rows']} rows"
+
+
+@dataclass(frozen=True)
+class Curate:
+    """The rows that are fit to train on. The dataset table counts in the student's tokens."""
+
+    verb: ClassVar[str] = "curate"
+    version: ClassVar[int] = 1
+    kind: ClassVar[str] = "curated"
+    on_ray: ClassVar[bool] = False
+    problem: str
+    student: ModelSpec
+
+    def spec(self) -> dict[str, Any]:
+        """What the key holds."""
+        return {"problem": self.problem, "tokenizer": identity(self.student)["name"]}
+
+    def make(self, step: Step[Any], store: ArtifactStore, folder: Path) -> Metrics:
+        """`rows.jsonl`; the metrics are the dataset table and what was dropped."""
+        problem = load_problem(self.problem)
+        raw = read_jsonl(store.fetch(step.inputs["rows"]) / "rows.jsonl")
+        finishes = {row["id"]: row.pop("finish", "stop") for row in raw}
+        for row in raw:
+            row.pop("tokens", None)
+        curated = curate(raw, finishes, problem)
+        write_jsonl(folder / "rows.jsonl", curated.rows)
+        tokenizer = load_tokenizer(tokenizer_folder(self.student))
+        return asdict(dataset_stats(curated.rows, problem, tokenizer, curated.dropped))
+
+    def told(self, metrics: Metrics) -> str:
+        """What came out."""
+        dropped = metrics["dropped"]
+        return f"{metrics['n']} of {metrics['n'] + sum(dropped.values())} rows kept, dropped: {dropped or 'none'}"
+
+
+@dataclass(frozen=True)
+class Partition:
+    """Train, validation and test rows."""
+
+    verb: ClassVar[str] = "partition"
+    version: ClassVar[int] = 1
+    kind: ClassVar[str] = "partition"
+    on_ray: ClassVar[bool] = False
+    settings: DataSettings
+
+    def spec(self) -> dict[str, Any]:
+        """What the key holds."""
+        return self.settings.model_dump(exclude={"train", "columns", "seed"})
+
+    def make(self, step: Step[Any], store: ArtifactStore, folder: Path) -> Metrics:
+        """`train.jsonl`, `validation.jsonl`, `test.jsonl`."""
+        parts = partition(read_jsonl(store.fetch(step.inputs["curated"]) / "rows.jsonl"), self.settings)
+        for name in PARTS:
+            write_jsonl(folder / f"{name}.jsonl", getattr(parts, name))
+        return {name: len(getattr(parts, name)) for name in PARTS}
+
+    def told(self, metrics: Metrics) -> str:
+        """What came out."""
+        return ", ".join(f"{metrics[name]} {name}" for name in PARTS)

@@ -1,0 +1,63 @@
+"""Train: one member's adapter."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from reseed.models.names import ModelSpec, identity
+from reseed.recipe import TrainingSettings
+from reseed.records import Member
+from reseed.training.job import Judge, TrainJob
+from reseed.training.prompts import prompt_format, rendering_mark
+
+
+@dataclass(frozen=True)
+class Train:
+    """An adapter trained on the partition, which continues the adapter `start`, if any, whatever its variant is called.
+
+    The number of workers and their micro-batches shape the last bits, so they count.
+    """
+
+    verb: ClassVar[str] = "train"
+    version: ClassVar[int] = 3
+    kind: ClassVar[str] = "adapter"
+    problem: str
+    model: ModelSpec
+    settings: TrainingSettings
+    workers: int
+    micro_batch_size: int
+    judge: Judge | None
+    member: Member  # for people, as is the experiment: neither is in the key
+    experiment: str
+
+    def spec(self) -> dict[str, Any]:
+        """What the key holds."""
+        spec: dict[str, Any] = {
+            "problem": self.problem,
+            "model": identity(self.model),
+            "training": self.settings.model_dump(mode="json", exclude={"start_from"}),
+            "workers": self.workers,
+            "micro_batch_size": self.micro_batch_size,
+            **rendering_mark(prompt_format(self.settings)),
+        }
+        if self.judge is not None:
+            judge = {"embedder": identity(self.judge.embedder), "max_new_tokens": self.judge.max_new_tokens}
+            spec["judge"] = judge
+        return spec
+
+    @property
+    def run_name(self) -> str:
+        """What people call the member's run."""
+        return f"{self.experiment} {self.member}"
+
+    def job(self) -> TrainJob:
+        """What every rank needs to know."""
+        return TrainJob(
+            model=self.model,
+            settings=self.settings,
+            seed=self.member.seed,
+            world=self.workers,
+            micro_batch_size=self.micro_batch_size,
+            judge=self.judge,
+        )

@@ -1,0 +1,57 @@
+"""Ask: a pool of engines answers what steps ask, the answers of each step committed as soon as they are whole."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from functools import partial
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+
+from reseed.generation.engine import Batch
+from reseed.models.names import ModelSpec
+from reseed.profile import Profile
+from reseed.records import Generation
+from reseed.steps import Asking, Step
+from reseed.store import ArtifactStore
+from tasks.placement import engine_pool
+from tasks.progress import progress
+from tasks.run_once import log, run_once
+
+
+@task(cache_policy=NO_CACHE, task_run_name="{steps[0].verb}")
+def ask(place: Profile, steps: Sequence[Step[Asking]]) -> None:
+    """The steps' artifacts, by one pool for each of their models."""
+    store, missing = ArtifactStore(place.store), []
+    for step in steps:
+        if store.find(step.artifact) is None:
+            missing.append(step)
+        else:
+            log().info("%s: in the store", step.artifact)
+    for model in dict.fromkeys(step.work.engine for step in missing):
+        answer(place, store, model, [step for step in missing if step.work.engine == model])
+
+
+def answer(place: Profile, store: ArtifactStore, model: ModelSpec, steps: Sequence[Step[Asking]]) -> None:
+    """Put the steps' batches to engines of one model, and commit each step whose last batch is answered."""
+    asked = {step.artifact.key: list(step.work.batches(step, store)) for step in steps}
+    batches: list[Batch] = [batch for own in asked.values() for batch in own]
+    owner = {batch.id: step for step in steps for batch in asked[step.artifact.key]}
+    answers: dict[str, list[Generation]] = {key: [] for key in asked}
+    spent = dict.fromkeys(asked, 0.0)
+    started, tokens = time.monotonic(), 0
+    with (
+        engine_pool(place, model, len(batches)) as pool,
+        progress(f"{steps[0].verb}: rows", sum(map(len, batches))) as shown,
+    ):
+        for batch, given, seconds in pool.run(batches):
+            step = owner[batch.id]
+            key = step.artifact.key
+            answers[key] += given
+            spent[key] += seconds
+            asked[key].remove(batch)
+            tokens += sum(one.tokens for one in given)
+            if not asked[key]:
+                run_once(store, step, partial(step.work.keep, answers.pop(key)), spent[key])
+            shown.advance(len(given), f"{tokens / (time.monotonic() - started):.0f} tokens/s")

@@ -1,0 +1,50 @@
+"""Make: files into files, here or on one Ray worker, unless the store has them."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+
+from reseed.profile import Profile
+from reseed.records import Artifact
+from reseed.steps import Making, Step
+from reseed.store import ArtifactStore
+from tasks.cluster import connect, without_gpu
+from tasks.mistakes import unwrapped
+from tasks.placement import store_url
+from tasks.run_once import log, run_once
+
+
+@task(cache_policy=NO_CACHE, task_run_name="{step.verb}")
+def make(place: Profile, step: Step[Making]) -> Artifact:
+    """The step's artifact."""
+    store = ArtifactStore(place.store)
+    if step.work.on_ray and store.find(step.artifact) is None:
+        make_on_ray(place, step)
+        log().info("%s: %s", step.artifact, step.work.told(store.manifest(step.artifact).metrics))
+        return step.artifact
+    return run_once(store, step, partial(step.work.make, step, store))
+
+
+def make_on_ray(place: Profile, step: Step[Making]) -> None:
+    """On a worker with an engine's share of the machine, which also commits the files: they need not travel again."""
+    import ray
+
+    connect(place)
+    need = place.engines
+    options: dict[str, Any] = {"num_cpus": need.cpus, "num_gpus": need.gpus, "max_retries": 2}
+    worker = ray.remote(**options, **without_gpu(need.gpus))(make_in_worker)
+    with unwrapped():
+        ray.get(worker.remote(store_url(place), step))
+
+
+def make_in_worker(url: str, step: Step[Making]) -> None:
+    """What the worker does."""
+    from reseed.leftovers import work_folder
+
+    store = ArtifactStore(url)
+    with work_folder() as folder:
+        store.write(step, folder, step.work.make(step, store, folder))

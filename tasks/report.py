@@ -1,0 +1,68 @@
+"""Report: a result's pages, on the dashboard, in the log and for W&B."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+from prefect import task
+from prefect.artifacts import create_markdown_artifact, create_table_artifact
+from prefect.cache_policies import NO_CACHE
+
+from reseed.evaluation.experiment import KIND, load_results
+from reseed.profile import Profile
+from reseed.records import Results
+from reseed.reporting.markdown import markdown_report, markdown_text
+from reseed.reporting.tables import verdict
+from reseed.reporting.text import one_line
+from reseed.steps import Step
+from reseed.steps.score import Report, Score
+from reseed.store import ArtifactStore
+from reseed.tracking import TrackedRun, find_account, reference, track_results
+from tasks.progress import artifact_key
+from tasks.run_once import log, run_once
+
+
+@task(cache_policy=NO_CACHE, task_run_name="report")
+def report(place: Profile, scored: Step[Score], pages: Step[Report]) -> Results:
+    """Make the pages of a stored result, let `latest` of its experiment point at it, and show it."""
+    store = ArtifactStore(place.store)
+    store.point(KIND, scored.name, "latest", scored.artifact)
+    results, fresh = load_results(store, scored.artifact), store.find(pages.artifact) is None
+    run_once(store, pages, partial(pages.work.make, pages, store))
+    if fresh:
+        track(store, scored, results)
+    show(results)
+    log().info("%s", verdict(results))
+    log().info("report: %s", store.fetch(pages.artifact) / "report.html")
+    return results
+
+
+def track(store: ArtifactStore, step: Step[Score], results: Results) -> None:
+    """The experiment's own run of Weights & Biases, once a report."""
+    account = find_account()
+    config: dict[str, Any] = step.work.spec()
+    run = TrackedRun(step.artifact, results.experiment, f"{results.experiment} results", "results", config)
+    inputs = [reference(store, made) for role, made in step.inputs.items() if role.startswith(("partition", "adapter"))]
+    if warning := track_results(run, results, inputs, account):
+        log().warning(warning)
+
+
+def show(results: Results) -> None:
+    """The table and the page, on the dashboard."""
+    rows = [
+        {"variant": one_line(v.name), **{f"seed {m.seed}": round(m.score, 4) for m in v.members}, "mean": round(v.mean, 4),
+         "std": round(v.std, 4) if v.std is not None else None, "ensemble": round(v.ensemble, 4)}
+        for v in results.variants
+    ]  # fmt: skip
+    rows.append({"variant": "untrained", "mean": round(results.untrained, 4)})
+    create_table_artifact(
+        rows,
+        key=artifact_key(f"{results.experiment}-scores"),
+        description=markdown_text(f"{results.metric} on {results.rows} held-out rows"),
+    )
+    create_markdown_artifact(
+        markdown_report(results),
+        key=artifact_key(f"{results.experiment}-report"),
+        description=markdown_text(results.question),
+    )
