@@ -104,11 +104,8 @@ class Line:
     def adapter(self, member: Member) -> Step[Train]:
         """What a member learns."""
         own = self.variants[member.variant]
-        work = Train(
-            own.problem, student(own, self.place), own.training, self.place.training.workers,
-            self.place.training.micro_batch_size, judge_of(own, self.place), member, own.name,
-        )  # fmt: skip
         inputs, start = {"partition": self.partition(member.variant).artifact}, self.start(member)
+        work = training_of(own, self.place, member)
         return Step(work, f"{own.name}-{member.variant}", inputs | ({"start": start} if start else {}), member.seed)
 
     def start(self, member: Member) -> Artifact | None:
@@ -232,6 +229,20 @@ def refuse_twins(line: Line) -> None:
 def shard_size(settings: GenerationSettings, place: Profile) -> int:
     """Rows of a shard, which is one engine's batch: fewer than it takes at once would leave it half empty."""
     return settings.shard_rows or place.engines.batch_size
+
+
+def training_of(variant: Recipe, place: Profile, member: Member) -> Train:
+    """What makes a member of a variant."""
+    return Train(
+        problem=variant.problem,
+        model=student(variant, place),
+        settings=variant.training,
+        workers=place.training.workers,
+        micro_batch_size=place.training.micro_batch_size,
+        judge=judge_of(variant, place),
+        member=member,
+        experiment=variant.name,
+    )
 
 
 def student(variant: Recipe, place: Profile) -> ModelSpec:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from functools import partial
 from typing import Any
 
@@ -24,7 +25,8 @@ def make(place: Profile, step: Step[Making]) -> Artifact:
     store = ArtifactStore(place.store)
     if step.work.on_ray and store.find(step.artifact) is None:
         make_on_ray(place, step)
-        log().info("%s: %s", step.artifact, step.work.told(store.manifest(step.artifact).metrics))
+        made = store.manifest(step.artifact)
+        log().info("%s: done in %.1f s: %s", step.artifact, made.seconds, step.work.told(made.metrics))
         return step.artifact
     return run_once(store, step, partial(step.work.make, step, store))
 
@@ -47,4 +49,6 @@ def make_in_worker(url: str, step: Step[Making]) -> None:
 
     store = ArtifactStore(url)
     with work_folder() as folder:
-        store.write(step, folder, step.work.make(step, store, folder))
+        started = time.monotonic()
+        metrics = step.work.make(step, store, folder)
+        store.write(step, folder, metrics, time.monotonic() - started)

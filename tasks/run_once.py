@@ -30,7 +30,7 @@ def run_once(store: ArtifactStore, step: Step[Making | Asking], write: Write, sp
         metrics = write(folder)
         seconds = spent + time.monotonic() - started
         store.write(step, folder, metrics, seconds)
-    log().info("%s: %s, in %.1f s", step.artifact, step.work.told(metrics), seconds)
+    log().info("%s: done in %.1f s: %s", step.artifact, seconds, step.work.told(metrics))
     return step.artifact
 
 

@@ -61,7 +61,9 @@ def train_all(place: Profile, steps: Sequence[Step[Train]]) -> None:
     running: dict[Artifact, PrefectFuture[Artifact]] = {}
     for step in steps:
         before = running.get(step.inputs["start"]) if "start" in step.inputs else None
-        running[step.artifact] = train.submit(place, step, return_state=False, wait_for=[before] if before is not None else [])
+        running[step.artifact] = train.submit(
+            place, step, return_state=False, wait_for=[before] if before is not None else []
+        )
     for future in running.values():
         future.result()
 

@@ -20,10 +20,12 @@ def trainer(setup: Setup) -> Iterator[Row]:
 
 def member(setup: Setup) -> Row:
     """Its manifest's numbers."""
-    from reseed.line import partition_step
+    from reseed.line import training_of
     from reseed.profile import load_profile
     from reseed.recipe import load_recipe
     from reseed.records import Artifact, Member
+    from reseed.steps import Step
+    from reseed.steps.rows import Partition
     from reseed.store import ArtifactStore
     from tasks.train import train
 
@@ -34,9 +36,10 @@ def member(setup: Setup) -> Row:
     for part, some in (("train", rows[:48]), ("validation", rows[48:56]), ("test", rows[56:])):
         write_jsonl(parts / f"{part}.jsonl", some)
     curated = Artifact("curated", recipe.name, "made-by-hand")
-    partition = store.write(partition_step(recipe, curated), parts)
+    partition = store.write(Step(Partition(recipe.data), recipe.name, {"curated": curated}, recipe.data.seed), parts)
+    work = training_of(recipe.variant("default"), profile, Member("default", 0))
     started = time.perf_counter()
-    made = train.fn(recipe.variant("default"), profile, partition, Member("default", 0))
+    made = train.fn(profile, Step(work, "day-default", {"partition": partition}, 0))
     metrics = store.manifest(made).metrics
     shown = {"steps": metrics["steps"], "best loss": metrics["best_loss"], "logits moved by": metrics["logit_shift"]}
     return {**shown, "s": time.perf_counter() - started}

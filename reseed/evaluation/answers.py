@@ -25,5 +25,8 @@ def read_answers(store: ArtifactStore, predictions: Artifact) -> Answers:
 
 
 def blend(problem: Problem, answers: Sequence[Answers]) -> dict[str, str]:
-    """The problem's blend of several members' answers, row by row."""
+    """The problem's blend of several members' answers, row by row. All must have answered the same rows."""
+    for given in answers[1:]:
+        if other := set(given) ^ set(answers[0]):
+            raise ReseedError(f"predictions: {len(other)} rows are not answered by every member; predict again")
     return {row_id: problem.blend([given[row_id] for given in answers]) for row_id in answers[0]}

@@ -66,7 +66,7 @@ def test_plan_says_what_would_run_and_starts_nothing(work: Path) -> None:
     assert memory.startswith("memory: default: ")
     assert all(line.startswith("would run ") for line in lines)
     verbs = [line.split()[2] for line in lines]
-    assert {"generate", "curate", "partition", "train", "predict", "score"} == set(verbs)
+    assert {"generate", "curate", "partition", "train", "predict", "blend", "score", "report"} == set(verbs)
     assert verbs.count("train") == 3
     assert re.fullmatch(
         r"would run +train +adapter/quickstart-default/[0-9a-f]{12} seed 2", lines[verbs.index("train") + 2]
@@ -84,7 +84,7 @@ def test_plan_knows_what_the_store_has(work: Path) -> None:
 
     store = ArtifactStore(str(work / ".reseed" / "store"))
     line = plan_line(load_recipe("quickstart"), load_profile("laptop"), store)
-    step = line.partitions["default"]
+    step = line.partition("default")
     assert str(step.artifact) == partition
     (work / "made").mkdir()
     (work / "made" / "train.jsonl").write_text("")

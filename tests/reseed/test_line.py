@@ -12,17 +12,19 @@ import pytest
 import yaml
 from plain_step import plain_step
 
-from reseed.line import Line, plan_line, shard_steps
+from reseed.line import Line, plan_line
 from reseed.profile import load_profile
 from reseed.recipe import RECIPES, load_recipe
 from reseed.records import Artifact, Member, ReseedError
+from reseed.steps import Step
+from reseed.steps.generate import WriteShard
 from reseed.store import ArtifactStore
 from reseed.training.prompts import RENDERING
 
-EVERYTHING = {"shard", "rows", "curated", "partition", "adapter", "predictions", "untrained", "results"}
-FROM_PARTITION = {"partition", "adapter", "predictions", "untrained", "results"}
-FROM_TRAINING = {"adapter", "predictions", "results"}
-ANSWERS = {"predictions", "untrained", "results"}
+EVERYTHING = {"shard", "rows", "curated", "partition", "adapter", "predictions", "untrained", "ensemble", "results"}
+FROM_PARTITION = {"partition", "adapter", "predictions", "untrained", "ensemble", "results"}
+FROM_TRAINING = {"adapter", "predictions", "ensemble", "results"}
+ANSWERS = {"predictions", "untrained", "ensemble", "results"}
 HOLDOUT = {"fraction": 0.2, "group_by": "rewrite_prompt"}
 CSV = "original_text,rewritten_text,rewrite_prompt\na,b,c\n"
 
@@ -53,14 +55,15 @@ def planned(recipe: str, *overrides: str, place: tuple[str, ...] = (), store: st
 def keys(line: Line) -> dict[str, list[str]]:
     """Kind → the keys of all its steps; the untrained student's predictions apart."""
     return {
-        "shard": [step.artifact.key for step in line.shards],
-        "rows": [step.artifact.key for step in line.rows.values()],
-        "curated": [step.artifact.key for step in line.curated.values()],
-        "partition": [step.artifact.key for step in line.partitions.values()],
-        "adapter": [step.artifact.key for step in line.members.values()],
-        "predictions": [step.artifact.key for member, step in line.predictions.items() if member],
-        "untrained": [line.predictions[None].artifact.key],
-        "results": [line.results.artifact.key],
+        "shard": [step.artifact.key for step in line.all_shards()],
+        "rows": [step.artifact.key for step in map(line.rows, line.variants)],
+        "curated": [step.artifact.key for step in map(line.curated, line.variants)],
+        "partition": [step.artifact.key for step in map(line.partition, line.variants)],
+        "adapter": [step.artifact.key for step in map(line.adapter, line.members)],
+        "predictions": [step.artifact.key for step in map(line.answers, line.answering())],
+        "untrained": [line.answers(None).artifact.key],
+        "ensemble": [step.artifact.key for step in line.ensembles()],
+        "results": [line.results().artifact.key],
     }
 
 
@@ -142,7 +145,7 @@ def test_generator_does_not_matter_to_rows_that_exist(tmp_path: Path) -> None:
         tmp_path, generation=None, data={"train": str(tmp_path / "rows.csv"), "test": HOLDOUT, "validation": HOLDOUT}
     )
     before = planned(recipe)
-    assert before.shards == ()
+    assert before.all_shards() == []
     assert changed(before, planned(recipe, place=("roles.generator.name=google/gemma-2b-it",))) == set()
     assert changed(before, planned(recipe, place=("engines.batch_size=3",))) == ANSWERS
 
@@ -151,17 +154,17 @@ def test_seed_changes_its_own_member_and_nothing_else(tmp_path: Path) -> None:
     recipe = save_recipe(tmp_path)
     before, after = planned(recipe), planned(recipe, "seeds=[0, 5]")
     assert changed(before, after) == FROM_TRAINING
-    assert before.members[Member("a", 0)].artifact == after.members[Member("a", 0)].artifact
-    assert before.predictions[Member("a", 0)].artifact == after.predictions[Member("a", 0)].artifact
-    assert before.members[Member("a", 1)].artifact != after.members[Member("a", 5)].artifact
-    assert planned(recipe, "seeds=[5, 0]").members[Member("a", 5)] == after.members[Member("a", 5)]
+    assert before.adapter(Member("a", 0)).artifact == after.adapter(Member("a", 0)).artifact
+    assert before.answers(Member("a", 0)).artifact == after.answers(Member("a", 0)).artifact
+    assert before.adapter(Member("a", 1)).artifact != after.adapter(Member("a", 5)).artifact
+    assert planned(recipe, "seeds=[5, 0]").adapter(Member("a", 5)) == after.adapter(Member("a", 5))
 
 
 def test_more_seeds_keep_the_members_that_are_trained(tmp_path: Path) -> None:
     recipe = save_recipe(tmp_path)
     before, after = planned(recipe), planned(recipe, "seeds=[0, 1, 2]")
-    assert before.members.items() <= after.members.items()
-    assert before.results.artifact != after.results.artifact
+    assert {step.artifact for step in before.adapters()} < {step.artifact for step in after.adapters()}
+    assert before.results().artifact != after.results().artifact
 
 
 def test_more_rows_keep_the_shards_that_are_written(tmp_path: Path) -> None:
@@ -173,13 +176,17 @@ def test_more_rows_keep_the_shards_that_are_written(tmp_path: Path) -> None:
 def test_a_shard_fills_an_engine_s_batch(profile: str, size: int) -> None:
     recipe = load_recipe("quickstart")
     place = load_profile(profile)
-    shards = shard_steps(recipe, place)
+
+    def shards_of(*overrides: str) -> list[Step[WriteShard]]:
+        recipe = load_recipe("quickstart", ("model=some/model", "training.batch_size=8", *overrides))
+        return plan_line(recipe, place, ArtifactStore("unused")).all_shards()
+
+    shards = shards_of()
     assert recipe.generation is not None
     assert size == place.engines.batch_size
     assert len(shards) == recipe.generation.rows // size
-    explicit = load_recipe("quickstart", (f"generation.shard_rows={size}",))
-    assert shard_steps(explicit, place) == shards
-    assert len(shard_steps(load_recipe("quickstart", ("generation.shard_rows=8",)), place)) == len(shards) * size // 8
+    assert shards_of(f"generation.shard_rows={size}") == shards
+    assert len(shards_of("generation.shard_rows=8")) == len(shards) * size // 8
 
 
 @pytest.mark.parametrize("name", ["passages", "prompts"])
@@ -208,10 +215,11 @@ def test_the_use_of_chat_templates_changes_what_is_rendered_with_them(
     )  # fmt: skip
     given_as_text = ("training.prompt_format=text",)
     before = planned(generated), planned(given), planned(given, *given_as_text)
-    monkeypatch.setattr("reseed.line.RENDERING", RENDERING + 1)
+    for module in ("reseed.training.prompts", "reseed.steps.generate"):
+        monkeypatch.setattr(f"{module}.RENDERING", RENDERING + 1)
     after = planned(generated), planned(given), planned(given, *given_as_text)
     assert changed(before[0], after[0]) == EVERYTHING
-    assert changed(before[1], after[1]) == {"adapter", "predictions", "untrained", "results"}
+    assert changed(before[1], after[1]) == {"adapter", "predictions", "untrained", "ensemble", "results"}
     assert not changed(before[2], after[2])
 
 
@@ -249,7 +257,7 @@ def test_dataset_version_is_resolved_to_what_it_names(tmp_path: Path) -> None:
         )
         lines.append(planned(recipe, store=store.url))
     assert changed(*lines) == EVERYTHING - {"shard"}
-    source = next(iter(lines[1].rows.values())).inputs["source"]
+    source = lines[1].rows("a").inputs["source"]
     assert source == store.ref("dataset", "rows", "latest").artifact  # type: ignore[union-attr]
 
 
@@ -257,11 +265,12 @@ def test_variants_share_what_they_agree_on(tmp_path: Path) -> None:
     line = planned(save_recipe(tmp_path))
     kinds = [step.artifact.kind for step in line.steps()]
     assert {kind: kinds.count(kind) for kind in kinds} == {
-        "shard": 2, "rows": 1, "curated": 1, "partition": 1, "adapter": 4, "predictions": 5, "results": 1,
+        "shard": 2, "rows": 1, "curated": 1, "partition": 1, "adapter": 4, "predictions": 5, "ensemble": 2, "results": 1,
+        "report": 1,
     }  # fmt: skip
     other = planned(save_recipe(tmp_path, variants={"a": {}, "b": {"generation": {"temperature": 0.1}}}))
-    assert len(other.shards) == 4
-    assert len({step.artifact for step in other.partitions.values()}) == 2
+    assert len(other.all_shards()) == 4
+    assert len({other.partition(name).artifact for name in other.variants}) == 2
 
 
 def test_every_step_comes_after_its_inputs(tmp_path: Path) -> None:
@@ -273,21 +282,24 @@ def test_every_step_comes_after_its_inputs(tmp_path: Path) -> None:
 
 def test_result_rests_on_every_member_and_every_prediction(tmp_path: Path) -> None:
     line = planned(save_recipe(tmp_path))
-    wanted = {step.artifact for step in [*line.members.values(), *line.predictions.values(), *line.partitions.values()]}
-    assert set(line.results.inputs.values()) == wanted
+    wanted = {
+        step.artifact
+        for step in [*line.adapters(), *line.all_answers(), *map(line.partition, line.variants), *line.ensembles()]
+    }
+    assert set(line.results().inputs.values()) == wanted
 
 
 def test_untrained_student_answers_the_baselines_rows(tmp_path: Path) -> None:
     variants = {"a": {"data": {"limit": 10}}, "b": {}}
     line = planned(save_recipe(tmp_path, variants=variants, baseline="b"))
-    assert line.predictions[None].inputs == {"partition": line.partitions["b"].artifact}
+    assert line.answers(None).inputs == {"partition": line.partition("b").artifact}
 
 
 def test_no_path_of_this_machine_is_in_a_spec(tmp_path: Path) -> None:
     (tmp_path / "rows.csv").write_text(CSV)
     data = {"train": str(tmp_path / "rows.csv"), "test": HOLDOUT, "validation": HOLDOUT}
     for line in (planned(save_recipe(tmp_path)), planned(save_recipe(tmp_path, data=data))):
-        assert str(tmp_path) not in json.dumps([step.spec for step in line.steps()])
+        assert str(tmp_path) not in json.dumps([step.work.spec() for step in line.steps()])
 
 
 def test_answers_of_a_model_that_may_cap_its_attention_are_marked(tmp_path: Path) -> None:
@@ -296,13 +308,13 @@ def test_answers_of_a_model_that_may_cap_its_attention_are_marked(tmp_path: Path
     for profile, mark in (("laptop", None), ("gpu", 2)):
         place = load_profile(profile, ("store=unused",))
         line = plan_line(recipe, place, ArtifactStore(place.store))
-        assert {step.spec.get("attention") for step in (*line.shards, *line.predictions.values())} == {mark}
+        assert {step.work.spec().get("attention") for step in (*line.all_shards(), *line.all_answers())} == {mark}
 
 
 def test_keys_are_the_same_in_every_process(tmp_path: Path) -> None:
     recipe = save_recipe(tmp_path)
     code = "import sys, json, test_line as t; print(json.dumps(t.keys(t.planned(sys.argv[1]))))"
-    here = os.pathsep.join([str(RECIPES.parent), str(Path(__file__).parent)])
+    here = os.pathsep.join(map(str, (RECIPES.parent, Path(__file__).parent, Path(__file__).parents[1])))
     told = [
         subprocess.run(
             [sys.executable, "-c", code, recipe],
@@ -343,7 +355,7 @@ def test_every_shipped_recipe_can_be_planned_on_every_shipped_profile(
         loaded = load_recipe(recipe, (f"data.train={tmp_path / 'rows.csv'}", "data.columns=null"), profile)
     where = load_profile(profile)
     line = plan_line(loaded, where, ArtifactStore("unused"))
-    assert {step.spec["model"].get("four_bit") for step in line.members.values()} == (
+    assert {step.work.spec()["model"].get("four_bit") for step in line.adapters()} == (
         {None} if profile == "laptop" else {"nf4"}
     )
 
@@ -353,11 +365,11 @@ def test_variants_that_became_one_are_refused(tmp_path: Path) -> None:
     models = save_recipe(tmp_path, variants={"a": {"model": "one"}, "b": {"model": "two"}})
     with pytest.raises(ReseedError, match=r"variants 'a' and 'b' of recipe 'small' do the same on profile 'laptop'"):
         planned(models)
-    assert planned(models, place=("roles.student=null",)).members
+    assert planned(models, place=("roles.student=null",)).adapters()
     losses = save_recipe(tmp_path)
     with pytest.raises(ReseedError, match="do the same"):
         planned(losses, "training.loss_on=all")
-    assert planned(losses, "training.loss_on=all", "variants={a: {}}").members
+    assert planned(losses, "training.loss_on=all", "variants={a: {}}").adapters()
 
 
 def test_unknown_problem_is_told_before_anything_is_planned(tmp_path: Path) -> None:

@@ -10,11 +10,12 @@ import yaml
 from plain_step import plain_step
 
 from reseed.files import write_jsonl
-from reseed.line import Line, plan_line, train_step
+from reseed.line import Line, plan_line, training_of
 from reseed.profile import load_profile
 from reseed.recipe import Recipe, load_recipe
 from reseed.records import Artifact, Member, ReseedError
 from reseed.stages import refuse_leaks, scored_variants, training_order, variants_of
+from reseed.steps import Step
 from reseed.store import ArtifactStore
 
 HOLDOUT = {"fraction": 0.2, "group_by": "rewrite_prompt"}
@@ -59,14 +60,14 @@ def test_members_are_trained_after_those_that_they_go_on_from(tmp_path: Path) ->
 def test_a_stage_s_key_holds_the_adapter_that_it_goes_on_from(tmp_path: Path) -> None:
     line, alone = line_of(tmp_path, {"b": on("a"), "a": {}}), line_of(tmp_path, {"alone": {}})
     for seed in (0, 1):
-        first, second = (line.members[Member(name, seed)] for name in ("a", "b"))
+        first, second = (line.adapter(Member(name, seed)) for name in ("a", "b"))
         assert set(first.inputs) == {"partition"}
         assert second.inputs["start"] == first.artifact, "of the same seed"
-        assert alone.members[Member("alone", seed)].artifact.key == first.artifact.key
+        assert alone.adapter(Member("alone", seed)).artifact.key == first.artifact.key
     taught = line_of(tmp_path, {"b": on("a"), "a": {"training": {"epochs": 2}}})
-    assert taught.members[Member("b", 0)].artifact.key != line.members[Member("b", 0)].artifact.key
+    assert taught.adapter(Member("b", 0)).artifact.key != line.adapter(Member("b", 0)).artifact.key
     renamed = line_of(tmp_path, {"b": on("c"), "c": {}})
-    assert renamed.members[Member("b", 0)].artifact == line.members[Member("b", 0)].artifact, "a name changes nothing"
+    assert renamed.adapter(Member("b", 0)).artifact == line.adapter(Member("b", 0)).artifact, "a name changes nothing"
 
 
 def test_steps_come_in_the_order_in_which_they_run(tmp_path: Path) -> None:
@@ -81,8 +82,8 @@ def test_a_stage_with_other_rows_is_trained_and_not_scored(tmp_path: Path) -> No
     assert scored_variants(recipe) == ["second", "alone"]
     line = line_of(tmp_path, variants, baseline="alone")
     assert {member.variant for member in line.members} == {"first", "second", "alone"}
-    assert {member.variant for member in line.predictions if member} == {"second", "alone"}
-    assert not [role for role in line.results.inputs if "first" in role]
+    assert {member.variant for member in line.answering()} == {"second", "alone"}
+    assert not [role for role in line.results().inputs if "first" in role]
     assert scored_variants(recipe_of(tmp_path, {"first": {}, "second": on("first")})) == ["first", "second"]
 
 
@@ -155,10 +156,15 @@ def earlier(
 ) -> Artifact:
     """An adapter that an earlier run trained on the partition `rows`."""
     recipe, profile = recipe_of(folder, {"default": {}}, name="before", training=training), load_profile("laptop")
-    step = train_step(recipe.variant("default"), profile, rows, Member("default", 0), start)
+    work = training_of(recipe.variant("default"), profile, Member("default", 0))
+    step = Step(work, "before-default", {"partition": rows} | ({"start": start} if start else {}), 0)
     (folder / "files").mkdir(exist_ok=True)
     (folder / "files" / "curve.jsonl").write_text("")
     return store.write(step, folder / "files")
+
+
+def adapter_keys(line: Line) -> dict[Member, str]:
+    return {member: line.adapter(member).artifact.key for member in line.members}
 
 
 def going_on(store: ArtifactStore, folder: Path, start: str, **training: Any) -> Line:
@@ -172,13 +178,13 @@ def test_members_go_on_from_an_adapter_of_an_earlier_run(store: ArtifactStore, t
     one, other = (earlier(store, tmp_path, rows, epochs=epochs) for epochs in (1.0, 2.0))
     line = going_on(store, tmp_path, one.path)
     for seed in (0, 1):
-        assert line.members[Member("on", seed)].inputs["start"] == one
-        assert "start" not in line.members[Member("anew", seed)].inputs
-    keys = {member: step.artifact.key for member, step in line.members.items()}
-    again = going_on(store, tmp_path, str(one)).members  # of the key a beginning is enough
-    assert {member: step.artifact.key for member, step in again.items()} == keys
-    others = going_on(store, tmp_path, other.path).members
-    changed = {member.variant for member, step in others.items() if step.artifact.key != keys[member]}
+        assert line.adapter(Member("on", seed)).inputs["start"] == one
+        assert "start" not in line.adapter(Member("anew", seed)).inputs
+    keys = adapter_keys(line)
+    again = adapter_keys(going_on(store, tmp_path, str(one)))  # of the key a beginning is enough
+    assert again == keys
+    others = adapter_keys(going_on(store, tmp_path, other.path))
+    changed = {member.variant for member, key in others.items() if key != keys[member]}
     assert changed == {"on"}
 
 

@@ -13,11 +13,13 @@ from pathlib import Path
 from tiny import THINGS
 
 from reseed.files import write_jsonl
-from reseed.line import partition_step
+from reseed.line import training_of
 from reseed.problems import load_problem
 from reseed.profile import load_profile
 from reseed.recipe import load_recipe
 from reseed.records import Artifact, Member
+from reseed.steps import Step
+from reseed.steps.rows import Partition
 from reseed.store import ArtifactStore
 from tasks.train import train
 
@@ -44,11 +46,13 @@ def main(profile_path: str, recipe_path: str) -> None:
     with tempfile.TemporaryDirectory() as folder:
         for part, count in (("train", rows[:40]), ("validation", rows[40:44]), ("test", rows[44:])):
             write_jsonl(Path(folder) / f"{part}.jsonl", count)
-        step = partition_step(recipe, Artifact("curated", recipe.name, "made-by-hand"))
-        partition = ArtifactStore(profile.store).write(step, Path(folder))
+        divided = Step(
+            Partition(recipe.data), recipe.name, {"curated": Artifact("curated", recipe.name, "made-by-hand")}
+        )
+        partition = ArtifactStore(profile.store).write(divided, Path(folder))
     ArtifactStore.discard_scratch = tell_and_discard  # type: ignore[method-assign]
-    member = Member("default", 0)
-    print(train.fn(recipe.variant("default"), profile, partition, member).path)
+    work = training_of(recipe.variant("default"), profile, Member("default", 0))
+    print(train.fn(profile, Step(work, "tiny-default", {"partition": partition}, 0)).path)
 
 
 if __name__ == "__main__":

@@ -10,10 +10,11 @@ from tiny import save_model
 from tokenizers.processors import TemplateProcessing
 from transformers import AutoTokenizer
 
+from reseed.generation.engine import Batch
 from reseed.models.names import ModelSpec
 from reseed.problems import load_problem
 from reseed.records import Prompt, Sampling
-from tasks.placement import EngineActor, Job
+from tasks.placement import EngineActor
 
 PROBLEM = load_problem("prompt-recovery")
 
@@ -34,7 +35,7 @@ def test_a_row_that_cannot_be_cut_is_left_unanswered(tmp_path: Path, monkeypatch
     actor = EngineActor(spec, 4, 1, str(tmp_path / "store"))
     good = PROBLEM.row("The boat lay in the sun.", "Make it rhyme.", "THE BOAT")
     bad = PROBLEM.row("x" * 3000, "Make it rhyme.", "y" * 3000)
-    job = Job("one", (), Sampling(8), 0, rows=(bad, good), problem="prompt-recovery", max_tokens=300)
+    job = Batch("one", Sampling(8), rows=(bad, good), problem="prompt-recovery", max_tokens=300)
     answers = {answer.id: answer for answer in actor.run(job)}
     assert answers[bad["id"]].finish == "too-long"
     assert answers[bad["id"]].text == ""
@@ -49,5 +50,5 @@ def test_a_job_in_the_chat_format_keeps_bos_where_the_model_has_no_template(
     begin_with_bos(folder)
     (folder / "chat_template.jinja").unlink()
     actor = EngineActor(ModelSpec(name=str(folder), dtype="float32"), 4, 1, str(tmp_path / "store"))
-    job = Job("one", (Prompt("a", "The sea"), Prompt("b", "Make it rhyme.")), Sampling(8, temperature=1.0), 0)
+    job = Batch("one", Sampling(8, temperature=1.0), 0, (Prompt("a", "The sea"), Prompt("b", "Make it rhyme.")))
     assert actor.run(replace(job, chat=True)) == actor.run(job)

@@ -15,10 +15,11 @@ import psutil
 import pytest
 from tiny import save_profile
 
+from reseed.generation.engine import Batch
 from reseed.profile import Profile, load_profile
 from reseed.records import Artifact, Prompt, ReseedError, Sampling
 from tasks.cluster import connect
-from tasks.placement import Job, awaited, engine_pool, stoppable, training_slot, waited_for
+from tasks.placement import awaited, engine_pool, stoppable, training_slot, waited_for
 from tasks.time_limit import time_limit
 
 pytestmark = pytest.mark.slow
@@ -46,9 +47,9 @@ def profile(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Profile]:
         ray.shutdown()
 
 
-def job(name: str, sampling: Sampling = SHORT, text: str = "The sea") -> Job:
+def job(name: str, sampling: Sampling = SHORT, text: str = "The sea") -> Batch:
     """Four prompts."""
-    return Job(name, tuple(Prompt(f"{name}{i}", f"{text} {i}") for i in range(4)), sampling, seed=1)
+    return Batch(name, sampling, 1, tuple(Prompt(f"{name}{i}", f"{text} {i}") for i in range(4)))
 
 
 def actors() -> list[psutil.Process]:
@@ -67,7 +68,7 @@ def test_a_failing_job_does_not_stop_the_others(profile: Profile) -> None:
 
     def run_all() -> None:
         with engine_pool(profile, profile.roles.generator, 3) as pool:
-            for one, answers in pool.run([job("a"), broken, job("b", text="sea " * 2000)]):
+            for one, answers, _ in pool.run([job("a"), broken, job("b", text="sea " * 2000)]):
                 done.append((one.id, {answer.id: answer.finish for answer in answers}))
 
     with pytest.raises(
@@ -99,7 +100,7 @@ def test_the_job_of_a_killed_actor_is_done_by_its_successor(profile: Profile) ->
 
     with engine_pool(profile, profile.roles.generator, 2) as pool:
         threading.Thread(target=kill_while_it_works, daemon=True).start()
-        answers = {one.id: given for one, given in pool.run([job("a", ENDLESS), job("b", ENDLESS)])}
+        answers = {one.id: given for one, given, _ in pool.run([job("a", ENDLESS), job("b", ENDLESS)])}
     assert killed.is_set()
     of_a, of_b = ([(answer.text, answer.finish) for answer in answers[name]] for name in "ab")
     assert of_a == of_b, "what the successor did again is what an undisturbed actor writes"
@@ -134,7 +135,7 @@ def test_a_job_that_kills_every_actor_does_not_stop_the_others(profile: Profile)
 
     def run_all() -> None:
         with engine_pool(profile, profile.roles.generator, 3) as pool:
-            done.extend(one.id for one, _ in pool.run([job("a"), killer, job("b"), job("c")]))
+            done.extend(one.id for one, _, _ in pool.run([job("a"), killer, job("b"), job("c")]))
 
     with pytest.raises(
         ReseedError, match=r"^1 of 4 jobs failed, the first is killer: .*; the others are done and kept"

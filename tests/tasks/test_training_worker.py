@@ -13,28 +13,26 @@ from typing import Any
 
 import pytest
 import torch
-from plain_step import plain_step
 
 from reseed.lease import Lease, LeaseLostError
 from reseed.models.names import ModelSpec
 from reseed.recipe import TrainingSettings
-from reseed.records import Artifact
+from reseed.records import Artifact, Member
+from reseed.steps import Step
+from reseed.steps.train import Train
 from reseed.store import ArtifactStore
 from reseed.training.checkpoints import set_aside
-from reseed.training.job import TrainJob, TrainSummary
+from reseed.training.job import TrainSummary
 from tasks.training_worker import Assignment, RayWatcher, check_lease, first_whole, node_folder
 
 
 def assignment(folder: Path) -> Assignment:
+    work = Train(
+        "prompt-recovery", ModelSpec(name="owner/tiny"), TrainingSettings(), 1, 1, None, Member("default", 0), "tiny"
+    )
     return Assignment(
-        step=plain_step("train", 1, "adapter", "tiny-default", {"training": {"rank": 8}}, seed=0),
-        problem="prompt-recovery",
-        job=TrainJob(ModelSpec(name="tiny"), TrainingSettings(), seed=0, world=1, micro_batch_size=1),
-        partition=Artifact("partition", "tiny", "0" * 32),
-        start=None,
+        step=Step(work, "tiny-default", {"partition": Artifact("partition", "tiny", "0" * 32)}, 0),
         store_url=str(folder / "store"),
-        experiment="tiny",
-        run_name="tiny default seed 0",
         wandb_folder=str(folder),
         node="",
         lease="train-tiny",

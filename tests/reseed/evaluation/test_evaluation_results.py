@@ -36,6 +36,7 @@ from reseed.records import (
     VariantResult,
 )
 from reseed.steps import Step
+from reseed.steps.score import score_inputs
 from reseed.store import ArtifactStore
 
 PROBLEM = load_problem("prompt-recovery")
@@ -157,24 +158,26 @@ def evidence(store: ArtifactStore, folder: Path, embedder: str = "nowhere") -> E
         {"step": 4, "train": 1.0, "validation": 1.5},
     ]
     given = {"a": answers("Make it rhyme.", "Sing it.", "Cut it."), "b": answers("", "", "Cut it.")}
-    partitions, adapters, predictions = {}, {}, {}
-    for name in "ab":
+    curated = put(store, folder, plain_step("curate", 1, "curated", "small", {}), {"rows.jsonl": []}, stats)
+    members = (Member("a", 0), Member("b", 0))
+    partitions, adapters, predictions = {}, {}, dict[Member | None, Artifact]()
+    for name, member in zip("ab", members, strict=True):
         spec = {"of": name}
-        partitions[name] = put(store, folder, plain_step("partition", 1, "partition", "small", spec), split)
+        divided = plain_step("partition", 1, "partition", "small", spec, {"curated": curated})
+        partitions[name] = put(store, folder, divided, split)
         trained = plain_step("train", 1, "adapter", f"small-{name}", spec)
-        adapters[Member(name, 0)] = put(store, folder, trained, {"curve.jsonl": curve}, {"best_step": 4})
+        adapters[member] = put(store, folder, trained, {"curve.jsonl": curve}, {"best_step": 4})
         predicted = plain_step("predict", 1, "predictions", "small", spec)
         told = {"rows": 3, "ended_by_themselves": 2}
-        predictions[Member(name, 0)] = put(store, folder, predicted, given[name], told)
+        predictions[member] = put(store, folder, predicted, given[name], told)
+    predictions[None] = put(store, folder, plain_step("predict", 1, "predictions", "small", {}), answers("", "", ""))
+    ensembles = {name: predictions[member] for name, member in zip("ab", members, strict=True)}  # of one member each
     return Evidence(
         problem="prompt-recovery",
         embedder=ModelSpec(name=embedder, dtype="float32"),
         constants=("Improve it.",),
-        curated=put(store, folder, plain_step("curate", 1, "curated", "small", {}), {"rows.jsonl": []}, stats),
-        partitions=partitions,
-        adapters=adapters,
-        predictions=predictions,
-        untrained=put(store, folder, plain_step("predict", 1, "predictions", "small", {}), answers("", "", "")),
+        members=members,
+        artifacts=score_inputs(partitions, adapters, predictions, ensembles),
     )
 
 
@@ -211,7 +214,7 @@ def test_variants_on_other_held_out_rows_cannot_be_compared(local: ArtifactStore
     other = {"train.jsonl": TRAIN, "validation.jsonl": [], "test.jsonl": TEST[:2]}
     strange = put(local, tmp_path / "work", plain_step("partition", 1, "partition", "small", {"of": "other"}), other)
     with pytest.raises(ReseedError, match="variant 'b' is scored on other rows than 'a', so they cannot be compared"):
-        evaluate(local, replace(given, partitions={**given.partitions, "b": strange}), "small", "Is it?")
+        evaluate(local, replace(given, artifacts={**given.artifacts, "partition b": strange}), "small", "Is it?")
 
 
 def test_row_answered_twice_is_told(local: ArtifactStore, tmp_path: Path) -> None:
@@ -219,4 +222,6 @@ def test_row_answered_twice_is_told(local: ArtifactStore, tmp_path: Path) -> Non
     twice = {"predictions.jsonl": answers("x", "y", "z")["predictions.jsonl"] * 2}
     double = put(local, tmp_path / "work", plain_step("predict", 1, "predictions", "small", {"of": "twice"}), twice)
     with pytest.raises(ReseedError, match=r"predictions/small/\w+: 3 rows are answered twice"):
-        evaluate(local, replace(given, predictions={**given.predictions, Member("b", 0): double}), "small", "Is it?")
+        evaluate(
+            local, replace(given, artifacts={**given.artifacts, "predictions b seed 0": double}), "small", "Is it?"
+        )

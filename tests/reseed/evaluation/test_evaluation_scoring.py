@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from reseed.evaluation.scoring import Answers, Scorer, Scores, Trained, best_constant, blend, score_experiment
+from reseed.evaluation.answers import Answers, blend
+from reseed.evaluation.scoring import Scorer, Scores, Trained, best_constant, score_experiment
 from reseed.problems import load_problem
 from reseed.problems.prompt_recovery import PromptRecovery
 from reseed.records import Member, ReseedError, Row
@@ -60,9 +61,21 @@ def trained(seed: int, *texts: str) -> tuple[Trained, Answers]:
     return Trained(best_step=10 * seed, artifact=f"adapter/a/{seed}"), answered(*texts)
 
 
+def ensembles_of(members: dict[Member, tuple[Trained, Answers]]) -> dict[str, Answers]:
+    """The blend of every variant's members."""
+    names = {member.variant for member in members}
+    own = {name: [answers for member, (_, answers) in members.items() if member.variant == name] for name in names}
+    return {name: blend(PROBLEM, answers) for name, answers in own.items()}
+
+
 def scored(members: dict[Member, tuple[Trained, Answers]], constants: Sequence[str] = ()) -> Scores:
     return score_experiment(
-        Scorer(PROBLEM, ROWS, Letters()), answered("sky", "sky", "sky", "sky"), members, constants, TRAIN
+        Scorer(PROBLEM, ROWS, Letters()),
+        answered("sky", "sky", "sky", "sky"),
+        members,
+        ensembles_of(members),
+        constants,
+        TRAIN,
     )
 
 
@@ -94,7 +107,7 @@ def test_one_held_out_row_has_no_interval_to_speak_of() -> None:
     row = ROWS[:1]
     answer = {row[0]["id"]: "sea"}
     members: dict[Member, tuple[Trained, Answers]] = {Member("a", 0): (Trained(1, "x"), answer)}
-    scores = score_experiment(Scorer(PROBLEM, row, Letters()), answer, members, [], TRAIN)
+    scores = score_experiment(Scorer(PROBLEM, row, Letters()), answer, members, ensembles_of(members), [], TRAIN)
     assert (scores.gain.mean, scores.gain.half_width) == (0.0, 0.0)
 
 
@@ -114,8 +127,11 @@ def test_answer_that_is_missing_or_too_many_is_told(missing: int, extra: int) ->
 
 def test_member_that_skips_a_row_is_told_in_the_experiment() -> None:
     short = {row_id: text for row_id, text in answered("sea", "sky", "sea", "sun").items() if row_id != ROWS[0]["id"]}
+    whole = trained(0, "sea", "sky", "sea", "sun")
     with pytest.raises(ReseedError, match="1 held-out rows have no answer"):
-        scored({Member("a", 0): trained(0, "sea", "sky", "sea", "sun"), Member("a", 1): (Trained(1, "x"), short)})
+        scored({Member("a", 0): (Trained(1, "x"), short)})
+    with pytest.raises(ReseedError, match="1 rows are not answered by every member"):
+        blend(PROBLEM, [whole[1], short])
 
 
 def test_blank_answers_are_scored() -> None:
@@ -148,7 +164,12 @@ def test_best_constant_of_a_metric_that_should_be_low() -> None:
 def test_experiment_of_a_metric_that_should_be_low() -> None:
     members: dict[Member, tuple[Trained, Answers]] = {Member("a", 0): trained(0, "abc", "abc", "abcd", "abcd")}
     scores = score_experiment(
-        Scorer(DISTANCE, ROWS, Letters()), answered("a", "a", "a", "a"), members, ["abcde"], TRAIN
+        Scorer(DISTANCE, ROWS, Letters()),
+        answered("a", "a", "a", "a"),
+        members,
+        ensembles_of(members),
+        ["abcde"],
+        TRAIN,
     )
     assert (scores.untrained, scores.variants[0].mean) == (2.0, 0.5)
     assert scores.gain.mean == -1.5, "the difference itself; the report says which way is better"

@@ -14,16 +14,16 @@ from tiny import save_embedder
 from tiny_rows import PROBLEM, SHORT, PowerError, Recorder, job, rows
 
 from reseed.generation.transformers_engine import TransformersEngine
-from reseed.line import train_step
+from reseed.line import judge_of, plan_line
 from reseed.models.names import ModelSpec
 from reseed.problems.prompt_recovery import PromptRecovery
 from reseed.profile import load_profile
 from reseed.recipe import load_recipe
-from reseed.records import Artifact, Member, ReseedError, Row, Sampling
+from reseed.records import Member, ReseedError, Row, Sampling
+from reseed.store import ArtifactStore
 from reseed.training.early import is_better
 from reseed.training.job import Judge, TrainJob, TrainSummary
 from reseed.training.loop import train
-from reseed.training.metric import judge_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -136,11 +136,11 @@ def test_better_is_by_the_metric_and_then_by_the_loss() -> None:
 
 def test_the_judge_is_part_of_the_key_only_where_it_chooses() -> None:
     profile = load_profile("laptop")
-    partition, member = Artifact("partition", "quickstart", "0" * 32), Member("default", 0)
+    member = Member("default", 0)
 
     def key(recipe: tuple[str, ...], place: tuple[str, ...] = ()) -> str:
         loaded, where = load_recipe("quickstart", recipe), load_profile("laptop", place)
-        return train_step(loaded, where, partition, member).artifact.key
+        return plan_line(loaded, where, ArtifactStore("unused")).adapter(member).artifact.key
 
     by_metric = ("training.choose_by=metric",)
     other_embedder = ("roles.embedder.name=sentence-transformers/sentence-t5-base",)
