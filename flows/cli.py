@@ -62,36 +62,39 @@ def parser() -> argparse.ArgumentParser:
     ):
         made = add(name, command, text)
         made.add_argument("recipe", help="a recipe's name or its YAML file")
-        made.add_argument("--profile", default="laptop", help="a profile's name or its YAML file (default: laptop)")
-        made.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides",
-                          help="as in training.epochs=2, or profile.store=s3://bucket for the profile's keys")  # fmt: skip
+        placed(made)
         if name == "plan":
             made.add_argument("--memory", action="store_true", help="bytes a rank of training, for each ZeRO stage")
     made = add("fetch", fetch, "fetch and convert the models of a profile, and of a recipe, before they are needed")
     made.add_argument("recipe", nargs="?", help="a recipe's name or its YAML file; its models are fetched too")
-    made.add_argument("--profile", default="laptop")
-    made.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides")
+    placed(made)
     made = add("doctor", doctor, "what this machine and profile can do, and what is missing")
     made.add_argument("--verify", action="store_true", help="hash every artifact in the store and model in the cache")
-    made.add_argument("--profile", default="laptop")
-    made.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides")
+    placed(made)
     made = add("results", results, "variants × seeds: mean ± std, ensemble, the untrained model")
     made.add_argument("name", help="an experiment's name, as its recipe says")
     made.add_argument("--json", action="store_true", help="one JSON object")
-    made.add_argument("--profile", default="laptop")
-    made.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides")
+    placed(made)
+    made = add("report", report, "the page of the newest result, made again without scoring again")
+    made.add_argument("name", help="an experiment's name, as its recipe says")
+    placed(made)
     made = add("export", export, "a member's adapter as two files that stock PEFT loads, or merged into its base")
     made.add_argument("artifact", help="adapter/NAME/KEY, as `reseed results NAME --json` shows it")
     made.add_argument("folder", type=Path, help="a new folder")
     made.add_argument("--merge", action="store_true", help="the whole 16-bit model, with the adapter merged in")
     made.add_argument("--base", metavar="FOLDER", help="the base, where it was a local folder (with --merge)")
-    made.add_argument("--profile", default="laptop")
-    made.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides")
+    placed(made)
     made = add("data", data_list, "dataset versions in the store")
     made.add_argument("what", choices=["list"])
-    made.add_argument("--profile", default="laptop")
-    made.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides")
+    placed(made)
     return top
+
+
+def placed(made: argparse.ArgumentParser) -> None:
+    """The options of a command that has a profile."""
+    made.add_argument("--profile", default="laptop", help="a profile's name or its YAML file (default: laptop)")
+    made.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides",
+                      help="as in training.epochs=2, or profile.store=s3://bucket for the profile's keys")  # fmt: skip
 
 
 def up(options: argparse.Namespace) -> int:
@@ -242,6 +245,18 @@ def results(options: argparse.Namespace) -> int:
     console = open_console()
     console.print(results_table(found))
     console.print(verdict(found), markup=False)
+    return 0
+
+
+def report(options: argparse.Namespace) -> int:
+    """Print where the page of an experiment's newest result is, made again if reseed writes better ones by now."""
+    from reseed.evaluation.experiment import latest
+    from reseed.steps.score import report_step
+    from tasks.run_once import make_here
+
+    store = open_store(options)
+    pages = make_here(store, report_step(latest(store, options.name)))
+    print(store.fetch(pages) / "report.html")
     return 0
 
 

@@ -23,12 +23,10 @@ from tasks.run_once import log, run_once
 @task(cache_policy=NO_CACHE, task_run_name="{steps[0].verb}")
 def ask(place: Profile, steps: Sequence[Step[Asking]]) -> None:
     """The steps' artifacts, by one pool for each of their models."""
-    store, missing = ArtifactStore(place.store), []
-    for step in steps:
-        if store.find(step.artifact) is None:
-            missing.append(step)
-        else:
-            log().info("%s: in the store", step.artifact)
+    store = ArtifactStore(place.store)
+    missing = [step for step in steps if store.find(step.artifact) is None]
+    if len(missing) < len(steps):
+        log().info("%s: %d of %d are in the store", steps[0].verb, len(steps) - len(missing), len(steps))
     for model in dict.fromkeys(step.work.engine for step in missing):
         answer(place, store, model, [step for step in missing if step.work.engine == model])
 

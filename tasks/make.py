@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from functools import partial
 from typing import Any
 
 from prefect import task
@@ -16,7 +15,7 @@ from reseed.store import ArtifactStore
 from tasks.cluster import connect, without_gpu
 from tasks.mistakes import unwrapped
 from tasks.placement import store_url
-from tasks.run_once import log, run_once
+from tasks.run_once import log, make_here
 
 
 @task(cache_policy=NO_CACHE, task_run_name="{step.verb}")
@@ -28,7 +27,7 @@ def make(place: Profile, step: Step[Making]) -> Artifact:
         made = store.manifest(step.artifact)
         log().info("%s: done in %.1f s: %s", step.artifact, made.seconds, step.work.told(made.metrics))
         return step.artifact
-    return run_once(store, step, partial(step.work.make, step, store))
+    return make_here(store, step)
 
 
 def make_on_ray(place: Profile, step: Step[Making]) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from datetime import date
-from functools import partial
 
 from prefect import task
 from prefect.artifacts import create_table_artifact
@@ -18,7 +17,7 @@ from reseed.steps import Step
 from reseed.steps.publish import Publish
 from reseed.store import ArtifactStore
 from tasks.progress import artifact_key
-from tasks.run_once import log, run_once
+from tasks.run_once import log, make_here
 
 
 @task(cache_policy=NO_CACHE, task_run_name="published")
@@ -38,7 +37,7 @@ def publish(profile: Profile, name: str, curated: Artifact, day: date) -> Artifa
     """Name the curated rows after their day, and move `latest` to the newest day. Of two racers the first one counts."""
     store = ArtifactStore(profile.store)
     step = Step(Publish(day), name, {"curated": curated})
-    version = run_once(store, step, partial(step.work.make, step, store))
+    version = make_here(store, step)
     store.move_ref(DATASET, name, day.isoformat(), version, expected=None)
     newest = move_latest(store, name)
     artifact = store.refs(DATASET, name)[day.isoformat()]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any
 
 from prefect import task
@@ -20,7 +19,7 @@ from reseed.steps.score import Report, Score
 from reseed.store import ArtifactStore
 from reseed.tracking import TrackedRun, find_account, reference, track_results
 from tasks.progress import artifact_key
-from tasks.run_once import log, run_once
+from tasks.run_once import log, make_here
 
 
 @task(cache_policy=NO_CACHE, task_run_name="report")
@@ -29,7 +28,7 @@ def report(place: Profile, scored: Step[Score], pages: Step[Report]) -> Results:
     store = ArtifactStore(place.store)
     store.point(KIND, scored.name, "latest", scored.artifact)
     results, fresh = load_results(store, scored.artifact), store.find(pages.artifact) is None
-    run_once(store, pages, partial(pages.work.make, pages, store))
+    make_here(store, pages)
     if fresh:
         track(store, scored, results)
     show(results)

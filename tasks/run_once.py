@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,11 @@ def run_once(store: ArtifactStore, step: Step[Making | Asking], write: Write, sp
         store.write(step, folder, metrics, seconds)
     log().info("%s: done in %.1f s: %s", step.artifact, seconds, step.work.told(metrics))
     return step.artifact
+
+
+def make_here(store: ArtifactStore, step: Step[Making]) -> Artifact:
+    """The step's artifact, made in this process."""
+    return run_once(store, step, partial(step.work.make, step, store))
 
 
 def log() -> Any:

@@ -78,7 +78,18 @@ def read_source(
         rows = [dict(row) for row in read_jsonl(store.fetch(source.artifact) / "rows.jsonl")]
         check_columns(rows, problem, source.given)
         return rows
+    check_unchanged(source)
     return as_rows(read_table(source.address), problem, source.given, columns)
+
+
+def check_unchanged(source: Source) -> None:
+    """Refuse a file that is no longer what was planned: its rows would be filed under the key of others."""
+    path = Path(source.address).expanduser()
+    if "://" not in source.address and path.is_file() and file_digest(path) != source.content:
+        raise ReseedError(
+            f"data.train: {source.given} was changed after this run was planned; wanted the file that the plan read: "
+            "start the same command again to take it as it is now"
+        )
 
 
 def as_rows(

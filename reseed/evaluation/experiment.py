@@ -134,6 +134,11 @@ def load_results(store: ArtifactStore, artifact: Artifact) -> Results:
 
 
 def latest_results(store: ArtifactStore, experiment: str) -> Results:
+    """The newest result of an experiment, as a record."""
+    return load_results(store, latest(store, experiment))
+
+
+def latest(store: ArtifactStore, experiment: str) -> Artifact:
     """The newest result of an experiment."""
     ref = store.ref(KIND, experiment, "latest")
     if ref is None:
@@ -142,4 +147,4 @@ def latest_results(store: ArtifactStore, experiment: str) -> Results:
             f"results '{experiment}': the store {store.url} has none; it has {', '.join(there) or 'no results yet'}. "
             f"`reseed run {experiment}` makes them"
         )
-    return load_results(store, ref.artifact)
+    return ref.artifact

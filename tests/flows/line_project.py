@@ -104,7 +104,7 @@ def visible_gpus(processes: Sequence[psutil.Process]) -> set[str]:
     for process in processes:
         with suppress(psutil.Error):
             title = describe(process)
-            for worker in ("ray::EngineActor", "ray::RayTrainWorker", "ray::evaluate_in_worker"):
+            for worker in ("ray::EngineActor", "ray::RayTrainWorker", "ray::make_in_worker"):
                 if title.startswith(worker):
                     found.add(f"{worker}={process.environ().get('CUDA_VISIBLE_DEVICES')!r}")
     return found

@@ -272,6 +272,14 @@ def test_results_are_a_table_and_a_verdict(work: Path, stored: str) -> None:
     assert "untrained" in told
 
 
+def test_a_result_s_page_is_made_again_without_scoring(work: Path, stored: str) -> None:
+    first, second = (Path(reseed(work, "report", "small", "--set", stored).stdout.strip()) for _ in range(2))
+    assert first == second, "the page that is there already"
+    assert "Does 猫 survive?" in first.read_text()
+    assert first.with_name("report.md").is_file()
+    assert "it has small" in mistake(work, "report", "smal", "--set", stored)
+
+
 def test_results_of_another_name_say_which_there_are(work: Path, stored: str) -> None:
     assert "it has small" in mistake(work, "results", "smal", "--set", stored)
 

@@ -23,7 +23,7 @@ pytestmark = pytest.mark.slow
 SEED = 20261120
 STORE = "killed-store"
 READER = "import sys; from pathlib import Path; from line_project import look; look(Path(sys.argv[1]))"
-ENGINE, TRAINER, SCORER = "ray::EngineActor", "ray::RayTrainWorker", "ray::evaluate_in_worker"
+ENGINE, TRAINER, SCORER = "ray::EngineActor", "ray::RayTrainWorker", "ray::make_in_worker"
 # a place in the line (a process that lives, or a text that is said), the longest wait from there, and what is killed
 MOMENTS = (
     (ENGINE, 6.0, "worker"),

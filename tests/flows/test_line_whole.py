@@ -13,7 +13,8 @@ from line_project import LineProject, broken, lineage, manifests
 from offline_runs import read_back
 
 pytestmark = pytest.mark.slow
-KINDS = {"shard": 6, "rows": 1, "curated": 1, "partition": 1, "adapter": 1, "predictions": 2, "results": 1}
+KINDS = {"shard": 6, "rows": 1, "curated": 1, "partition": 1, "adapter": 1, "predictions": 2, "ensemble": 1,
+         "results": 1, "report": 1}  # fmt: skip
 ABSOLUTE = re.compile(r"""(?<![\w.~…*:/}>-])/(?:tmp|home|root|var|usr|work|Users|private)/[^\s"'<]*|file://""")
 
 
@@ -44,7 +45,7 @@ def test_nothing_listens_but_on_loopback(undisturbed: LineProject) -> None:
 
 def test_work_without_a_gpu_sees_none(undisturbed: LineProject) -> None:
     seen = dict(line.split("=", 1) for line in (undisturbed.folder / "visible.txt").read_text().splitlines())
-    assert seen == {"ray::EngineActor": "''", "ray::RayTrainWorker": "''", "ray::evaluate_in_worker": "''"}
+    assert seen == {"ray::EngineActor": "''", "ray::RayTrainWorker": "''", "ray::make_in_worker": "''"}
 
 
 def test_manifests_tell_where_things_came_from(undisturbed: LineProject) -> None:
@@ -62,6 +63,7 @@ def test_manifests_tell_where_things_came_from(undisturbed: LineProject) -> None
     results, _ = only(root, "results")
     assert set(results["inputs"]) == {
         "partition default", "adapter default seed 0", "predictions default seed 0", "predictions untrained",
+        "ensemble default",
     }  # fmt: skip
 
 
@@ -103,8 +105,8 @@ def test_results_as_json_and_as_pages(undisturbed: LineProject) -> None:
     (variant,) = found["variants"]
     assert [member["seed"] for member in variant["members"]] == [0]
     assert {"mean", "std", "ensemble"} <= set(variant)
-    _, folder = only(undisturbed.folder / "store", "results")
-    assert {path.name for path in folder.iterdir()} == {"results.json", "report.md", "report.html"}
+    _, folder = only(undisturbed.folder / "store", "report")
+    assert {path.name for path in folder.iterdir()} == {"report.md", "report.html"}
     assert "<html" in (folder / "report.html").read_text()
 
 
@@ -139,7 +141,9 @@ def test_a_second_run_does_nothing_again(undisturbed: LineProject) -> None:
     code, output = undisturbed.line()
     seconds = time.monotonic() - begin
     assert code == 0, output
-    assert output.count(": in the store") == 7, output  # rows, curated, partition, adapter, 2 predictions, results
+    assert output.count(": in the store") == 7, output  # rows, curated, partition, adapter, ensemble, results, report
+    assert "generate: 6 of 6 are in the store" in output
+    assert "predict: 2 of 2 are in the store" in output
     assert ": done in" not in output
     assert {path: path.stat().st_mtime_ns for path in root.glob("*/*/*/manifest.json")} == before
     assert seconds < 30, "nothing heavy was started"
