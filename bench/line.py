@@ -37,7 +37,7 @@ def bare() -> dict[str, float]:
     from reseed.line import student as student_of
     from reseed.problems import load_problem
     from reseed.profile import load_profile
-    from reseed.recipe import load_recipe
+    from reseed.reading import load_recipe
     from reseed.records import LossPoint, Member, Prompt, Sampling
     from reseed.training.job import TrainJob
     from reseed.training.loop import train

@@ -135,7 +135,7 @@ def plan(options: argparse.Namespace) -> int:
     from flows.plan_memory import print_memory, print_room
     from reseed.line import plan_line
     from reseed.profile import load_profile
-    from reseed.recipe import load_recipe, split_overrides
+    from reseed.reading import load_recipe, split_overrides
     from reseed.store import ArtifactStore
 
     own, place = split_overrides(options.overrides)
@@ -179,7 +179,7 @@ def fetch(options: argparse.Namespace) -> int:
     """Fetch and convert the profile's models, and the students of a recipe: the profile's, or its variants' own."""
     from reseed.models.cache import materialise
     from reseed.profile import load_profile
-    from reseed.recipe import load_recipe, split_overrides
+    from reseed.reading import load_recipe, split_overrides
 
     own, place = split_overrides(options.overrides)
     if own and options.recipe is None:
@@ -215,7 +215,7 @@ def doctor(options: argparse.Namespace) -> int:
 def profile_of(options: argparse.Namespace) -> Profile:
     """The profile, for a command that reads no recipe."""
     from reseed.profile import load_profile
-    from reseed.recipe import split_overrides
+    from reseed.reading import split_overrides
 
     own, place = split_overrides(options.overrides)
     if own:

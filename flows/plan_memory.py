@@ -14,8 +14,9 @@ from reseed.reporting.text import visible
 def print_room(recipe: Recipe, profile: Profile, names: Collection[str]) -> int:
     """Print what training of these variants needs beside what there is. Raises ReseedError when it certainly does not fit."""
     from reseed.stages import variants_of
-    from reseed.training.fits import fit_of, needs_of, refuse_unfit
+    from reseed.training.fits import fit_of, needs_of
     from reseed.training.room import refuse_workers, room_of
+    from reseed.training.smaller import refuse_unfit
 
     room = room_of(profile)
     variants = {name: variant for name, variant in variants_of(recipe).items() if name in names}

@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from reseed.evaluation.experiment import check_comparable
 from reseed.line import Line, plan_line
 from reseed.profile import load_profile
-from reseed.recipe import load_recipe, split_overrides
+from reseed.reading import load_recipe, split_overrides
 from reseed.stages import refuse_leaks
 from reseed.store import ArtifactStore
-from reseed.training.fits import fit_of, needs_of, refuse_unfit
+from reseed.training.fits import fit_of, needs_of
 from reseed.training.room import refuse_workers, room_of
+from reseed.training.smaller import refuse_unfit
 from tasks.leftovers import end_together
 from tasks.mistakes import quiet_mistakes
 from tasks.run_once import log

@@ -9,7 +9,7 @@ from prefect import flow
 from flows.nights import Missed, nights_of_this_run
 from reseed.line import Line
 from reseed.profile import Profile, load_profile
-from reseed.recipe import load_recipe, split_overrides
+from reseed.reading import load_recipe, split_overrides
 from reseed.records import Artifact
 from reseed.store import ArtifactStore
 from tasks.ask import ask

@@ -18,11 +18,9 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from reseed.manifest import Manifest
-    from reseed.store import ArtifactStore
+from reseed.manifest import Manifest
+from reseed.objects import LocalObjects, Objects, S3Objects
 
 # Strict, as somebody's own folder may be called reseed-something.
 TEMPORARY = re.compile(r"reseed-(work-[0-9a-f]{12}|train-[0-9a-f]{12}-[0-9a-f]{32})")
@@ -86,29 +84,30 @@ def age(path: Path) -> float:
     return 0.0 if stat.S_ISLNK(status.st_mode) else time.time() - status.st_mtime
 
 
-def held_attempt(store: ArtifactStore, place: str) -> AbstractContextManager[None]:
+def held_attempt(objects: Objects, place: str) -> AbstractContextManager[None]:
     """Hold an attempt's folder in a local store while it is written."""
-    if not store.local:
+    if not isinstance(objects, LocalObjects):
         return nullcontext()
-    folder = Path(store.root) / place
+    folder = objects.root / place
     folder.mkdir(parents=True)
     return held(folder)
 
 
-def take_away_attempts(store: ArtifactStore, manifest: Manifest) -> None:
+def take_away_attempts(objects: Objects, manifest: Manifest) -> None:
     """Remove what killed writers of an artifact left: now that its manifest is there, no other attempt can count."""
     with suppress(Exception):  # garbage must not fail the step that meets it
-        if store.local:
-            for folder in (Path(store.root) / manifest.artifact.path).iterdir():
+        if isinstance(objects, LocalObjects):
+            for folder in (objects.root / manifest.artifact.path).iterdir():
                 if ATTEMPT.fullmatch(folder.name) and folder.name != manifest.attempt and abandoned(folder):
                     shutil.rmtree(folder, ignore_errors=True)
+        if not isinstance(objects, S3Objects):
             return
-        place = f"{store.root}/{manifest.artifact.path}/"
+        place = f"{objects.root}/{manifest.artifact.path}/"
         newest: dict[str, datetime] = {}
-        for path, about in store.fs.find(place, detail=True).items():
+        for path, about in objects.fs.find(place, detail=True).items():
             attempt = path.removeprefix(place).partition("/")[0]
             newest[attempt] = max(about["LastModified"], newest.get(attempt, about["LastModified"]))
         for attempt, changed in newest.items():
             old = datetime.now(UTC) - changed > REMOTE
             if ATTEMPT.fullmatch(attempt) and attempt != manifest.attempt and old:
-                store.objects.remove(f"{manifest.artifact.path}/{attempt}")
+                objects.remove(f"{manifest.artifact.path}/{attempt}")

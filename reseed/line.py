@@ -17,7 +17,7 @@ from reseed.profile import Profile
 from reseed.recipe import GenerationSettings, Recipe
 from reseed.records import Artifact, Member, ReseedError, Sampling
 from reseed.stages import scored_variants, start_of, training_order, variants_of
-from reseed.steps import Step
+from reseed.step import Step
 from reseed.steps.generate import JoinShards, WriteShard
 from reseed.steps.predict import Blend, Predict
 from reseed.steps.rows import Curate, Import, Partition

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import reduce
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from reseed.mistakes import listed, mistakes, nearest
 from reseed.records import Member, ReseedError
-from reseed.values import merge, parse_override, read_yaml
+from reseed.values import merge
 
 RECIPES = Path(__file__).resolve().parent.parent / "recipes"
 # What a variant may change, and what may differ by profile; all else is shared.
@@ -195,63 +194,9 @@ class Recipe(Section):
         return validate(values, f"recipe '{self.name}', variant '{name}'")
 
 
-def load_recipe(name: str, overrides: tuple[str, ...] = (), profile: str | None = None) -> Recipe:
-    """The recipe in file `name`, or the shipped recipe of that name, with what it says of the profile of that name laid
-    on it, and `a.b=c` overrides applied last.
-
-    Raises ReseedError with every mistake at once: key, value seen, what was wanted, nearest valid name.
-    """
-    from reseed.by_profile import on_profile, profile_mistakes  # which need Recipe, as do these
-    from reseed.stages import stage_mistakes
-
-    path = find_recipe(name)
-    values = read_yaml(path)
-    of_profiles = [text for text in overrides if text.startswith("profiles")]
-    # Any other override is for this profile: it may well not go with what is said of another one.
-    elsewhere = profile_mistakes(reduce(override, of_profiles, values), profile)
-    values = reduce(override, overrides, values)
-    recipe = validate(on_profile(values, profile), f"recipe {path.name}", elsewhere)
-    if wrong := stage_mistakes(recipe):
-        raise ReseedError(listed(f"recipe {path.name}", wrong))
-    return recipe
-
-
 def variable(changes: dict[str, Any]) -> dict[str, Any]:
     """The changes without what all variants and profiles share, which is told as a mistake of its own."""
     return {key: value for key, value in changes.items() if key in VARIABLE or key not in Recipe.model_fields}
-
-
-def find_recipe(name: str) -> Path:
-    """A YAML file by its path, or a shipped recipe by its name."""
-    for path in (Path(name), RECIPES / f"{name}.yaml"):
-        if path.is_file():
-            return path
-    shipped = sorted(p.stem for p in RECIPES.glob("*.yaml"))
-    raise ReseedError(
-        f"recipe '{name}': no such file, and no recipe of that name{nearest(name, shipped)}; there is {', '.join(shipped)}"
-    )
-
-
-def override(values: dict[str, Any], text: str) -> dict[str, Any]:
-    """`a.b=c` laid on a recipe, and on each of its variants and profiles, which would hide it otherwise."""
-    given = parse_override(text)
-    if text.partition("=")[0].strip() == "variants":
-        return {**values, **given}  # the whole set anew
-    laid = merge(values, given)
-    changes = {key: value for key, value in given.items() if key in VARIABLE}
-    for key in ("profiles", "variants"):
-        if changes and isinstance(laid.get(key), dict):
-            laid[key] = {name: merge(own, changes) if isinstance(own, dict) else own for name, own in laid[key].items()}
-    return laid
-
-
-def split_overrides(overrides: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The recipe's overrides, and the profile's, which begin with `profile.`. A model that is set beats the student."""
-    own = tuple(text for text in overrides if not text.startswith("profile."))
-    place = tuple(text.removeprefix("profile.") for text in overrides if text.startswith("profile."))
-    if any(text.partition("=")[0].strip() == "model" for text in own):
-        place = ("roles.student=null", *place)
-    return own, place
 
 
 def validate(values: dict[str, Any], where: str, elsewhere: Sequence[str] = ()) -> Recipe:

@@ -39,7 +39,7 @@ from reseed.objects import LocalObjects, open_objects
 from reseed.patience import PATIENCE, Patience
 from reseed.provenance import git_commit, package_versions, portable, without_credentials
 from reseed.records import Artifact, ReseedError
-from reseed.steps import Step, Work
+from reseed.step import Step, Work
 from reseed.store_errors import explained
 from reseed.verified import faults
 
@@ -134,7 +134,7 @@ class ArtifactStore:
             created=datetime.now(UTC).isoformat(timespec="microseconds"),
         )  # fmt: skip
         content = manifest.model_dump_json(indent=1).encode()
-        with explained(self.url), held_attempt(self, manifest.place):
+        with explained(self.url), held_attempt(self.objects, manifest.place):
             try:
                 for file in manifest.files:
                     self.objects.put(folder / file.path, f"{manifest.place}/{file.path}")
@@ -144,7 +144,7 @@ class ArtifactStore:
             if not self._publish(manifest, content):
                 self._discard(manifest.place)
             else:
-                take_away_attempts(self, manifest)
+                take_away_attempts(self.objects, manifest)
         return artifact
 
     def _publish(self, manifest: Manifest, content: bytes) -> bool:

@@ -13,7 +13,8 @@ from reseed.generation.engine import Batch
 from reseed.models.names import ModelSpec
 from reseed.profile import Profile
 from reseed.records import Generation
-from reseed.steps import Asking, Step
+from reseed.step import Step
+from reseed.steps import Asking
 from reseed.store import ArtifactStore
 from tasks.placement import engine_pool
 from tasks.progress import progress

@@ -10,7 +10,8 @@ from prefect.cache_policies import NO_CACHE
 
 from reseed.profile import Profile
 from reseed.records import Artifact
-from reseed.steps import Making, Step
+from reseed.step import Step
+from reseed.steps import Making
 from reseed.store import ArtifactStore
 from tasks.cluster import connect, without_gpu
 from tasks.mistakes import unwrapped

@@ -13,7 +13,7 @@ from reseed.data.versions import published_days
 from reseed.profile import Profile
 from reseed.records import Artifact, ReseedError
 from reseed.reporting.markdown import markdown_text
-from reseed.steps import Step
+from reseed.step import Step
 from reseed.steps.publish import Publish
 from reseed.store import ArtifactStore
 from tasks.progress import artifact_key

@@ -14,7 +14,7 @@ from reseed.records import Results
 from reseed.reporting.markdown import markdown_report, markdown_text
 from reseed.reporting.tables import verdict
 from reseed.reporting.text import one_line
-from reseed.steps import Step
+from reseed.step import Step
 from reseed.steps.score import Report, Score
 from reseed.store import ArtifactStore
 from reseed.tracking import TrackedRun, find_account, reference, track_results

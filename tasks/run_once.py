@@ -14,7 +14,8 @@ from prefect.logging import get_run_logger
 
 from reseed.leftovers import work_folder
 from reseed.records import Artifact
-from reseed.steps import Asking, Making, Step
+from reseed.step import Step
+from reseed.steps import Asking, Making
 from reseed.store import ArtifactStore
 
 Write = Callable[[Path], dict[str, Any]]

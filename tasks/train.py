@@ -17,7 +17,7 @@ from prefect.futures import PrefectFuture
 from reseed.lease import Lease, LeaseLostError, discard
 from reseed.profile import Profile, cluster_address
 from reseed.records import Artifact, ReseedError
-from reseed.steps import Step
+from reseed.step import Step
 from reseed.steps.train import Train
 from reseed.store import ArtifactStore
 from reseed.store_errors import explained

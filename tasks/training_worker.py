@@ -17,7 +17,7 @@ from reseed.lease import LeaseLostError, holder_of
 from reseed.leftovers import held, take_away_temporary
 from reseed.problems import load_problem
 from reseed.records import LossPoint, ReseedError
-from reseed.steps import Step
+from reseed.step import Step
 from reseed.steps.train import Train
 from reseed.store import ArtifactStore
 from reseed.tracking import OfflineRun, TrackedRun, Tracker, reference

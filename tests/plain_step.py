@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from reseed.records import Artifact
-from reseed.steps import Metrics, Step
+from reseed.step import Metrics, Step
 from reseed.store import ArtifactStore
 
 

@@ -214,7 +214,7 @@ def test_deployments_name_flows_recipes_and_profiles_that_exist(deployments: lis
     from prefect import Flow
 
     from reseed.profile import load_profile
-    from reseed.recipe import load_recipe
+    from reseed.reading import load_recipe
 
     for deployment in deployments:
         module, _, name = deployment["entrypoint"].rpartition(".")

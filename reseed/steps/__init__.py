@@ -1,65 +1,16 @@
-"""A step before it runs: what makes one artifact, and therefore the artifact's key.
-
-The key is a digest of the verb and its version, what the work is told, the keys of its inputs, and its seed. Keys need
-no content, so a whole line of steps is planned before anything runs. A step carries all that its work needs: nobody
-makes a key again.
-"""
+"""What steps do, a verb or two a file, and the ways to make an artifact: `Making`, `Asking`, and training."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
+from typing import Any, ClassVar, Protocol
 
-from reseed.files import digest
-from reseed.records import Artifact, Generation
-
-if TYPE_CHECKING:
-    from reseed.generation.engine import Batch
-    from reseed.models.names import ModelSpec
-    from reseed.store import ArtifactStore
-
-Metrics = dict[str, Any]
-"""What a manifest says of an artifact, besides its files."""
-
-
-class Work(Protocol):
-    """What a step does: a frozen record, one a verb, of all that shapes the artifact besides its inputs and its seed."""
-
-    verb: ClassVar[str]
-    version: ClassVar[int]  # raised when the same spec makes another artifact
-    kind: ClassVar[str]
-
-    def spec(self) -> dict[str, Any]:
-        """What the key holds."""
-        ...
-
-
-WorkT = TypeVar("WorkT", bound=Work, covariant=True)
-
-
-@dataclass(frozen=True)
-class Step(Generic[WorkT]):
-    """One artifact to be; `name` is the folder that people look for it under."""
-
-    work: WorkT
-    name: str
-    inputs: Mapping[str, Artifact] = field(default_factory=dict)
-    seed: int | None = None
-
-    @property
-    def verb(self) -> str:
-        """What is done, in a word: the name of its task on the dashboard."""
-        return self.work.verb
-
-    @cached_property
-    def artifact(self) -> Artifact:
-        """Where the result is, or will be."""
-        inputs = {role: artifact.key for role, artifact in self.inputs.items()}
-        key = digest([self.work.verb, self.work.version, self.work.spec(), inputs, self.seed])
-        return Artifact(self.work.kind, self.name, key)
+from reseed.generation.engine import Batch
+from reseed.models.names import ModelSpec
+from reseed.records import Generation
+from reseed.step import Metrics, Step, Work
+from reseed.store import ArtifactStore
 
 
 class Making(Work, Protocol):

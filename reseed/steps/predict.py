@@ -13,7 +13,7 @@ from reseed.generation.engine import Batch
 from reseed.models.names import ModelSpec, attention_mark, identity
 from reseed.problems import load_problem
 from reseed.records import Generation, Sampling
-from reseed.steps import Metrics, Step
+from reseed.step import Metrics, Step
 from reseed.store import ArtifactStore
 from reseed.training.prompts import PromptFormat, format_mark, rendering_mark
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from reseed.data.sources import DATASET
-from reseed.steps import Metrics, Step
+from reseed.step import Metrics, Step
 from reseed.store import ArtifactStore
 
 

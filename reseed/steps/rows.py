@@ -17,7 +17,7 @@ from reseed.models.names import ModelSpec, identity
 from reseed.models.tokenizers import load_tokenizer
 from reseed.problems import load_problem
 from reseed.recipe import DataSettings
-from reseed.steps import Metrics, Step
+from reseed.step import Metrics, Step
 from reseed.store import ArtifactStore
 
 PARTS = ("train", "validation", "test")

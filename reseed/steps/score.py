@@ -12,7 +12,7 @@ from reseed.models.names import ModelSpec, identity
 from reseed.records import Artifact, Member
 from reseed.reporting.html import html_report
 from reseed.reporting.markdown import markdown_report
-from reseed.steps import Metrics, Step
+from reseed.step import Metrics, Step
 from reseed.store import ArtifactStore
 
 

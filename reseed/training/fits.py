@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Any, Literal
@@ -170,27 +170,6 @@ def shape_for(spec: ModelSpec, settings: TrainingSettings) -> Any:
     from reseed.training.memory_plan import shape_of
 
     return shape_of(spec, settings)
-
-
-def refuse_unfit(fits: Iterable[Fit], room: Room) -> None:
-    """Raises ReseedError, with the settings that would fit, when one of them certainly does not."""
-    from reseed.training.smaller import what_fits
-
-    wrong = []
-    for fit in fits:
-        if fit.over:
-            need = fit.need
-            lacking = " and ".join(
-                f"{gib(d.needed)} GiB {d.place}, which has {gib(d.has)} ({d.has_from})"
-                for d in fit.demands
-                if d.verdict == "does not fit"
-            )
-            wrong.append(
-                f"training of {', '.join(need.variants)} does not fit: {need.spec.name} by {need.settings.method}, "
-                f"{need.rows} rows of {need.settings.max_tokens} tokens a worker, takes {lacking}; {what_fits(need, room)}"
-            )
-    if wrong:
-        raise ReseedError("\n".join(wrong))
 
 
 def gib(size: int) -> str:

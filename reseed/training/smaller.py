@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -11,10 +11,29 @@ from pydantic import ValidationError
 from reseed.recipe import TrainingSettings
 from reseed.records import ReseedError
 from reseed.training.arguments import micro_batch
-from reseed.training.fits import Need, demands_of, gib, planned, planned_fit
+from reseed.training.fits import Fit, Need, demands_of, gib, planned, planned_fit
 from reseed.training.room import Room
 
 Change = dict[str, Any]  # settings of the recipe's training; `micro_batch_size` and `workers` are the profile's
+
+
+def refuse_unfit(fits: Iterable[Fit], room: Room) -> None:
+    """Raises ReseedError, with the settings that would fit, when one of them certainly does not."""
+    wrong = []
+    for fit in fits:
+        if fit.over:
+            need = fit.need
+            lacking = " and ".join(
+                f"{gib(d.needed)} GiB {d.place}, which has {gib(d.has)} ({d.has_from})"
+                for d in fit.demands
+                if d.verdict == "does not fit"
+            )
+            wrong.append(
+                f"training of {', '.join(need.variants)} does not fit: {need.spec.name} by {need.settings.method}, "
+                f"{need.rows} rows of {need.settings.max_tokens} tokens a worker, takes {lacking}; {what_fits(need, room)}"
+            )
+    if wrong:
+        raise ReseedError("\n".join(wrong))
 
 
 def what_fits(need: Need, room: Room) -> str:

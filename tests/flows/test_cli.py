@@ -80,7 +80,7 @@ def test_plan_knows_what_the_store_has(work: Path) -> None:
     # the key is cut to 12 digits in the output, so the step is planned again here
     from reseed.line import plan_line
     from reseed.profile import load_profile
-    from reseed.recipe import load_recipe
+    from reseed.reading import load_recipe
 
     store = ArtifactStore(str(work / ".reseed" / "store"))
     line = plan_line(load_recipe("quickstart"), load_profile("laptop"), store)

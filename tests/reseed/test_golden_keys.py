@@ -18,7 +18,7 @@ from plain_step import plain_step
 
 from reseed.line import plan_line
 from reseed.profile import load_profile
-from reseed.recipe import load_recipe
+from reseed.reading import load_recipe
 from reseed.store import ArtifactStore
 
 KEYS = Path(__file__).with_name("golden_keys.json")

@@ -97,5 +97,5 @@ def test_on_s3_an_attempt_of_a_day_ago_is_taken_away(
     left = {"manifest.json", f"{'a' * 12}/rows.jsonl", f"{attempt}/rows.jsonl"}
     assert {path.removeprefix(f"{place}/") for path in store.fs.find(place)} == left
     monkeypatch.setattr(leftovers, "REMOTE", timedelta(0))
-    leftovers.take_away_attempts(store, store.manifest(STEP.artifact))
+    leftovers.take_away_attempts(store.objects, store.manifest(STEP.artifact))
     assert {path.removeprefix(f"{place}/") for path in store.fs.find(place)} == left - {f"{'a' * 12}/rows.jsonl"}

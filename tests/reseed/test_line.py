@@ -14,9 +14,10 @@ from plain_step import plain_step
 
 from reseed.line import Line, plan_line
 from reseed.profile import load_profile
-from reseed.recipe import RECIPES, load_recipe
+from reseed.reading import load_recipe
+from reseed.recipe import RECIPES
 from reseed.records import Artifact, Member, ReseedError
-from reseed.steps import Step
+from reseed.step import Step
 from reseed.steps.generate import WriteShard
 from reseed.store import ArtifactStore
 from reseed.training.prompts import RENDERING

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from reseed.data.sources import draw_pairs
 from reseed.profile import load_profile
-from reseed.recipe import RECIPES, find_recipe, load_recipe, split_overrides
+from reseed.reading import find_recipe, load_recipe, split_overrides
+from reseed.recipe import RECIPES
 from reseed.records import Member, ReseedError
 from reseed.values import merge
 

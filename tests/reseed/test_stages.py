@@ -12,10 +12,11 @@ from plain_step import plain_step
 from reseed.files import write_jsonl
 from reseed.line import Line, plan_line, training_of
 from reseed.profile import load_profile
-from reseed.recipe import Recipe, load_recipe
+from reseed.reading import load_recipe
+from reseed.recipe import Recipe
 from reseed.records import Artifact, Member, ReseedError
 from reseed.stages import refuse_leaks, scored_variants, training_order, variants_of
-from reseed.steps import Step
+from reseed.step import Step
 from reseed.store import ArtifactStore
 
 HOLDOUT = {"fraction": 0.2, "group_by": "rewrite_prompt"}

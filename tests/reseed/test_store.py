@@ -33,7 +33,7 @@ from reseed.objects import LocalObjects
 from reseed.patience import Patience
 from reseed.provenance import git_commit, is_pickle
 from reseed.records import Artifact, ReseedError
-from reseed.steps import Step
+from reseed.step import Step
 from reseed.store import ArtifactStore
 from reseed.verified import faults
 

@@ -16,9 +16,9 @@ from reseed.files import write_jsonl
 from reseed.line import training_of
 from reseed.problems import load_problem
 from reseed.profile import load_profile
-from reseed.recipe import load_recipe
+from reseed.reading import load_recipe
 from reseed.records import Artifact, Member
-from reseed.steps import Step
+from reseed.step import Step
 from reseed.steps.rows import Partition
 from reseed.store import ArtifactStore
 from tasks.train import train

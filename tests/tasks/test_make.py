@@ -14,7 +14,7 @@ from tiny import save_profile
 from reseed.files import read_jsonl
 from reseed.line import Line, plan_line
 from reseed.profile import load_profile
-from reseed.recipe import load_recipe
+from reseed.reading import load_recipe
 from reseed.records import Artifact, ReseedError
 from reseed.store import ArtifactStore
 from tasks.make import make

@@ -18,7 +18,7 @@ from reseed.lease import Lease, LeaseLostError
 from reseed.models.names import ModelSpec
 from reseed.recipe import TrainingSettings
 from reseed.records import Artifact, Member
-from reseed.steps import Step
+from reseed.step import Step
 from reseed.steps.train import Train
 from reseed.store import ArtifactStore
 from reseed.training.checkpoints import set_aside

@@ -35,7 +35,7 @@ from reseed.records import (
     Row,
     VariantResult,
 )
-from reseed.steps import Step
+from reseed.step import Step
 from reseed.steps.score import score_inputs
 from reseed.store import ArtifactStore
 

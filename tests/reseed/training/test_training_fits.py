@@ -12,14 +12,15 @@ import pytest
 from reseed.models.configs import shape_here
 from reseed.models.names import ModelSpec
 from reseed.profile import PROFILES, Profile, load_profile
-from reseed.recipe import RECIPES, TrainingSettings, load_recipe
+from reseed.reading import load_recipe
+from reseed.recipe import RECIPES, TrainingSettings
 from reseed.records import ReseedError
 from reseed.stages import variants_of
 from reseed.training.bound import KNOWN, at_most
-from reseed.training.fits import Demand, Fit, Need, fit_of, needs_of, planned, planned_fit, refuse_unfit
+from reseed.training.fits import Demand, Fit, Need, fit_of, needs_of, planned, planned_fit
 from reseed.training.memory_plan import plan_memory
 from reseed.training.room import Room, refuse_workers, room_of
-from reseed.training.smaller import changed
+from reseed.training.smaller import changed, refuse_unfit
 
 GIB = 2**30
 MIDDLE = {

@@ -18,7 +18,7 @@ from reseed.line import judge_of, plan_line
 from reseed.models.names import ModelSpec
 from reseed.problems.prompt_recovery import PromptRecovery
 from reseed.profile import load_profile
-from reseed.recipe import load_recipe
+from reseed.reading import load_recipe
 from reseed.records import Member, ReseedError, Row, Sampling
 from reseed.store import ArtifactStore
 from reseed.training.early import is_better

@@ -10,7 +10,7 @@ from tiny_rows import SHORT, job
 
 from reseed.models.cache import materialise
 from reseed.models.loading import load_model
-from reseed.recipe import load_recipe
+from reseed.reading import load_recipe
 from reseed.records import ReseedError
 from reseed.training.zero import deepspeed_settings
 
