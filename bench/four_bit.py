@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from reseed.data.sources import as_rows, read_table
+from reseed.language.tokens import Example, encode
 from reseed.models.cache import materialise
 from reseed.models.loading import load_model
 from reseed.models.names import ModelSpec, Upcycle
@@ -32,7 +33,6 @@ from reseed.records import LossPoint, Row
 from reseed.training.job import TrainJob
 from reseed.training.layout import collate
 from reseed.training.loop import train
-from reseed.training.tokens import Example, encode
 
 if TYPE_CHECKING:
     import torch

@@ -18,14 +18,14 @@ from typing import Any
 import torch
 from torch.multiprocessing.reductions import StorageWeakRef
 
+from reseed.language.tokens import IGNORED, Encoded, Example
+from reseed.models.adapters import add_adapter
 from reseed.models.cache import materialise
 from reseed.models.loading import load_model
 from reseed.models.names import ModelSpec
 from reseed.models.sizes import sizes
 from reseed.recipe import TrainingSettings
-from reseed.training.adapters import add_adapter
 from reseed.training.memory_plan import Memory
-from reseed.training.tokens import IGNORED, Encoded, Example
 
 STEPS = 3  # ZeRO-3 records the order of the layers in the first one, and fetches ahead from the second on
 

@@ -30,13 +30,13 @@ def bare() -> dict[str, float]:
     from reseed.data.curation import curate
     from reseed.data.partition import partition
     from reseed.data.sources import draw_pairs
-    from reseed.evaluation.embedding import load_embedder
     from reseed.evaluation.scoring import Scorer, Trained, score_experiment
     from reseed.generation.transformers_engine import TransformersEngine
+    from reseed.language.embedding import load_embedder
     from reseed.line import shard_size
-    from reseed.line import student as student_of
     from reseed.problems import load_problem
     from reseed.profile import load_profile
+    from reseed.profile import student as student_of
     from reseed.reading import load_recipe
     from reseed.records import LossPoint, Member, Prompt, Sampling
     from reseed.training.job import TrainJob

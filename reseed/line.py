@@ -11,9 +11,9 @@ from functools import wraps
 from typing import Any, Concatenate, ParamSpec, TypeVar, cast
 
 from reseed.data.sources import Source, draw_pairs, resolve_source
-from reseed.models.names import FourBit, ModelSpec
+from reseed.language.prompts import prompt_format
 from reseed.problems import load_problem
-from reseed.profile import Profile
+from reseed.profile import Profile, student
 from reseed.recipe import GenerationSettings, Recipe
 from reseed.records import Artifact, Member, ReseedError, Sampling
 from reseed.stages import scored_variants, start_of, training_order, variants_of
@@ -27,7 +27,6 @@ from reseed.store import ArtifactStore
 from reseed.trained import stored_start
 from reseed.training.arguments import check_place, micro_batch
 from reseed.training.job import Judge
-from reseed.training.prompts import prompt_format
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -243,16 +242,6 @@ def training_of(variant: Recipe, place: Profile, member: Member) -> Train:
         member=member,
         experiment=variant.name,
     )
-
-
-def student(variant: Recipe, place: Profile) -> ModelSpec:
-    """The model that a variant trains, in the form it is trained and predicts in."""
-    training = variant.training
-    four_bit: FourBit | None = None
-    if training.method == "qlora":
-        four_bit = "nf4-double" if training.double_quantization else "nf4"
-    separate = bool({"gate_proj", "up_proj", "down_proj"} & set(training.targets))
-    return place.student(variant.model).model_copy(update={"four_bit": four_bit, "separate_experts": separate})
 
 
 def judge_of(variant: Recipe, place: Profile) -> Judge | None:

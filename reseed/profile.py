@@ -8,8 +8,8 @@ from pathlib import Path
 from pydantic import Field, ValidationError, model_validator
 
 from reseed.mistakes import listed, mistakes, nearest
-from reseed.models.names import ModelSpec
-from reseed.recipe import Section
+from reseed.models.names import FourBit, ModelSpec
+from reseed.recipe import Recipe, Section
 from reseed.records import ReseedError
 from reseed.values import merge, parse_override, read_yaml
 
@@ -73,6 +73,16 @@ class Profile(Section):
                 f"no model to train: profile '{self.name}' names no student, and the recipe no model; give one of them"
             )
         return ModelSpec(name=recipe_model)
+
+
+def student(variant: Recipe, place: Profile) -> ModelSpec:
+    """The model that a variant trains, in the form it is trained and predicts in."""
+    training = variant.training
+    four_bit: FourBit | None = None
+    if training.method == "qlora":
+        four_bit = "nf4-double" if training.double_quantization else "nf4"
+    separate = bool({"gate_proj", "up_proj", "down_proj"} & set(training.targets))
+    return place.student(variant.model).model_copy(update={"four_bit": four_bit, "separate_experts": separate})
 
 
 def cluster_address(profile: Profile) -> str | None:

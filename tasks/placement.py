@@ -114,8 +114,8 @@ class EngineActor:
 
     def run(self, job: Batch) -> list[Generation]:
         """The job's answers."""
+        from reseed.language.tokens import TooLongError
         from reseed.problems import load_problem
-        from reseed.training.tokens import TooLongError
 
         adapter = self.store.fetch(job.adapter) / "adapter" if job.adapter is not None else None
         prompts = [self.engine.chat(p) for p in job.prompts] if job.chat else list(job.prompts)

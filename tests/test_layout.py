@@ -34,7 +34,7 @@ SUBCLASSES = {
     "reseed.training.trainer": ("torch", "transformers", "peft"),
     "reseed.training.cpu_attention": ("torch", "transformers"),
     "reseed.training.order": ("torch",),
-    "reseed.generation.nucleus": ("torch", "transformers"),
+    "reseed.language.nucleus": ("torch", "transformers"),
     "reseed.models.experts": ("torch", "transformers"),
 }
 PROBE = '''

@@ -17,11 +17,11 @@ import torch
 from gpu.setup import MIXTRAL, Row, Setup, measured
 from transformers import MixtralConfig
 
+from reseed.models.adapters import add_adapter
 from reseed.models.four_bit import check_four_bit, quantised
 from reseed.models.names import ModelSpec
 from reseed.models.sizes import described, sizes
 from reseed.recipe import TrainingSettings
-from reseed.training.adapters import add_adapter
 from reseed.training.loss import summed_loss
 from reseed.training.memory_plan import plan_memory
 

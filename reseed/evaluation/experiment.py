@@ -9,9 +9,9 @@ from pathlib import Path
 from pydantic import TypeAdapter
 
 from reseed.evaluation.answers import read_answers
-from reseed.evaluation.embedding import load_embedder
 from reseed.evaluation.scoring import Scorer, Scores, Trained, score_experiment
 from reseed.files import read_jsonl
+from reseed.language.embedding import load_embedder
 from reseed.models.names import ModelSpec
 from reseed.problems import load_problem
 from reseed.records import (

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from reseed.language.prompts import TEXT, PromptFormat
 from reseed.models.names import ModelSpec
 from reseed.problems import Problem
 from reseed.records import Artifact, Generation, Prompt, Row, Sampling
-from reseed.training.prompts import TEXT, PromptFormat
 
 
 @dataclass(frozen=True)

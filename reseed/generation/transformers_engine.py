@@ -8,16 +8,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from reseed.generation.writing import Written, write
+from reseed.language.prompts import TEXT, PromptFormat, chat_text, prompt_text
+from reseed.language.tokens import fit
+from reseed.language.writing import Written, write
+from reseed.models.adapters import attach_adapter
 from reseed.models.cache import materialise
 from reseed.models.loading import load_model
 from reseed.models.names import ModelSpec
 from reseed.models.tokenizers import load_tokenizer
 from reseed.problems import Problem
 from reseed.records import Generation, Prompt, Row, Sampling
-from reseed.training.adapters import attach_adapter
-from reseed.training.prompts import TEXT, PromptFormat, chat_text, prompt_text
-from reseed.training.tokens import fit
 
 
 class TransformersEngine:

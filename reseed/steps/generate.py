@@ -10,12 +10,12 @@ from typing import Any, ClassVar
 from reseed.data.sources import Pair
 from reseed.files import digest, read_jsonl, write_jsonl
 from reseed.generation.engine import Batch
+from reseed.language.prompts import RENDERING
 from reseed.models.names import ModelSpec, attention_mark, identity
 from reseed.problems import load_problem
 from reseed.records import Generation, Prompt, Sampling
 from reseed.step import Metrics, Step
 from reseed.store import ArtifactStore
-from reseed.training.prompts import RENDERING
 
 
 @dataclass(frozen=True)

@@ -10,12 +10,12 @@ from typing import Any, ClassVar
 from reseed.evaluation.answers import blend, read_answers
 from reseed.files import read_jsonl, write_jsonl
 from reseed.generation.engine import Batch
+from reseed.language.prompts import PromptFormat, format_mark, rendering_mark
 from reseed.models.names import ModelSpec, attention_mark, identity
 from reseed.problems import load_problem
 from reseed.records import Generation, Sampling
 from reseed.step import Metrics, Step
 from reseed.store import ArtifactStore
-from reseed.training.prompts import PromptFormat, format_mark, rendering_mark
 
 
 @dataclass(frozen=True)

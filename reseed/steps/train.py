@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from reseed.language.prompts import prompt_format, rendering_mark
 from reseed.models.names import ModelSpec, identity
 from reseed.recipe import TrainingSettings
 from reseed.records import Member
 from reseed.training.job import Judge, TrainJob
-from reseed.training.prompts import prompt_format, rendering_mark
 
 
 @dataclass(frozen=True)

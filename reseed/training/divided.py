@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from reseed.mistakes import first_line
+from reseed.models.adapters import check_files, check_moved
+from reseed.models.expert_adapters import has_separate_experts, to_module_names
 from reseed.records import ReseedError
-from reseed.training.adapters import check_files, check_moved
-from reseed.training.expert_adapters import has_separate_experts, to_module_names
 
 
 def is_divided(model: Any) -> bool:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NoReturn
 
+from reseed.language.tokens import Example
 from reseed.records import ReseedError
-from reseed.training.tokens import Example
 
 if TYPE_CHECKING:
     import torch

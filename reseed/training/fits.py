@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Any, Literal
 
-from reseed.line import student
 from reseed.models.configs import fetched_config, is_hub, shape_here
 from reseed.models.names import ModelSpec
-from reseed.profile import Profile
+from reseed.profile import Profile, student
 from reseed.recipe import Recipe, TrainingSettings
 from reseed.records import ReseedError
 from reseed.training.arguments import micro_batch

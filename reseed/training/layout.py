@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from reseed.language.tokens import IGNORED, Example
 from reseed.recipe import TrainingSettings
 from reseed.records import ReseedError
-from reseed.training.tokens import IGNORED, Example
 
 if TYPE_CHECKING:
     import torch

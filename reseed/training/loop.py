@@ -8,19 +8,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from reseed.models.cache import materialise
-from reseed.models.loading import hush, load_model
-from reseed.models.sizes import Size, described, sizes
-from reseed.models.tokenizers import load_tokenizer
-from reseed.problems import Problem
-from reseed.records import LossPoint, ReseedError, Row
-from reseed.training.adapters import (
+from reseed.language.prompts import prompt_format
+from reseed.language.tokens import Encoded, encode
+from reseed.models.adapters import (
     adapter_digest,
     add_adapter,
     check_stock_names,
     continue_adapter,
     verify_adapter,
 )
+from reseed.models.cache import materialise
+from reseed.models.loading import hush, load_model
+from reseed.models.sizes import Size, described, sizes
+from reseed.models.tokenizers import load_tokenizer
+from reseed.problems import Problem
+from reseed.records import LossPoint, ReseedError, Row
 from reseed.training.arguments import check_worker, training_arguments
 from reseed.training.checkpoints import Origin, check_origin, origin_of, prepare_work
 from reseed.training.divided import is_divided, undivided, verify_divided
@@ -28,8 +30,6 @@ from reseed.training.early import stopped_early
 from reseed.training.job import TrainJob, TrainSummary, Watcher
 from reseed.training.memory import memory_explained
 from reseed.training.metric import ValidationMetric
-from reseed.training.prompts import prompt_format
-from reseed.training.tokens import Encoded, encode
 from reseed.training.unpickling import only_tensors
 from reseed.training.zero import join_ranks
 

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from reseed.language.tokens import IGNORED, Example
 from reseed.training.layout import Layout
-from reseed.training.tokens import IGNORED, Example
 
 if TYPE_CHECKING:
     import torch

@@ -229,7 +229,7 @@ def shape_of(spec: ModelSpec, settings: Any) -> Any:
     import torch
     from transformers import AutoModelForCausalLM
 
-    from reseed.training.adapters import add_adapter
+    from reseed.models.adapters import add_adapter
 
     hush()
     config = config_of(spec)

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from reseed.generation.writing import write
+from reseed.language.prompts import PromptFormat, prompt_format
+from reseed.language.tokens import TooLongError, fit
+from reseed.language.writing import write
 from reseed.problems import Problem
 from reseed.records import Row, Sampling
 from reseed.training.divided import undivided
-from reseed.training.prompts import PromptFormat, prompt_format
-from reseed.training.tokens import TooLongError, fit
 
 if TYPE_CHECKING:
     from reseed.problems import Embed
@@ -66,7 +66,7 @@ class ValidationMetric:
         return {name: self.problem.parse(text) for (name, _), text in zip(batch, texts, strict=True)}
 
     def _scored(self, answers: dict[str, str]) -> float:
-        from reseed.evaluation.embedding import load_embedder
+        from reseed.language.embedding import load_embedder
 
         if self._embed is None:
             with undivided():

@@ -15,8 +15,9 @@ import torch
 from transformers import Trainer, TrainerCallback
 
 from reseed.files import digest
+from reseed.language.tokens import Encoded, Example
+from reseed.models.adapters import save_adapter
 from reseed.records import LossPoint, ReseedError
-from reseed.training.adapters import save_adapter
 from reseed.training.checkpoints import set_aside
 from reseed.training.cpu_attention import use_blockwise
 from reseed.training.divided import is_divided, whole_adapter
@@ -26,7 +27,6 @@ from reseed.training.layout import Layout, check_attention, layout_of
 from reseed.training.loss import evaluation_loss, label_count, summed_loss
 from reseed.training.moments import gather_moments, load_moments, save_moments, take_over
 from reseed.training.order import SeededOrder
-from reseed.training.tokens import Encoded, Example
 
 if TYPE_CHECKING:
     from reseed.training.job import TrainJob, Watcher

@@ -158,14 +158,15 @@ def manifests(root: Path) -> dict[str, dict[str, Any]]:
 
 
 def lineage(root: Path) -> dict[str, dict[str, Any]]:
-    """The manifests of all that the newest result of the tiny recipe rests on, and its own."""
+    """The manifests of all that the newest result of the tiny recipe rests on, its own, and its pages'."""
     every, target = manifests(root), json.loads((root / "refs/results/tiny/latest.json").read_bytes())
     found, open_paths = {}, [f"{target['kind']}/{target['name']}/{target['key']}"]
     while open_paths:
         path = open_paths.pop()
         found[path] = every[path]
         open_paths += found[path]["inputs"].values()
-    return found
+    pages = {path: m for path, m in every.items() if path.startswith("report/") and m["inputs"]["results"] in found}
+    return found | pages
 
 
 def contents(root: Path) -> dict[str, dict[str, str]]:

@@ -80,7 +80,11 @@ def test_two_drivers_that_share_nothing_but_s3(
     store = ArtifactStore(url)
     results = latest_results(store, "tiny")
     assert [member.seed for member in results.variants[0].members] == [0, 1]
-    local = {path: m for path, m in lineage(undisturbed.folder / "store").items() if not path.startswith("results/")}
+    local = {
+        path: m
+        for path, m in lineage(undisturbed.folder / "store").items()
+        if not path.startswith(("results/", "report/", "ensemble/"))
+    }
     for path, manifest in local.items():
         stored = next(m for m in store.list(path.split("/")[0]) if m.artifact.path == path)
         assert {f.path: f.sha256 for f in stored.files} == {f["path"]: f["sha256"] for f in manifest["files"]}

@@ -11,6 +11,7 @@ from plain_step import plain_step
 from tiny import save_model
 
 from reseed.export import export_adapter, merge_adapter
+from reseed.models.adapters import FILES, add_adapter, save_adapter
 from reseed.models.cache import materialise
 from reseed.models.loading import load_model
 from reseed.models.names import ModelSpec, Upcycle, identity
@@ -18,7 +19,6 @@ from reseed.recipe import TrainingSettings
 from reseed.records import Artifact, ReseedError
 from reseed.store import ArtifactStore
 from reseed.trained import find_adapter
-from reseed.training.adapters import FILES, add_adapter, save_adapter
 
 IDS = torch.randint(0, 300, (2, 30), generator=torch.Generator().manual_seed(0))
 EXPERTS = ("q_proj", "gate_proj", "up_proj", "down_proj")

@@ -12,6 +12,7 @@ import pytest
 import yaml
 from plain_step import plain_step
 
+from reseed.language.prompts import RENDERING
 from reseed.line import Line, plan_line
 from reseed.profile import load_profile
 from reseed.reading import load_recipe
@@ -20,7 +21,6 @@ from reseed.records import Artifact, Member, ReseedError
 from reseed.step import Step
 from reseed.steps.generate import WriteShard
 from reseed.store import ArtifactStore
-from reseed.training.prompts import RENDERING
 
 EVERYTHING = {"shard", "rows", "curated", "partition", "adapter", "predictions", "untrained", "ensemble", "results"}
 FROM_PARTITION = {"partition", "adapter", "predictions", "untrained", "ensemble", "results"}
@@ -216,7 +216,7 @@ def test_the_use_of_chat_templates_changes_what_is_rendered_with_them(
     )  # fmt: skip
     given_as_text = ("training.prompt_format=text",)
     before = planned(generated), planned(given), planned(given, *given_as_text)
-    for module in ("reseed.training.prompts", "reseed.steps.generate"):
+    for module in ("reseed.language.prompts", "reseed.steps.generate"):
         monkeypatch.setattr(f"{module}.RENDERING", RENDERING + 1)
     after = planned(generated), planned(given), planned(given, *given_as_text)
     assert changed(before[0], after[0]) == EVERYTHING

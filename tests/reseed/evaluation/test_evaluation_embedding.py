@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from reseed.evaluation.embedding import load_embedder
 from reseed.evaluation.scoring import Scorer, best_constant
+from reseed.language.embedding import load_embedder
 from reseed.problems import load_problem
 from reseed.profile import load_profile
 

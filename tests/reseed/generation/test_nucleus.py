@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import TemperatureLogitsWarper, TopPLogitsWarper
 
-from reseed.generation.nucleus import LIKELIEST, Nucleus
+from reseed.language.nucleus import LIKELIEST, Nucleus
 
 WORDS = 1000
 NO_IDS = torch.zeros((1, 0), dtype=torch.long)

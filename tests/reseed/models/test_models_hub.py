@@ -12,7 +12,7 @@ from hub_server import Hub, hub_of
 from safetensors.torch import load_file
 from tiny import save_embedder
 
-from reseed.evaluation.embedding import load_embedder
+from reseed.language.embedding import load_embedder
 from reseed.models.cache import dense_folder, tokenizer_folder
 from reseed.models.names import ModelSpec, Upcycle
 from reseed.models.tokenizers import load_tokenizer

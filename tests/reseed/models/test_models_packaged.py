@@ -6,8 +6,8 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from reseed.evaluation.embedding import load_embedder
 from reseed.generation.transformers_engine import TransformersEngine
+from reseed.language.embedding import load_embedder
 from reseed.models.cache import materialise
 from reseed.models.loading import load_model
 from reseed.models.names import ModelSpec, Upcycle

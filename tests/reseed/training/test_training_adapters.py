@@ -12,11 +12,11 @@ from peft import PeftModel
 from safetensors.torch import load_file
 from tiny_rows import PROBLEM, SHORT, Recorder, job, rows
 
+from reseed.models.adapters import FILES, add_adapter, save_adapter, verify_adapter
 from reseed.models.cache import materialise
 from reseed.models.loading import load_model
 from reseed.models.tokenizers import load_tokenizer
 from reseed.records import ReseedError
-from reseed.training.adapters import FILES, add_adapter, save_adapter, verify_adapter
 from reseed.training.loop import train
 
 

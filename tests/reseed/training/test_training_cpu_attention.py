@@ -10,10 +10,10 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
+from reseed.language.tokens import Example
 from reseed.training.cpu_attention import BLOCK, NAME, attention, spans, use_blockwise
 from reseed.training.layout import Layout
 from reseed.training.loss import summed_loss
-from reseed.training.tokens import Example
 
 MODULE = SimpleNamespace(num_key_value_groups=3, is_causal=True)
 

@@ -15,11 +15,11 @@ from safetensors.torch import load_file
 from tiny import save_embedder
 from tiny_rows import CURVE, PROBLEM, TWENTY, Recorder, job, rows
 
+from reseed.models.adapters import verify_adapter
 from reseed.models.cache import materialise
 from reseed.models.loading import load_model
 from reseed.models.names import ModelSpec
 from reseed.models.tokenizers import load_tokenizer
-from reseed.training.adapters import verify_adapter
 from reseed.training.checkpoints import damage_of
 from reseed.training.loop import train
 

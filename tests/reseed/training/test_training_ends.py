@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file
 from tiny_rows import PROBLEM, SHORT, PowerError, Recorder, job, rows
 
+from reseed.language.tokens import encode
 from reseed.models.tokenizers import load_tokenizer
 from reseed.records import LossPoint, ReseedError, Row
 from reseed.training.early import exhausted
@@ -20,7 +21,6 @@ from reseed.training.job import TrainJob, TrainSummary
 from reseed.training.loop import train
 from reseed.training.memory import memory_explained
 from reseed.training.order import row_order
-from reseed.training.tokens import encode
 
 # twelve rows, three steps an epoch, evaluated at every step; it overshoots
 STEEP = SHORT.model_copy(update={"epochs": 6, "learning_rate": 1.0, "evaluate_every": 1})

@@ -10,11 +10,7 @@ import pytest
 import torch
 from tiny_rows import PROBLEM, SHORT, Recorder, job, rows
 
-from reseed.models.cache import materialise
-from reseed.models.loading import load_model
-from reseed.models.names import FourBit, ModelSpec, Upcycle
-from reseed.records import ReseedError
-from reseed.training.adapters import (
+from reseed.models.adapters import (
     FILES,
     add_adapter,
     attach_adapter,
@@ -22,6 +18,10 @@ from reseed.training.adapters import (
     continue_adapter,
     save_adapter,
 )
+from reseed.models.cache import materialise
+from reseed.models.loading import load_model
+from reseed.models.names import FourBit, ModelSpec, Upcycle
+from reseed.records import ReseedError
 from reseed.training.loop import train
 
 EXPERTS = ("gate_proj", "up_proj", "down_proj")

@@ -18,13 +18,13 @@ from safetensors.torch import load_file
 from tiny import save_tokenizer
 from tiny_rows import PROBLEM, SHORT, Recorder, job, rows
 
+from reseed.language.tokens import encode
 from reseed.models.loading import load_model
 from reseed.models.tokenizers import load_tokenizer
 from reseed.records import ReseedError
 from reseed.training.layout import Layout
 from reseed.training.loop import check_model_context, train
 from reseed.training.loss import evaluation_loss
-from reseed.training.tokens import encode
 
 SETTINGS = SHORT.model_copy(update={"epochs": 2})  # six steps of four rows
 WINDOW = 64  # of sliding attention, shorter than the rows

@@ -12,11 +12,11 @@ from peft import PeftModel
 from safetensors.torch import load_file
 from tiny_rows import PROBLEM, SHORT, PowerError, Recorder, job, rows
 
+from reseed.models.adapters import adapter_digest, add_adapter, continue_adapter
 from reseed.models.cache import materialise
 from reseed.models.loading import load_model
 from reseed.recipe import TrainingSettings
 from reseed.records import ReseedError
-from reseed.training.adapters import adapter_digest, add_adapter, continue_adapter
 from reseed.training.job import TrainSummary
 from reseed.training.loop import train
 

@@ -10,14 +10,14 @@ import pytest
 import torch
 from tiny_rows import PROBLEM, SHORT, Recorder, job, rows
 
+from reseed.language.tokens import IGNORED, Example, encode
+from reseed.models.adapters import add_adapter
 from reseed.models.cache import materialise
 from reseed.models.loading import load_model
 from reseed.models.tokenizers import load_tokenizer
-from reseed.training.adapters import add_adapter
 from reseed.training.layout import Layout, collate
 from reseed.training.loop import train
 from reseed.training.loss import evaluation_loss, logits_only_at, summed_loss
-from reseed.training.tokens import IGNORED, Example, encode
 
 
 @pytest.fixture(params=["llama", "mixtral"])

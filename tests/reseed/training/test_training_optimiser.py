@@ -12,12 +12,12 @@ import torch
 from safetensors.torch import load_file
 from tiny_rows import PROBLEM, SHORT, Recorder, job, rows
 
+from reseed.models.adapters import add_adapter
 from reseed.models.cache import materialise
 from reseed.models.loading import load_model
 from reseed.models.names import ModelSpec
 from reseed.recipe import TrainingSettings
 from reseed.records import ReseedError
-from reseed.training.adapters import add_adapter
 from reseed.training.arguments import check_place, optimisation, precision
 from reseed.training.job import TrainSummary
 from reseed.training.loop import train

@@ -21,11 +21,11 @@ from transformers import (
     Qwen2ForCausalLM,
 )
 
+from reseed.language.tokens import IGNORED, Example
 from reseed.records import ReseedError
 from reseed.training.layout import Layout, check_attention, collate_packed, packed
 from reseed.training.loop import train
 from reseed.training.loss import evaluation_loss, summed_loss
-from reseed.training.tokens import IGNORED, Example
 
 PAD = 0
 SHAPE: dict[str, Any] = {

@@ -14,11 +14,11 @@ from transformers import PreTrainedTokenizerFast
 
 from reseed.files import digest
 from reseed.generation.transformers_engine import TransformersEngine
+from reseed.language.prompts import RENDERING, TEXT, PromptFormat, answer_ids, prompt_ids, prompt_text
+from reseed.language.tokens import IGNORED, encode
 from reseed.models.names import ModelSpec
 from reseed.models.tokenizers import load_tokenizer
 from reseed.records import ReseedError, Sampling
-from reseed.training.prompts import RENDERING, TEXT, PromptFormat, answer_ids, prompt_ids, prompt_text
-from reseed.training.tokens import IGNORED, encode
 
 CHATTING = PromptFormat("chat")
 SYSTEM = PromptFormat("chat", "Answer in one line.")
@@ -139,7 +139,7 @@ def test_another_text_needs_another_version(tokenizer: Any) -> None:
         plain += [prompt_text(begun, "Why?", style) for style in (CHATTING, SYSTEM)]
         plain.append(begun.decode(answer_ids(begun, "Why?", " Because.", SYSTEM)))
     assert RENDERED.get(RENDERING) == digest(plain), (
-        "raise RENDERING in reseed/training/prompts.py, and note the digest"
+        "raise RENDERING in reseed/language/prompts.py, and note the digest"
     )
 
 

@@ -9,6 +9,7 @@ from peft import PeftModel
 from safetensors.torch import load_file
 from tiny_rows import PROBLEM, SHORT, PowerError, Recorder, job, rows
 
+from reseed.language.tokens import encode
 from reseed.models.cache import materialise
 from reseed.models.loading import load_model
 from reseed.models.tokenizers import load_tokenizer
@@ -18,7 +19,6 @@ from reseed.training.job import TrainJob, TrainSummary
 from reseed.training.layout import Layout
 from reseed.training.loop import train
 from reseed.training.loss import evaluation_loss
-from reseed.training.tokens import encode
 
 ADAPTER = "adapter_model.safetensors"
 DROPPING = SHORT.model_copy(update={"dropout": 0.1, "epochs": 2})  # dropout draws random numbers in every step

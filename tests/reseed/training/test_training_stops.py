@@ -10,10 +10,10 @@ from tiny import THINGS
 from tiny_rows import PROBLEM, Recorder, job
 
 from reseed.generation.transformers_engine import TransformersEngine
+from reseed.language.prompts import prompt_format
 from reseed.recipe import TrainingSettings
 from reseed.records import Sampling
 from reseed.training.loop import train
-from reseed.training.prompts import prompt_format
 
 pytestmark = pytest.mark.slow
 TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj", "lm_head")

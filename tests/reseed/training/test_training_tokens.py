@@ -10,11 +10,11 @@ import torch
 from tiny_rows import PROBLEM, rows
 from tokenizers.processors import TemplateProcessing
 
+from reseed.language.prompts import prompt_ids
+from reseed.language.tokens import IGNORED, Example, encode, fit
 from reseed.models.tokenizers import load_tokenizer
 from reseed.records import ReseedError, Row
 from reseed.training.layout import collate
-from reseed.training.prompts import prompt_ids
-from reseed.training.tokens import IGNORED, Example, encode, fit
 
 LONG = 4096
 

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from reseed.language.prompts import TEXT, PromptFormat, answer_ids, prompt_ids
 from reseed.problems import Problem
 from reseed.records import ReseedError, Row
-from reseed.training.prompts import TEXT, PromptFormat, answer_ids, prompt_ids
 
 IGNORED = -100
 

@@ -11,16 +11,16 @@ from typing import Any
 
 from reseed.leftovers import work_folder
 from reseed.mistakes import first_line
-from reseed.models.names import is_local
-from reseed.recipe import TrainingSettings
-from reseed.records import ReseedError
-from reseed.training.expert_adapters import (
+from reseed.models.expert_adapters import (
     FILES,
     check_expert_targets,
     has_separate_experts,
     to_checkpoint_names,
     to_module_names,
 )
+from reseed.models.names import is_local
+from reseed.recipe import TrainingSettings
+from reseed.records import ReseedError
 
 
 def add_adapter(model: Any, settings: TrainingSettings, seed: int) -> Any:

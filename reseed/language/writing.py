@@ -22,7 +22,7 @@ def write(model: Any, tokenizer: Any, prompts: Sequence[list[int]], sampling: Sa
     import torch
     from transformers import LogitsProcessorList
 
-    from reseed.generation.nucleus import Nucleus
+    from reseed.language.nucleus import Nucleus
 
     drawn = sampling.temperature > 0
     stops = stop_tokens(model, tokenizer)
