@@ -6,7 +6,7 @@ STAMP := .venv/.ready
 .PHONY: demo test lint check clean
 
 demo: $(STAMP)            ## everything from nothing: the quickstart through a local Prefect server
-	$(BIN)/python -m flows.demo
+	$(BIN)/python -m infra.local.demo
 
 test: $(STAMP)            ## everything from nothing: all tests
 	$(BIN)/python -m pytest

@@ -99,8 +99,8 @@ def placed(made: argparse.ArgumentParser) -> None:
 
 def up(options: argparse.Namespace) -> int:
     """Start the local server, pool and worker."""
-    from flows.keeping import stay
-    from flows.local_server import up as start
+    from infra.local.keeping import stay
+    from infra.local.server import up as start
 
     if options.stay:
         stay(Path.cwd(), options.port, partial(print, flush=True))
@@ -113,7 +113,7 @@ def up(options: argparse.Namespace) -> int:
 
 def down(options: argparse.Namespace) -> int:
     """Stop them."""
-    from flows.local_server import down as stop
+    from infra.local.server import down as stop
 
     stop(Path.cwd())
     return 0
@@ -121,8 +121,8 @@ def down(options: argparse.Namespace) -> int:
 
 def env(options: argparse.Namespace) -> int:
     """Print what a shell needs to use the local server."""
-    from flows.local_server import running
-    from flows.local_settings import shell_lines
+    from infra.local.server import running
+    from infra.local.settings import shell_lines
 
     if (server := running(Path.cwd())) is None:
         raise ReseedError(f"no Prefect server of {Path.cwd()} is up with its key: `reseed up` there starts it")
@@ -155,8 +155,8 @@ def plan(options: argparse.Namespace) -> int:
 
 def run(options: argparse.Namespace) -> int:
     """Run the experiment here, on the project's own Prefect server if it is up, else on a temporary one."""
-    from flows.local_server import running
-    from flows.local_settings import environment
+    from infra.local.server import running
+    from infra.local.settings import environment
 
     whole = environment(Path.cwd(), running(Path.cwd()))
     os.environ.clear()  # a user's own PREFECT_* must not lead this run to another server

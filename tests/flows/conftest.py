@@ -13,7 +13,7 @@ import pytest
 from line_project import LineProject, listening, visible_gpus
 from tiny import save_profile, save_recipe
 
-from flows.local_server import down, up
+from infra.local.server import down, up
 
 ROOT = Path(__file__).parents[2]
 MakeProject = Callable[..., LineProject]

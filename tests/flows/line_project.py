@@ -17,9 +17,9 @@ from typing import IO, Any
 
 import psutil
 
-from flows.local_processes import marked
-from flows.local_server import running
-from flows.local_settings import LocalServer
+from infra.local.processes import marked
+from infra.local.server import running
+from infra.local.settings import LocalServer
 from reseed.store import ArtifactStore
 
 RESEED = Path(sys.executable).parent / "reseed"

@@ -14,8 +14,8 @@ import pytest
 import yaml
 from line_project import LineProject, server_of
 
-from flows.automations import switch_on
-from flows.local_api import ask
+from infra.local.api import ask
+from infra.local.automations import switch_on
 from reseed.records import ReseedError
 
 ROOT = Path(__file__).parents[2]

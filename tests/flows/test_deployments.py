@@ -15,8 +15,8 @@ import pytest
 from line_project import LineProject, eventually, server_of
 from plain_step import plain_step
 
-from flows.local_api import ask as ask_server
-from flows.local_settings import environment
+from infra.local.api import ask as ask_server
+from infra.local.settings import environment
 
 pytestmark = pytest.mark.slow
 TINY = {"recipe": "tiny-recipe.yaml", "profile": "tiny.yaml"}

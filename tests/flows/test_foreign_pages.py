@@ -13,7 +13,7 @@ import pytest
 from line_project import LineProject, server_of
 from test_deployments import ask
 
-from flows.local_settings import LocalServer
+from infra.local.settings import LocalServer
 
 CHROMIUM = shutil.which("chromium")
 pytestmark = [

@@ -12,9 +12,10 @@ from typing import Any
 
 import pytest
 
-from flows import keeping, local_server
-from flows.local_server import up
-from flows.local_settings import LocalServer
+from infra.local import keeping
+from infra.local import server as local_server
+from infra.local.server import up
+from infra.local.settings import LocalServer
 from reseed.records import ReseedError
 
 

@@ -24,11 +24,11 @@ from pathlib import Path
 import psutil  # type: ignore[import-untyped]
 import pytest
 
-from flows import local_server
-from flows.local_api import ask
-from flows.local_secret import make_secret, secret_file
-from flows.local_server import down, running, up
-from flows.local_settings import MARK, LocalServer, environment, make_temporary, remove_temporary, shell_lines
+from infra.local import server as local_server
+from infra.local.api import ask
+from infra.local.secret import make_secret, secret_file
+from infra.local.server import down, running, up
+from infra.local.settings import MARK, LocalServer, environment, make_temporary, remove_temporary, shell_lines
 from reseed.records import ReseedError
 from tasks.sessions import session_root
 
@@ -135,7 +135,7 @@ def test_two_ups_a_taken_port_a_killed_worker_and_down(project: Path, home: Path
     eventually(lambda: not alive(first.worker_pid))
     assert running(project) == replace(first, worker_pid=0)
     # A shell starts its background jobs with SIGINT ignored; the worker has to stop nevertheless.
-    program = f"from pathlib import Path; from flows.local_server import up; up(Path({str(project)!r}))"
+    program = f"from pathlib import Path; from infra.local.server import up; up(Path({str(project)!r}))"
     subprocess.run(["sh", "-c", '"$0" -c "$1" & wait', sys.executable, program], cwd=ROOT, check=True, timeout=120)
     again = running(project)
     assert again is not None
@@ -147,7 +147,9 @@ def test_two_ups_a_taken_port_a_killed_worker_and_down(project: Path, home: Path
     assert [answer(f"{again.api_url}/flow_runs/filter", origin) for origin in (again.ui_url, "http://evil.test")] == [
         (401, again.ui_url), (401, None),
     ]  # fmt: skip
-    program = f"from pathlib import Path; from flows.keeping import stay; stay(Path({str(project)!r}), 0, every=0.5)"
+    program = (
+        f"from pathlib import Path; from infra.local.keeping import stay; stay(Path({str(project)!r}), 0, every=0.5)"
+    )
     with subprocess.Popen([sys.executable, "-c", program], cwd=ROOT) as keeper:
         os.kill(again.worker_pid, signal.SIGKILL)
         eventually(lambda: getattr(running(project), "worker_pid", 0) not in {again.worker_pid, 0}, 60)

@@ -9,7 +9,7 @@ import sys
 import pytest
 from line_project import LineProject, manifests, server_of
 
-from flows.local_settings import environment
+from infra.local.settings import environment
 from reseed.data.sources import DATASET
 
 pytestmark = pytest.mark.slow

@@ -7,9 +7,9 @@ import sys
 import time
 from pathlib import Path
 
-from flows.follow import follow, start_deployment
-from flows.local_server import up
-from flows.local_settings import environment
+from infra.local.follow import follow, start_deployment
+from infra.local.server import up
+from infra.local.settings import environment
 from reseed.evaluation.experiment import latest_results
 from reseed.profile import load_profile
 from reseed.records import ReseedError

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
     from prefect.client.schemas.objects import Log
 
-    from flows.local_settings import LocalServer
+    from infra.local.settings import LocalServer
 
 EVERY = 2.0  # seconds between two looks
 PAGE, LATE = 200, 100  # lines

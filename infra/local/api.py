@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from flows.local_processes import listens
-from flows.local_settings import LocalServer
+from infra.local.processes import listens
+from infra.local.settings import LocalServer
 from reseed.records import ReseedError
 
 BUSY_TRIES, BUSY_SECONDS = 20, 0.5  # SQLite is locked for a while, and the server says 503

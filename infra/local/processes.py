@@ -12,7 +12,7 @@ from pathlib import Path
 
 import psutil
 
-from flows.local_settings import HOME, MARK, LocalServer
+from infra.local.settings import HOME, MARK, LocalServer
 from reseed.records import ReseedError
 
 Say = Callable[[str], None]

@@ -11,13 +11,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from flows.local_secret import authorization, make_secret, read_secret
+from infra.local.secret import authorization, make_secret, read_secret
 from reseed.files import writable
 from reseed.records import ReseedError
 
 HOME = ".reseed/prefect"
 ELSEWHERE = "run reseed in a folder that you can write to"
-MARK = "RESEED_LOCAL_SERVER"  # in the environment of all that `reseed up` starts; see flows/local_server.py
+MARK = "RESEED_LOCAL_SERVER"  # in the environment of all that `reseed up` starts; see infra/local/server.py
 _EPHEMERAL = {"PREFECT_SERVER_EPHEMERAL_ENABLED": "true", "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "90"}
 _KEPT_DAYS = 90  # of a finished run with its logs; results are in the store
 _SOCKET, _SOCKET_NAME = 107, 47  # bytes of a Unix socket's path, and what PyTorch, wandb and others add to TMPDIR

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from flows.local_server import down, running, up
+from infra.local.server import down, running, up
 from reseed.records import ReseedError
 
 PATIENCE = 300.0  # seconds in which a busy server may be mute: to start it anew would end its flow runs

@@ -28,10 +28,10 @@ from typing import Literal, TypeVar
 
 import psutil
 
-from flows import automations
-from flows.local_api import answered, ask
-from flows.local_processes import Say, free_port, listens, marked, serves, stop
-from flows.local_settings import (
+from infra.local import automations
+from infra.local.api import answered, ask
+from infra.local.processes import Say, free_port, listens, marked, serves, stop
+from infra.local.settings import (
     ELSEWHERE,
     HOME,
     MARK,

@@ -1,0 +1,1 @@
+"""How reseed is hosted: profiles, and what runs beside it."""
