@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import re
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from contextvars import copy_context
+from dataclasses import dataclass, field
 from typing import Any
 
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
 from prefect.context import TaskRunContext
 
 from tasks.run_once import log
+
+QUIET = 20.0  # seconds without news, after which a line says that it goes on
 
 
 @dataclass
@@ -22,13 +27,23 @@ class Progress:
     total: int
     artifact: Any
     done: int = 0
+    started: float = field(default_factory=time.monotonic)
+    told: float = field(default_factory=time.monotonic)
 
     def advance(self, by: int, note: str = "") -> None:
         """`by` more are done."""
         self.done += by
+        self.told = time.monotonic()
         log().info("%s: %d of %d%s", self.what, self.done, self.total, f", {note}" if note else "")
         if self.artifact is not None:
             update_progress_artifact(self.artifact, 100.0 * self.done / self.total)
+
+    def remind(self) -> None:
+        """Say that it goes on, when nothing was said for a while."""
+        now = time.monotonic()
+        if now - self.told >= QUIET:
+            self.told = now
+            log().info("%s: %d of %d after %.0f s", self.what, self.done, self.total, now - self.started)
 
 
 def artifact_key(text: str) -> str:
@@ -42,4 +57,18 @@ def progress(what: str, total: int) -> Iterator[Progress]:
     artifact = None
     if TaskRunContext.get() is not None and total:
         artifact = create_progress_artifact(progress=0.0, description=f"{what}: {total}")
-    yield Progress(what, total, artifact)
+    shown, ended = Progress(what, total, artifact), threading.Event()
+
+    def watch() -> None:
+        while not ended.wait(min(1.0, QUIET)):
+            shown.remind()
+
+    watcher = threading.Thread(
+        target=copy_context().run, args=(watch,), daemon=True
+    )  # the run's logger is in the context
+    watcher.start()
+    try:
+        yield shown
+    finally:
+        ended.set()
+        watcher.join()

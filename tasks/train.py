@@ -26,6 +26,7 @@ from tasks.cluster import connect
 from tasks.mistakes import last_line
 from tasks.placement import awaited, store_url, training_slot, waited_for
 from tasks.process_group import LOOPBACK_ONLY, process_group
+from tasks.progress import progress
 from tasks.run_once import log
 from tasks.training_worker import Assignment, LossFeed, News, worker
 
@@ -64,8 +65,10 @@ def train_all(place: Profile, steps: Sequence[Step[Train]]) -> None:
         running[step.artifact] = train.submit(
             place, step, return_state=False, wait_for=[before] if before is not None else []
         )
-    for future in running.values():
-        future.result()
+    with progress("train: members", len(steps)) as shown:
+        for future in running.values():
+            future.result()
+            shown.advance(1)
 
 
 def fit_once(store: ArtifactStore, assignment: Assignment, profile: Profile) -> None:

@@ -76,7 +76,9 @@ print(json.dumps(told))
 def modules() -> list[str]:
     """Every module of the project, the core first."""
     files = [
-        path.relative_to(ROOT) for package in ("reseed", "tasks", "flows", "infra") for path in (ROOT / package).rglob("*.py")
+        path.relative_to(ROOT)
+        for package in ("reseed", "tasks", "flows", "infra")
+        for path in (ROOT / package).rglob("*.py")
     ]
     names = [".".join(path.with_suffix("").parts).removesuffix(".__init__") for path in files]
     return sorted(names, key=lambda name: (not name.startswith("reseed"), name))

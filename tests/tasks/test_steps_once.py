@@ -190,6 +190,15 @@ def test_progress_counts_and_says_so(caplog: pytest.LogCaptureFixture) -> None:
     assert caplog.messages == ["generate: rows: 4 of 10", "generate: rows: 10 of 10, 12 tokens/s"]
 
 
+def test_progress_says_that_it_goes_on(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    caplog.set_level("INFO", logger="reseed")
+    monkeypatch.setattr("tasks.progress.QUIET", 0.1)
+    with progress("generate: rows", 10):
+        time.sleep(0.35)
+    assert 1 <= len(caplog.messages) <= 4
+    assert caplog.messages[0] == "generate: rows: 0 of 10 after 0 s"
+
+
 def test_names_become_keys_that_prefect_takes() -> None:
     assert artifact_key("iteration-10.b_2 Scores") == "iteration-10-b-2-scores"
     assert json.dumps(artifact_key("Ünicode-scores")) == '"nicode-scores"'
