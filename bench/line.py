@@ -66,7 +66,7 @@ def bare() -> dict[str, float]:
 
         def checkpoint(self, folder: Path, step: int) -> None: ...
 
-    student = student_of(recipe, profile)
+    student = student_of(recipe.variant("default"), profile)
     greedy = Sampling(recipe.prediction.max_new_tokens)
 
     def predict(engine: TransformersEngine, adapter: Path | None) -> dict[str, str]:

@@ -14,7 +14,7 @@ from reseed.data.sources import Source, draw_pairs, resolve_source
 from reseed.language.prompts import prompt_format
 from reseed.problems import load_problem
 from reseed.profile import Profile, student
-from reseed.recipe import GenerationSettings, Recipe
+from reseed.recipe import GenerationSettings, Recipe, Variant
 from reseed.records import Artifact, Member, ReseedError, Sampling
 from reseed.stages import scored_variants, start_of, training_order, variants_of
 from reseed.step import Step
@@ -66,14 +66,14 @@ class Line:
         """The rows that the generator writes, in parts that are each committed when done."""
         own, engine = self.variants[variant], self.place.roles.generator
         if (settings := own.generation) is None:
-            raise ReseedError(f"recipe '{own.name}': it has no generation section, so there is nothing to generate")
+            raise ReseedError(f"recipe '{own.recipe}': it has no generation section, so there is nothing to generate")
         sampling = Sampling(settings.max_new_tokens, settings.temperature, settings.top_p)
         pairs, size = draw_pairs(settings), shard_size(settings, self.place)
         works = [
             WriteShard(own.problem, engine, sampling, self.place.engines.batch_size, number, tuple(pairs[start:start + size]))
             for number, start in enumerate(range(0, len(pairs), size))
         ]  # fmt: skip
-        return [Step(work, own.name, seed=settings.seed) for work in works]
+        return [Step(work, own.recipe, seed=settings.seed) for work in works]
 
     @once
     def rows(self, variant: str) -> Step[JoinShards] | Step[Import]:
@@ -81,23 +81,23 @@ class Line:
         own = self.variants[variant]
         if own.data.train is None:
             inputs = {f"shard {number}": shard.artifact for number, shard in enumerate(self.shards(variant))}
-            return Step(JoinShards(own.problem), own.name, inputs)
+            return Step(JoinShards(own.problem), own.recipe, inputs)
         source = self.source(own.data.train)
         of_store = {"source": source.artifact} if source.artifact is not None else {}
-        return Step(Import(own.problem, source, own.data.columns), own.name, of_store)
+        return Step(Import(own.problem, source, own.data.columns), own.recipe, of_store)
 
     @once
     def curated(self, variant: str) -> Step[Curate]:
         """The rows that are fit to train on."""
         own = self.variants[variant]
         work = Curate(own.problem, self.place.student(own.model))
-        return Step(work, own.name, {"rows": self.rows(variant).artifact})
+        return Step(work, own.recipe, {"rows": self.rows(variant).artifact})
 
     @once
     def partition(self, variant: str) -> Step[Partition]:
         """Train, validation and test rows."""
         own = self.variants[variant]
-        return Step(Partition(own.data), own.name, {"curated": self.curated(variant).artifact}, own.data.seed)
+        return Step(Partition(own.data), own.recipe, {"curated": self.curated(variant).artifact}, own.data.seed)
 
     @once
     def adapter(self, member: Member) -> Step[Train]:
@@ -105,7 +105,7 @@ class Line:
         own = self.variants[member.variant]
         inputs, start = {"partition": self.partition(member.variant).artifact}, self.start(member)
         work = training_of(own, self.place, member)
-        return Step(work, f"{own.name}-{member.variant}", inputs | ({"start": start} if start else {}), member.seed)
+        return Step(work, f"{own.recipe}-{member.variant}", inputs | ({"start": start} if start else {}), member.seed)
 
     def start(self, member: Member) -> Artifact | None:
         """The adapter that a member continues: another member's, or one that an earlier run stored."""
@@ -128,7 +128,7 @@ class Line:
             self.place.engines.batch_size, prompt_format(own.training),
         )  # fmt: skip
         inputs = {"partition": self.partition(variant).artifact}
-        return Step(work, own.name, inputs | ({"adapter": self.adapter(member).artifact} if member else {}))
+        return Step(work, own.recipe, inputs | ({"adapter": self.adapter(member).artifact} if member else {}))
 
     @once
     def ensemble(self, variant: str) -> Step[Blend]:
@@ -230,7 +230,7 @@ def shard_size(settings: GenerationSettings, place: Profile) -> int:
     return settings.shard_rows or place.engines.batch_size
 
 
-def training_of(variant: Recipe, place: Profile, member: Member) -> Train:
+def training_of(variant: Variant, place: Profile, member: Member) -> Train:
     """What makes a member of a variant."""
     return Train(
         problem=variant.problem,
@@ -240,11 +240,11 @@ def training_of(variant: Recipe, place: Profile, member: Member) -> Train:
         micro_batch_size=place.training.micro_batch_size,
         judge=judge_of(variant, place),
         member=member,
-        experiment=variant.name,
+        experiment=variant.recipe,
     )
 
 
-def judge_of(variant: Recipe, place: Profile) -> Judge | None:
+def judge_of(variant: Variant, place: Profile) -> Judge | None:
     """Who scores a member's answers while it trains, or None where the loss alone chooses the best step."""
     if variant.training.choose_by == "loss":
         return None

@@ -9,7 +9,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from reseed.mistakes import listed, mistakes, nearest
 from reseed.models.names import FourBit, ModelSpec
-from reseed.recipe import Recipe, Section
+from reseed.recipe import Section, Variant
 from reseed.records import ReseedError
 from reseed.values import merge, parse_override, read_yaml
 
@@ -75,7 +75,7 @@ class Profile(Section):
         return ModelSpec(name=recipe_model)
 
 
-def student(variant: Recipe, place: Profile) -> ModelSpec:
+def student(variant: Variant, place: Profile) -> ModelSpec:
     """The model that a variant trains, in the form it is trained and predicts in."""
     training = variant.training
     four_bit: FourBit | None = None

@@ -118,6 +118,18 @@ class PredictionSettings(Section):
     max_new_tokens: int = Field(32, ge=1)
 
 
+class Variant(Section):
+    """What is trained and scored together, the recipe's settings with one variant's changes laid on them."""
+
+    recipe: str
+    problem: str
+    generation: GenerationSettings | None
+    data: DataSettings
+    model: str | None
+    training: TrainingSettings
+    prediction: PredictionSettings
+
+
 class Recipe(Section):
     """One experiment."""
 
@@ -188,10 +200,11 @@ class Recipe(Section):
         """Every (variant, seed), in the order they are written."""
         return [Member(variant, seed) for variant in self.variants for seed in self.seeds]
 
-    def variant(self, name: str) -> Recipe:
-        """The recipe with one variant's overrides applied."""
+    def variant(self, name: str) -> Variant:
+        """One variant."""
         values = merge(self.model_dump(exclude={"profiles", "variants", "baseline"}), self.variants[name])
-        return validate(values, f"recipe '{self.name}', variant '{name}'")
+        whole = validate(values, f"recipe '{self.name}', variant '{name}'")
+        return Variant(recipe=self.name, problem=self.problem, **{part: getattr(whole, part) for part in VARIABLE})
 
 
 def variable(changes: dict[str, Any]) -> dict[str, Any]:

@@ -6,18 +6,18 @@ from collections.abc import Iterator, Mapping
 
 from reseed.files import read_jsonl
 from reseed.mistakes import nearest
-from reseed.recipe import Recipe
+from reseed.recipe import Recipe, Variant
 from reseed.records import Artifact, Member, ReseedError
 from reseed.store import ArtifactStore
 from reseed.trained import SHAPE, find_adapter, is_stored, partitions_behind
 
 
-def variants_of(recipe: Recipe) -> dict[str, Recipe]:
+def variants_of(recipe: Recipe) -> dict[str, Variant]:
     """Every variant's own recipe, in the order they are written."""
     return {name: recipe.variant(name) for name in recipe.variants}
 
 
-def stages(variants: Mapping[str, Recipe], name: str) -> list[str]:
+def stages(variants: Mapping[str, Variant], name: str) -> list[str]:
     """A variant and those that it goes on from, the last first. It ends with a stored adapter, or a name that is unknown
     or came before."""
     found = [name]
@@ -34,13 +34,13 @@ def training_order(recipe: Recipe) -> list[Member]:
     return sorted(recipe.members(), key=lambda member: len(stages(variants, member.variant)))
 
 
-def start_of(variant: Recipe, member: Member) -> Member | None:
+def start_of(variant: Variant, member: Member) -> Member | None:
     """The member of this recipe that this one goes on from."""
     start = variant.training.start_from
     return Member(start, member.seed) if start is not None and not is_stored(start) else None
 
 
-def has_rows_of(variant: Recipe, other: Recipe) -> bool:
+def has_rows_of(variant: Variant, other: Variant) -> bool:
     """True when both are trained, chosen and scored on the same rows."""
     return (variant.data, variant.generation) == (other.data, other.generation)
 
@@ -77,7 +77,7 @@ def stage_mistakes(recipe: Recipe) -> list[str]:
     return wrong
 
 
-def start_mistakes(variants: Mapping[str, Recipe], name: str, start: str) -> list[str]:
+def start_mistakes(variants: Mapping[str, Variant], name: str, start: str) -> list[str]:
     """What is wrong with one variant's `start_from`."""
     key = f"variants.{name}.training"
     if start not in variants:
@@ -102,7 +102,7 @@ def start_mistakes(variants: Mapping[str, Recipe], name: str, start: str) -> lis
     return wrong
 
 
-def refuse_leaks(store: ArtifactStore, variants: Mapping[str, Recipe], partitions: Mapping[str, Artifact]) -> None:
+def refuse_leaks(store: ArtifactStore, variants: Mapping[str, Variant], partitions: Mapping[str, Artifact]) -> None:
     """Refuse a variant whose validation or test rows, or others of their groups, an earlier stage was trained on."""
     for name, variant in variants.items():
         for before, earlier in earlier_partitions(store, stages(variants, name)[1:], partitions):

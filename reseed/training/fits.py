@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from reseed.models.configs import fetched_config, is_hub, shape_here
 from reseed.models.names import ModelSpec
 from reseed.profile import Profile, student
-from reseed.recipe import Recipe, TrainingSettings
+from reseed.recipe import TrainingSettings, Variant
 from reseed.records import ReseedError
 from reseed.training.arguments import micro_batch
 from reseed.training.bound import at_most
@@ -84,7 +84,7 @@ class Fit:
         return f"memory: {', '.join(self.need.variants)}: " + ("; ".join(shown) or f"not compared: {self.unknown}")
 
 
-def needs_of(variants: Mapping[str, Recipe], profile: Profile) -> list[Need]:
+def needs_of(variants: Mapping[str, Variant], profile: Profile) -> list[Need]:
     """Every way of training that these variants ask for, once."""
     found: dict[tuple[ModelSpec, TrainingSettings, int], list[str]] = {}
     for name, variant in variants.items():

@@ -49,7 +49,7 @@ def test_every_shipped_recipe_loads(path: Path) -> None:
     recipe = load_recipe(path.stem)
     assert recipe.name == path.stem, "a recipe is found under the name that its results have"
     assert recipe.question.endswith("?")
-    assert all(recipe.variant(name).seeds == recipe.seeds for name in recipe.variants)
+    assert all(recipe.variant(name).recipe == recipe.name for name in recipe.variants)
     if recipe.data.train is None:
         assert recipe.generation is not None
         assert len(draw_pairs(recipe.generation)) == recipe.generation.rows

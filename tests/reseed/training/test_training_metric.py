@@ -147,6 +147,6 @@ def test_the_judge_is_part_of_the_key_only_where_it_chooses() -> None:
     assert key(()) == key((), other_embedder)
     assert key(by_metric) != key(by_metric, other_embedder)
     assert key(by_metric) != key((*by_metric, "prediction.max_new_tokens=7"))
-    assert judge_of(load_recipe("quickstart"), profile) is None
-    judge = judge_of(load_recipe("quickstart", by_metric), profile)
+    assert judge_of(load_recipe("quickstart").variant("default"), profile) is None
+    judge = judge_of(load_recipe("quickstart", by_metric).variant("default"), profile)
     assert judge == Judge(profile.roles.embedder, 20, True)
