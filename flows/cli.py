@@ -164,9 +164,10 @@ def run(options: argparse.Namespace) -> int:
     from flows.experiment import run_experiment
     from flows.planning import read_line
     from reseed.reporting.tables import results_table, verdict
-    from tasks.leftovers import start_server
+    from tasks.leftovers import end_together, start_server
 
     read_line(options.recipe, options.profile, options.overrides)  # a user's mistake shows before anything starts
+    end_together()  # before the server starts: it ends with this process too
     start_server()
     found = run_experiment(options.recipe, options.profile, options.overrides)
     console = open_console()

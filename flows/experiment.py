@@ -9,23 +9,23 @@ from reseed.line import Line
 from reseed.records import Results
 from tasks.ask import ask
 from tasks.make import make
-from tasks.placement import stoppable
 from tasks.report import report
+from tasks.session import session
 from tasks.train import train_all
 
 
 @flow(name="experiment", flow_run_name="{recipe}")
 def run_experiment(recipe: str = "quickstart", profile: str = "laptop", overrides: list[str] | None = None) -> Results:
     """Run the recipe of that name; what the store already has is not run again."""
-    line = read_line(recipe, profile, overrides or [])  # every step and key; nothing has run
-    prepare(line)
-    with stoppable():
+    with session():
+        line = read_line(recipe, profile, overrides or [])  # every step and key; nothing has run
+        prepare(line)
         train_all(line.place, line.adapters())  # one task a member, after the one that it continues
-    ask(line.place, line.all_answers())  # the untrained student and all members, one pool a model
-    for ensemble in line.ensembles():
-        make(line.place, ensemble)
-    make(line.place, line.results())
-    return report(line.place, line.results(), line.report())
+        ask(line.place, line.all_answers())  # the untrained student and all members, one pool a model
+        for ensemble in line.ensembles():
+            make(line.place, ensemble)
+        make(line.place, line.results())
+        return report(line.place, line.results(), line.report())
 
 
 def prepare(line: Line) -> None:

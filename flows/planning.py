@@ -13,15 +13,11 @@ from reseed.store import ArtifactStore
 from reseed.training.fits import fit_of, needs_of
 from reseed.training.room import refuse_workers, room_of
 from reseed.training.smaller import refuse_unfit
-from tasks.leftovers import end_together
-from tasks.mistakes import quiet_mistakes
 from tasks.run_once import log
 
 
 def read_line(recipe: str, profile: str, overrides: Sequence[str]) -> Line:
     """Every step and key, and all mistakes at once. An override `profile.a=b` is the profile's, others the recipe's."""
-    quiet_mistakes()
-    end_together()
     own, where = split_overrides(overrides)
     place = load_profile(profile, where)
     line = plan_line(load_recipe(recipe, own, place.name), place, ArtifactStore(place.store))

@@ -13,10 +13,9 @@ from reseed.reading import load_recipe, split_overrides
 from reseed.records import Artifact
 from reseed.store import ArtifactStore
 from tasks.ask import ask
-from tasks.leftovers import end_together
 from tasks.make import make
-from tasks.mistakes import quiet_mistakes
 from tasks.publish import publish, published
+from tasks.session import session
 from tasks.time_limit import time_limit
 
 
@@ -30,16 +29,15 @@ def regenerate(
     With `missed` it also sees to the nights before (flows/nights.py). `hours` limits each night's time: a run that
     hangs is ended. The first night that fails ends the run; the next run begins with it.
     """
-    quiet_mistakes()
-    end_together()
-    own, where = split_overrides(overrides or [])
-    place = load_profile(profile, where)
-    with time_limit(hours, "looking for missed nights in the store"):
-        days = [day] if day else nights_of_this_run(place, load_recipe(recipe, own, place.name).name, missed)
-    for night in days:
-        with time_limit(hours, f"the night {night}"):
-            made = make_night(recipe, own, place, night)
-    return made
+    with session():
+        own, where = split_overrides(overrides or [])
+        place = load_profile(profile, where)
+        with time_limit(hours, "looking for missed nights in the store"):
+            days = [day] if day else nights_of_this_run(place, load_recipe(recipe, own, place.name).name, missed)
+        for night in days:
+            with time_limit(hours, f"the night {night}"):
+                made = make_night(recipe, own, place, night)
+        return made
 
 
 def make_night(recipe: str, overrides: tuple[str, ...], place: Profile, day: date) -> Artifact:
