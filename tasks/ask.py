@@ -16,7 +16,7 @@ from reseed.records import Generation
 from reseed.step import Step
 from reseed.steps import Asking
 from reseed.store import ArtifactStore
-from tasks.placement import engine_pool
+from tasks.engines import engine_pool
 from tasks.progress import progress
 from tasks.run_once import log, run_once
 

@@ -29,6 +29,11 @@ def connect(profile: Profile) -> None:
             start_ray(profile)
 
 
+def store_url(profile: Profile) -> str:
+    """The store's address for workers, whose working folder is another one."""
+    return profile.store if "://" in profile.store else str(Path(profile.store).expanduser().absolute())
+
+
 def start_ray(profile: Profile) -> None:
     """`ray.init` with what this machine and profile say.
 

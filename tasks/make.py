@@ -13,9 +13,8 @@ from reseed.records import Artifact
 from reseed.step import Step
 from reseed.steps import Making
 from reseed.store import ArtifactStore
-from tasks.cluster import connect, without_gpu
+from tasks.cluster import connect, store_url, without_gpu
 from tasks.mistakes import unwrapped
-from tasks.placement import store_url
 from tasks.run_once import log, make_here
 
 

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 from tasks.leftovers import end_together
 from tasks.mistakes import quiet_mistakes
-from tasks.placement import stoppable
+from tasks.waiting import stoppable
 
 
 @contextmanager

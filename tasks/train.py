@@ -22,13 +22,14 @@ from reseed.steps.train import Train
 from reseed.store import ArtifactStore
 from reseed.store_errors import explained
 from reseed.tracking import OfflineRun, find_account
-from tasks.cluster import connect
+from tasks.cluster import connect, store_url
 from tasks.mistakes import last_line
-from tasks.placement import awaited, store_url, training_slot, waited_for
 from tasks.process_group import LOOPBACK_ONLY, process_group
 from tasks.progress import progress
 from tasks.run_once import log
+from tasks.slots import training_slot
 from tasks.training_worker import Assignment, LossFeed, News, worker
+from tasks.waiting import awaited, waited_for
 
 FAILURES = 3  # of a member's workers before the member fails; each one goes on from the last checkpoint
 KEPT = 2  # newest checkpoints of a member; the best adapter so far is in each

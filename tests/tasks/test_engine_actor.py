@@ -14,7 +14,7 @@ from reseed.generation.engine import Batch
 from reseed.models.names import ModelSpec
 from reseed.problems import load_problem
 from reseed.records import Prompt, Sampling
-from tasks.placement import EngineActor
+from tasks.engines import EngineActor
 
 PROBLEM = load_problem("prompt-recovery")
 

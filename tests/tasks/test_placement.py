@@ -19,8 +19,10 @@ from reseed.generation.engine import Batch
 from reseed.profile import Profile, load_profile
 from reseed.records import Artifact, Prompt, ReseedError, Sampling
 from tasks.cluster import connect
-from tasks.placement import awaited, engine_pool, stoppable, training_slot, waited_for
+from tasks.engines import engine_pool
+from tasks.slots import training_slot
 from tasks.time_limit import time_limit
+from tasks.waiting import awaited, stoppable, waited_for
 
 pytestmark = pytest.mark.slow
 SHORT, ENDLESS = Sampling(4), Sampling(900, temperature=1.0)

@@ -1,96 +1,22 @@
-"""Placing work on Ray: who may run when, and a pool of engine actors."""
+"""A pool of Ray actors that hold an engine each."""
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future
 from contextlib import contextmanager
 from functools import cached_property, partial
-from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from reseed.generation.engine import Batch, Engine, open_engine
 from reseed.models.names import ModelSpec
 from reseed.profile import Profile
-from reseed.records import Generation, ReseedError
+from reseed.records import Generation
 from reseed.store import ArtifactStore
-from tasks.cluster import connect, without_gpu
+from tasks.cluster import connect, store_url, without_gpu
 from tasks.mistakes import raise_failures
 
-T = TypeVar("T")
 RESTARTS = 5  # of one actor, and actors in its place: a machine that keeps killing them is out of memory, say so
-
-
-def store_url(profile: Profile) -> str:
-    """The store's address for workers, whose working folder is another one."""
-    return profile.store if "://" in profile.store else str(Path(profile.store).expanduser().absolute())
-
-
-_slots: dict[int, threading.BoundedSemaphore] = {}
-_slots_lock = threading.Lock()
-
-
-@contextmanager
-def training_slot(profile: Profile) -> Iterator[None]:
-    """Wait until the cluster has room for one more member: those that do not fit would only wait inside Ray."""
-    import ray
-
-    need = profile.training
-    resources = ray.cluster_resources()
-    room = [int(resources.get("CPU", 0) // (need.workers * need.cpus))]
-    if need.gpus:
-        room.append(int(resources.get("GPU", 0) // (need.workers * need.gpus)))
-    if min(room) < 1:
-        raise ReseedError(
-            f"training: {need.workers} workers of {need.cpus} CPU and {need.gpus} GPU each do not fit into this Ray with "
-            f"{resources.get('CPU', 0):.0f} CPU and {resources.get('GPU', 0):.0f} GPU; lower the profile's training section"
-        )
-    with _slots_lock:
-        slot = _slots.setdefault(min(room), threading.BoundedSemaphore(min(room)))
-    waited_for(lambda: slot.acquire(blocking=False))
-    try:
-        yield
-    finally:
-        slot.release()
-
-
-_stopped = threading.Event()
-
-
-@contextmanager
-def stoppable() -> Iterator[None]:
-    """Ctrl-C and a cancelled flow run reach the main thread alone: let the threads that wait for Ray give up too."""
-    _stopped.clear()
-    try:
-        yield
-    except BaseException as error:
-        if not isinstance(error, Exception):
-            _stopped.set()
-        raise
-
-
-def waited_for(ready: Callable[[], bool], every: float = 0.1) -> None:
-    """Wait until `ready`, or raise KeyboardInterrupt because the flow was stopped."""
-    while not ready():
-        if _stopped.wait(every):
-            raise KeyboardInterrupt
-
-
-def awaited(work: Callable[[], T]) -> T:
-    """The result of work that waits for Ray, given up when the flow is stopped; Ray ends with the flow."""
-    result: Future[T] = Future()
-
-    def run() -> None:
-        try:
-            result.set_result(work())
-        except BaseException as error:
-            result.set_exception(error)
-
-    threading.Thread(target=run, daemon=True).start()
-    waited_for(result.done)
-    return result.result()
 
 
 class EngineActor:
