@@ -6,6 +6,7 @@ import json
 import re
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
@@ -104,6 +105,12 @@ def attention_mark(spec: ModelSpec) -> dict[str, int]:
     return {"attention": 2} if has_soft_cap(spec) else {}
 
 
+@lru_cache(maxsize=64)
+def files_digest(folder: Path, stamps: tuple[tuple[Path, int, int], ...]) -> str:
+    """The digest of files with their places in a folder; hashed once while none of them changes, as many steps ask."""
+    return digest([(path.relative_to(folder).as_posix(), file_digest(path)) for path, _, _ in stamps])
+
+
 def identity(spec: ModelSpec) -> dict[str, object]:
     """What a step's key holds of a model: equal identities give equal weights. No path of this machine is in it."""
     described: dict[str, object] = {"name": spec.name, "dtype": spec.dtype}
@@ -112,7 +119,8 @@ def identity(spec: ModelSpec) -> dict[str, object]:
         if not (folder / "config.json").is_file():
             raise ReseedError(f"model '{spec.name}': no config.json in this folder; name a folder that holds a model")
         files = sorted(p for p in folder.rglob("*") if p.suffix in CONTENT and p.is_file())
-        described["name"] = f"local:{digest([(p.relative_to(folder).as_posix(), file_digest(p)) for p in files])}"
+        stamps = tuple((p, (status := p.stat()).st_size, status.st_mtime_ns) for p in files)
+        described["name"] = f"local:{files_digest(folder, stamps)}"
     if spec.upcycle is not None:
         described["upcycle"] = spec.upcycle.model_dump()
     if spec.four_bit is not None:

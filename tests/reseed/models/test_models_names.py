@@ -121,3 +121,21 @@ def test_auto_is_what_the_cpu_computes_in(tmp_path: Path, flags: str | None, dty
 def test_auto_is_in_a_key_as_what_it_became() -> None:
     spec = ModelSpec.model_validate({"name": "owner/model", "dtype": "auto"})
     assert identity(spec)["dtype"] == cpu_dtype()
+
+
+def test_a_local_model_is_hashed_once_until_it_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    hashed: list[Path] = []
+
+    def counted(path: Path) -> str:
+        hashed.append(path)
+        return path.read_text()
+
+    monkeypatch.setattr("reseed.models.names.file_digest", counted)
+    (tmp_path / "config.json").write_text("{}")
+    spec = ModelSpec(name=str(tmp_path), dtype="float32")
+    before = identity(spec)
+    assert identity(spec) == before
+    assert len(hashed) == 1
+    (tmp_path / "config.json").write_text('{"changed": 1}')
+    assert identity(spec) != before
+    assert len(hashed) == 2
