@@ -10,6 +10,7 @@ from reseed.line import Line, plan_line
 from reseed.profile import Profile, load_profile
 from reseed.recipe import Recipe, load_recipe, split_overrides
 from reseed.records import Artifact, Member
+from reseed.rehearsal import rehearse
 from reseed.stages import refuse_leaks, scored_variants, variants_of
 from reseed.store import ArtifactStore
 from reseed.training.fits import fit_of, needs_of, refuse_unfit
@@ -44,6 +45,8 @@ def load_plan(recipe: str, profile: str, overrides: Sequence[str]) -> Plan:
     loaded = load_recipe(recipe, own, where.name)
     store = ArtifactStore(where.store)
     plan = Plan(loaded, where, variants_of(loaded), plan_line(loaded, where, store))
+    for note in rehearse(loaded, store):
+        log().warning(note)
     check_room(plan, store)
     return plan
 

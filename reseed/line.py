@@ -9,7 +9,7 @@ from typing import Any
 from reseed.data.sources import Source, draw_pairs, resolve_source
 from reseed.files import digest
 from reseed.models.names import FourBit, ModelSpec, has_soft_cap, identity
-from reseed.problems import load_problem
+from reseed.problems import load_problem, problem_identity
 from reseed.profile import Profile
 from reseed.recipe import GenerationSettings, Recipe
 from reseed.records import Artifact, Member, ReseedError
@@ -107,7 +107,7 @@ def shard_steps(recipe: Recipe, profile: Profile) -> list[Step]:
     for number, start in enumerate(range(0, len(pairs), size)):
         ids = [pair.id for pair in pairs[start : start + size]]
         spec = {
-            "problem": recipe.problem,
+            "problem": problem_identity(recipe.problem),
             "model": identity(profile.roles.generator),
             "rendering": RENDERING,
             "sampling": settings.model_dump(include={"max_new_tokens", "temperature", "top_p"}),
@@ -128,19 +128,19 @@ def shard_size(settings: GenerationSettings, profile: Profile) -> int:
 def generate_step(recipe: Recipe, shards: Sequence[Step]) -> Step:
     """All shards' rows together."""
     inputs = {f"shard {number}": step.artifact for number, step in enumerate(shards)}
-    return Step("generate", 1, "rows", recipe.name, {"problem": recipe.problem}, inputs)
+    return Step("generate", 1, "rows", recipe.name, {"problem": problem_identity(recipe.problem)}, inputs)
 
 
 def import_step(recipe: Recipe, source: Source) -> Step:
     """The rows of a source that exists. Only its content counts: a file that moved is the same source."""
     inputs = {"source": source.artifact} if source.artifact is not None else {}
-    spec = {"problem": recipe.problem, "content": source.content, "columns": recipe.data.columns}
+    spec = {"problem": problem_identity(recipe.problem), "content": source.content, "columns": recipe.data.columns}
     return Step("import", 1, "rows", recipe.name, spec, inputs)
 
 
 def curate_step(recipe: Recipe, profile: Profile, rows: Artifact) -> Step:
     """The rows that are fit to train on. The dataset table counts in the student's tokens."""
-    spec = {"problem": recipe.problem, "tokenizer": identity(profile.student(recipe.model))["name"]}
+    spec = {"problem": problem_identity(recipe.problem), "tokenizer": identity(profile.student(recipe.model))["name"]}
     return Step("curate", 1, "curated", recipe.name, spec, {"rows": rows})
 
 
@@ -158,7 +158,7 @@ def train_step(
     The number of workers and their micro-batches shape the last bits, so they count.
     """
     spec = {
-        "problem": recipe.problem,
+        "problem": problem_identity(recipe.problem),
         "model": identity(student(recipe, profile)),
         "training": recipe.training.model_dump(mode="json", exclude={"start_from"}),
         "workers": profile.training.workers,
@@ -175,7 +175,7 @@ def train_step(
 def predict_step(recipe: Recipe, profile: Profile, partition: Artifact, adapter: Artifact | None) -> Step:
     """The held-out rows answered by the student with one adapter, or by the untrained student."""
     spec = {
-        "problem": recipe.problem,
+        "problem": problem_identity(recipe.problem),
         "model": identity(student(recipe, profile)),
         "sampling": recipe.prediction.model_dump(),
         "max_tokens": recipe.training.max_tokens,
@@ -198,7 +198,7 @@ def results_step(
     """The scores and the report. Its inputs are everything that a number in it came from, at first hand."""
     scored = scored_variants(recipe)
     spec: dict[str, Any] = {
-        "problem": recipe.problem,
+        "problem": problem_identity(recipe.problem),
         "question": recipe.question,
         "embedder": identity(profile.roles.embedder),
         "constants": list(recipe.constants),

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import reduce
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PlainValidator, ValidationError, field_validator, model_validator
 
 from reseed.mistakes import listed, mistakes, nearest
+from reseed.problems import ProblemModule, find_problem
 from reseed.records import Member, ReseedError
 from reseed.values import merge, parse_override, read_yaml
 
@@ -119,11 +120,20 @@ class PredictionSettings(Section):
     max_new_tokens: int = Field(32, ge=1)
 
 
+def as_module(value: object) -> ProblemModule:
+    """A problem as a recipe names it; `load_recipe` has found it by then."""
+    if isinstance(value, ProblemModule):
+        return value
+    if not isinstance(value, str):
+        raise ValueError("wanted the name of a problem")
+    return ProblemModule(value)
+
+
 class Recipe(Section):
     """One experiment."""
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")
-    problem: str
+    problem: Annotated[ProblemModule, PlainValidator(as_module)]
     question: str
     generation: GenerationSettings | None = None
     data: DataSettings
@@ -191,7 +201,8 @@ class Recipe(Section):
 
     def variant(self, name: str) -> Recipe:
         """The recipe with one variant's overrides applied."""
-        values = merge(self.model_dump(exclude={"profiles", "variants", "baseline"}), self.variants[name])
+        values = merge(self.model_dump(exclude={"profiles", "variants", "baseline", "problem"}), self.variants[name])
+        values["problem"] = self.problem  # as it was found, and not as a mapping
         return validate(values, f"recipe '{self.name}', variant '{name}'")
 
 
@@ -210,6 +221,8 @@ def load_recipe(name: str, overrides: tuple[str, ...] = (), profile: str | None 
     # Any other override is for this profile: it may well not go with what is said of another one.
     elsewhere = profile_mistakes(reduce(override, of_profiles, values), profile)
     values = reduce(override, overrides, values)
+    if isinstance(problem := values.get("problem"), str):
+        values["problem"] = find_problem(problem, path.parent)
     recipe = validate(on_profile(values, profile), f"recipe {path.name}", elsewhere)
     if wrong := stage_mistakes(recipe):
         raise ReseedError(listed(f"recipe {path.name}", wrong))

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from reseed.models.names import ModelSpec
+from reseed.problems import ProblemModule
 from reseed.profile import Profile
 from reseed.records import Artifact, Generation, Prompt, ReseedError, Row, Sampling
 from reseed.store import ArtifactStore
@@ -106,7 +107,7 @@ class Job:
     seed: int
     chat: bool = False  # the prompts are a user's turns, to be put into the model's chat format
     rows: tuple[Row, ...] = ()  # for the student: the problem makes the prompts
-    problem: str = ""
+    problem: ProblemModule | None = None
     max_tokens: int = 0
     style: PromptFormat = TEXT
     adapter: Artifact | None = None
@@ -141,7 +142,7 @@ class EngineActor:
         adapter = self.store.fetch(job.adapter) / "adapter" if job.adapter is not None else None
         prompts = [self.engine.chat(p) for p in job.prompts] if job.chat else list(job.prompts)
         unanswered = []
-        if job.rows:
+        if job.problem is not None:
             problem = load_problem(job.problem)
             for row in job.rows:
                 try:

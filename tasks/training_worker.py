@@ -15,7 +15,7 @@ from typing import Any
 from reseed.files import digest, read_jsonl, write_jsonl
 from reseed.lease import LeaseLostError, holder_of
 from reseed.leftovers import held, take_away_temporary
-from reseed.problems import load_problem
+from reseed.problems import ProblemModule, load_problem
 from reseed.records import Artifact, LossPoint, ReseedError
 from reseed.steps import Step
 from reseed.store import ArtifactStore
@@ -30,7 +30,7 @@ class Assignment:
     """What a Ray Train worker is given: records only, it reads the rows from the store itself."""
 
     step: Step
-    problem: str
+    problem: ProblemModule
     job: TrainJob
     partition: Artifact
     start: Artifact | None  # the adapter that the member goes on from

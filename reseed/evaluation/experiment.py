@@ -12,7 +12,7 @@ from reseed.evaluation.embedding import load_embedder
 from reseed.evaluation.scoring import Answers, Scorer, Scores, Trained, score_experiment
 from reseed.files import read_jsonl
 from reseed.models.names import ModelSpec
-from reseed.problems import load_problem
+from reseed.problems import ProblemModule, load_problem
 from reseed.records import (
     Artifact,
     DatasetStats,
@@ -33,7 +33,7 @@ KIND = "results"
 class Evidence:
     """The artifacts that a result rests on."""
 
-    problem: str
+    problem: ProblemModule
     embedder: ModelSpec
     constants: tuple[str, ...]
     curated: Artifact

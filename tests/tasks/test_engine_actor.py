@@ -11,7 +11,7 @@ from tokenizers.processors import TemplateProcessing
 from transformers import AutoTokenizer
 
 from reseed.models.names import ModelSpec
-from reseed.problems import load_problem
+from reseed.problems import ProblemModule, load_problem
 from reseed.records import Prompt, Sampling
 from tasks.placement import EngineActor, Job
 
@@ -34,7 +34,7 @@ def test_a_row_that_cannot_be_cut_is_left_unanswered(tmp_path: Path, monkeypatch
     actor = EngineActor(spec, 4, 1, str(tmp_path / "store"))
     good = PROBLEM.row("The boat lay in the sun.", "Make it rhyme.", "THE BOAT")
     bad = PROBLEM.row("x" * 3000, "Make it rhyme.", "y" * 3000)
-    job = Job("one", (), Sampling(8), 0, rows=(bad, good), problem="prompt-recovery", max_tokens=300)
+    job = Job("one", (), Sampling(8), 0, rows=(bad, good), problem=ProblemModule("prompt-recovery"), max_tokens=300)
     answers = {answer.id: answer for answer in actor.run(job)}
     assert answers[bad["id"]].finish == "too-long"
     assert answers[bad["id"]].text == ""

@@ -16,6 +16,7 @@ import torch
 
 from reseed.lease import Lease, LeaseLostError
 from reseed.models.names import ModelSpec
+from reseed.problems import ProblemModule
 from reseed.recipe import TrainingSettings
 from reseed.records import Artifact
 from reseed.steps import Step
@@ -28,7 +29,7 @@ from tasks.training_worker import Assignment, RayWatcher, check_lease, first_who
 def assignment(folder: Path) -> Assignment:
     return Assignment(
         step=Step("train", 1, "adapter", "tiny-default", {"training": {"rank": 8}}, seed=0),
-        problem="prompt-recovery",
+        problem=ProblemModule("prompt-recovery"),
         job=TrainJob(ModelSpec(name="tiny"), TrainingSettings(), seed=0, world=1, micro_batch_size=1),
         partition=Artifact("partition", "tiny", "0" * 32),
         start=None,

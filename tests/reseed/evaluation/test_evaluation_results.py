@@ -20,7 +20,7 @@ from reseed.evaluation.experiment import (
 )
 from reseed.files import write_jsonl
 from reseed.models.names import ModelSpec
-from reseed.problems import load_problem
+from reseed.problems import ProblemModule, load_problem
 from reseed.records import (
     Artifact,
     ConstantResult,
@@ -166,7 +166,7 @@ def evidence(store: ArtifactStore, folder: Path, embedder: str = "nowhere") -> E
         told = {"rows": 3, "ended_by_themselves": 2}
         predictions[Member(name, 0)] = put(store, folder, predicted, given[name], told)
     return Evidence(
-        problem="prompt-recovery",
+        problem=ProblemModule("prompt-recovery"),
         embedder=ModelSpec(name=embedder, dtype="float32"),
         constants=("Improve it.",),
         curated=put(store, folder, Step("curate", 1, "curated", "small", {}), {"rows.jsonl": []}, stats),
