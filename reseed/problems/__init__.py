@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from reseed.mistakes import nearest
 from reseed.problems._complete import complete
 from reseed.problems._dry_call import dry_call
-from reseed.problems._module import ProblemModule, find_problem, problem_identity, run_module
+from reseed.problems._module import ProblemModule, file_of, find_problem, problem_identity, run_module
 from reseed.problems._protocol import Blends, Essentials, Generates, Problem, Shortens
 from reseed.records import ReseedError
 
@@ -44,6 +44,6 @@ def load_problem(given: ProblemModule | str) -> Problem:
     if module.name not in shipped:
         raise ReseedError(
             f"problem '{module.name}': unknown{nearest(module.name, shipped)}; there is {', '.join(shipped)}, "
-            f"or write {module.name or 'NAME'}.py beside the recipe, or give a module's dotted name"
+            f"or write {file_of(module.name or 'NAME')} beside the recipe, or give a module's dotted name"
         )
     return complete(module.name, importlib.import_module(f"{__name__}.{module.name.replace('-', '_')}"))

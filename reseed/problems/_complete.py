@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from reseed.files import digest
 from reseed.mistakes import first_line, listed, nearest
-from reseed.problems._protocol import Blends, Generates, Problem, Shortens
+from reseed.problems._protocol import Blends, Essentials, Generates, Problem, Shortens
 from reseed.records import ReseedError, Row
 
 if TYPE_CHECKING:
@@ -16,6 +17,12 @@ if TYPE_CHECKING:
 
     from reseed.problems._protocol import Embed
 
+REQUIRED = (*Essentials.__annotations__, *(name for name in vars(Essentials) if not name.startswith("_")))
+ARGUMENTS = {
+    "prompt": ("row",), "completion": ("row",), "scores": ("answers", "rows", "embed"), "parse": ("text",), "refuse": ("row",),
+    "request": ("source", "instruction"), "row": ("source", "instruction", "answer"), "shorten": ("row", "keep"),
+    "blend": ("answers",),
+}  # fmt: skip
 RESERVED = ("id", "finish", "tokens")  # reseed writes these into rows itself
 
 
@@ -44,15 +51,9 @@ def complete(name: str, given: Any) -> Problem:
 def mistakes_of(given: Any) -> list[str]:
     """What keeps it from being a problem, as lines that begin with a name."""
     known = [name for name in dir(given) if not name.startswith("_")]
-    wrong = [
-        f"{name}: missing{nearest(name, known)}"
-        for name in ("columns", "metric", "higher_is_better", "prompt", "completion", "scores")
-        if not hasattr(given, name)
-    ]
+    wrong = [f"{name}: missing{nearest(name, known)}" for name in REQUIRED if not hasattr(given, name)]
     wrong += [
-        f"{name}: {type(getattr(given, name)).__name__}, wanted a function"
-        for name in ("prompt", "completion", "scores", "parse", "refuse", "request", "row", "shorten", "blend")
-        if hasattr(given, name) and not callable(getattr(given, name))
+        line for name in ARGUMENTS if hasattr(given, name) for line in function_mistakes(name, getattr(given, name))
     ]
     for one, other in (("request", "row"), ("row", "request")):
         if hasattr(given, one) and not hasattr(given, other):
@@ -62,6 +63,22 @@ def mistakes_of(given: Any) -> list[str]:
     if hasattr(given, "higher_is_better") and not isinstance(given.higher_is_better, bool):
         wrong.append(f"higher_is_better: {given.higher_is_better!r}, wanted True or False")
     return wrong + (column_mistakes(given) if hasattr(given, "columns") else [])
+
+
+def function_mistakes(name: str, function: Any) -> list[str]:
+    """What is wrong with a function, seen from outside."""
+    wanted = ARGUMENTS[name]
+    if not callable(function):
+        return [f"{name}: {type(function).__name__}, wanted a function of {', '.join(wanted)}"]
+    try:
+        signature = inspect.signature(function)
+    except ValueError:  # some of C's have none
+        return []
+    try:
+        signature.bind(*wanted)
+    except TypeError:
+        return [f"{name}: takes {signature}, wanted ({', '.join(wanted)})"]
+    return []
 
 
 def column_mistakes(given: Any) -> list[str]:

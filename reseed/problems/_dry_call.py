@@ -37,7 +37,7 @@ def dry_call(problem: Problem, rows: Sequence[Row] = (), pair: tuple[str, str] |
     trial.any_text("blend", lambda text: problem.blend([text, "", text, "other"]), INVENTED)
     scores = trial.call("scores", lambda: problem.scores(answers, [row] * len(answers), invented_vectors))
     if trial.wrong:
-        raise ReseedError(listed(f"problem '{problem.name}'", list(dict.fromkeys(trial.wrong))))
+        raise ReseedError(listed(f"problem '{problem.name}'", list(trial.wrong.values())))
     return odd_direction(problem, scores) if scores is not None and completion is not None else []
 
 
@@ -58,7 +58,7 @@ class Trial:
     def __init__(self, problem: Problem) -> None:
         self.problem = problem
         self.invented = False
-        self.wrong: list[str] = []
+        self.wrong: dict[str, str] = {}  # the first mistake of each function
 
     def fit_row(self, rows: Sequence[Row]) -> Row:
         """The first row that is not refused, or one made up of words."""
@@ -90,16 +90,18 @@ class Trial:
             given = function()
         except MissingColumnError as error:
             known = f"none of its columns {', '.join(columns)}{nearest(str(error), list(columns))}"
-            self.wrong.append(f"{name}: it reads row['{error}'], which is {known}")
+            said = f"{name}: it reads row['{error}'], which is {known}"
         except ReseedError as error:
-            self.wrong.append(str(error).removeprefix(f"problem '{self.problem.name}': "))
+            said = str(error).removeprefix(f"problem '{self.problem.name}': ")
         except Exception as error:
-            if not self.invented or isinstance(error, (NameError, ImportError)):
-                self.wrong.append(f"{name}: {told(error, file)}")
+            excused = self.invented and not isinstance(error, (NameError, ImportError))
+            said = "" if excused else f"{name}: {told(error, file)}"
         else:
             if not (found := fault(given)):
                 return given
-            self.wrong.append(f"{name}: gave {found}")
+            said = f"{name}: gave {found}"
+        if said:
+            self.wrong.setdefault(name, said)
         return None
 
     def any_text(self, name: str, function: Callable[[str], str], text: str) -> str:

@@ -6,6 +6,7 @@ import importlib.util
 import linecache
 import re
 import sys
+import threading
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
@@ -14,6 +15,8 @@ from typing import NoReturn
 from reseed.files import digest
 from reseed.mistakes import first_line
 from reseed.records import ReseedError
+
+_running = threading.RLock()
 
 
 @dataclass(frozen=True)
@@ -32,13 +35,13 @@ def find_problem(name: str, folder: Path | None = None) -> ProblemModule:
 
     A name that is none of them is found too, and `load_problem` says so.
     """
-    path = folder / f"{name}.py" if folder is not None and re.fullmatch(r"[\w-]+", name) else None
+    path = folder / file_of(name) if folder is not None and re.fullmatch(r"[\w-]+", name) else None
     if path is None or not path.is_file():
         path = dotted_file(name) if re.fullmatch(r"\w+(\.\w+)+", name) else None
     if path is None:
         return ProblemModule(name)
     try:
-        return ProblemModule(name, path.read_text(encoding="utf-8"))
+        return ProblemModule(name, path.read_text(encoding="utf-8-sig"))
     except (OSError, UnicodeDecodeError) as error:
         raise ReseedError(f"problem '{name}': cannot read {path.name} ({error}); save it as UTF-8 text") from error
 
@@ -64,23 +67,24 @@ def problem_identity(module: ProblemModule) -> str:
 def run_module(module: ProblemModule) -> ModuleType:
     """The module made of its text, once in each process. What it imports must be installed wherever it runs."""
     assert module.source is not None
-    inside = f"reseed_problem_{digest([module.name, module.source], 16)}"
-    if inside in sys.modules:
-        return sys.modules[inside]
-    code, file = ModuleType(inside), file_of(module.name)
-    code.__file__, code.__package__ = file, module.name.rpartition(".")[0]
-    linecache.cache[file] = (len(module.source), None, module.source.splitlines(keepends=True), file)  # for tracebacks
-    sys.modules[inside] = code  # where dataclasses and pydantic look for their module
-    try:
-        exec(compile(module.source, file, "exec"), code.__dict__)
-    except Exception as error:
-        del sys.modules[inside]
-        raise_failed_import(module.name, file, error)
+    inside, file = f"reseed_problem_{digest([module.name, module.source], 16)}", file_of(module.name)
+    with _running:  # else a thread would find another one's half-made module
+        if inside in sys.modules:
+            return sys.modules[inside]
+        code = ModuleType(inside)
+        code.__file__, code.__package__ = file, module.name.rpartition(".")[0]
+        linecache.cache[file] = (len(module.source), None, module.source.splitlines(True), file)  # for tracebacks
+        sys.modules[inside] = code  # where dataclasses and pydantic look for their module
+        try:
+            exec(compile(module.source, file, "exec", dont_inherit=True), code.__dict__)
+        except Exception as error:
+            del sys.modules[inside]
+            raise_failed_import(module.name, file, error)
     return code
 
 
 def file_of(name: str) -> str:
-    """How tracebacks call a problem's file."""
+    """A problem's file, with underscores for the dashes of its name."""
     return f"{name.rpartition('.')[2].replace('-', '_')}.py"
 
 

@@ -130,7 +130,7 @@ def test_scores_that_are_no_numbers_are_told_whenever_they_come(given: str, said
 
 def test_a_file_beside_the_recipe_comes_first(tmp_path: Path) -> None:
     (tmp_path / "shout.py").write_text(SHOUT)
-    (tmp_path / "prompt-recovery.py").write_text(SHOUT)
+    (tmp_path / "prompt_recovery.py").write_text(SHOUT)
     assert load_problem(find_problem("shout", tmp_path)).metric == "wrong letters"
     assert load_problem(find_problem("prompt-recovery", tmp_path)).metric == "wrong letters"
     assert load_problem(find_problem("prompt-recovery")).metric == "scs"
@@ -200,6 +200,14 @@ def test_module_that_is_not_there_is_told(package: Path, name: str, said: str) -
         (f"{SHOUT}metric = 3", ["metric: 3, wanted a word"]),
         (f"{SHOUT}parse = 'strip'\nmetric = ''", ["2 mistakes", "parse: str, wanted a function"]),
         (f"{SHOUT}def row(s, i, a): return {{}}", ["request: missing, and row is of no use without it"]),
+        (
+            f"{SHOUT}def scores(answers, rows): return []",
+            ["scores: takes (answers, rows), wanted (answers, rows, embed)"],
+        ),
+        (
+            f"{SHOUT}def of(word: Nowhere): return word\n",
+            ["shout.py, line 10: NameError: name 'Nowhere' is not defined"],
+        ),
         (f"{SHOUT}1 / 0\n", ["shout.py, line 10: ZeroDivisionError: division by zero; mend it"]),
         (f"{SHOUT}def x(:\n", ["shout.py, line 10: SyntaxError: "]),
         (
