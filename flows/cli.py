@@ -136,6 +136,7 @@ def plan(options: argparse.Namespace) -> int:
     from reseed.line import plan_line
     from reseed.profile import load_profile
     from reseed.reading import load_recipe, split_overrides
+    from reseed.rehearsal import rehearse
     from reseed.store import ArtifactStore
 
     own, place = split_overrides(options.overrides)
@@ -145,11 +146,13 @@ def plan(options: argparse.Namespace) -> int:
         return print_memory(recipe, profile)
     store = ArtifactStore(profile.store)
     line = plan_line(recipe, profile, store)
+    notes = rehearse(recipe, store)
     stored = store.finished(step.artifact for step in line.steps())
     for step in line.steps():
         state = "in the store" if step.artifact in stored else "would run"
         seed = f" seed {step.seed}" if step.seed is not None else ""
         print(f"{state:13} {step.verb:10} {visible(str(step.artifact))}{seed}")
+    print(*(visible(f"note: {note}\n") for note in notes), sep="", end="")
     return print_room(recipe, profile, {m.variant for m in line.members if line.adapter(m).artifact not in stored})
 
 

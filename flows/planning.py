@@ -8,6 +8,7 @@ from reseed.evaluation.experiment import check_comparable
 from reseed.line import Line, plan_line
 from reseed.profile import load_profile
 from reseed.reading import load_recipe, split_overrides
+from reseed.rehearsal import rehearse
 from reseed.stages import refuse_leaks
 from reseed.store import ArtifactStore
 from reseed.training.fits import fit_of, needs_of
@@ -21,6 +22,8 @@ def read_line(recipe: str, profile: str, overrides: Sequence[str]) -> Line:
     own, where = split_overrides(overrides)
     place = load_profile(profile, where)
     line = plan_line(load_recipe(recipe, own, place.name), place, ArtifactStore(place.store))
+    for note in rehearse(line.recipe, line.store):
+        log().warning(note)
     check_room(line)
     return line
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from reseed.by_profile import on_profile, profile_mistakes
 from reseed.mistakes import listed, nearest
+from reseed.problems import find_problem
 from reseed.recipe import RECIPES, VARIABLE, Recipe, validate
 from reseed.records import ReseedError
 from reseed.stages import stage_mistakes
@@ -27,6 +28,8 @@ def load_recipe(name: str, overrides: tuple[str, ...] = (), profile: str | None 
     # Any other override is for this profile: it may well not go with what is said of another one.
     elsewhere = profile_mistakes(reduce(override, of_profiles, values), profile)
     values = reduce(override, overrides, values)
+    if isinstance(problem := values.get("problem"), str):
+        values["problem"] = find_problem(problem, path.parent)
     recipe = validate(on_profile(values, profile), f"recipe {path.name}", elsewhere)
     if wrong := stage_mistakes(recipe):
         raise ReseedError(listed(f"recipe {path.name}", wrong))

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PlainValidator, ValidationError, field_validator, model_validator
 
 from reseed.mistakes import listed, mistakes, nearest
+from reseed.problems import ProblemModule
 from reseed.records import Member, ReseedError
 from reseed.values import merge
 
@@ -118,11 +119,20 @@ class PredictionSettings(Section):
     max_new_tokens: int = Field(32, ge=1)
 
 
+def as_module(value: object) -> ProblemModule:
+    """A problem as a recipe names it; `load_recipe` has found it by then."""
+    if isinstance(value, ProblemModule):
+        return value
+    if not isinstance(value, str):
+        raise ValueError("wanted the name of a problem")
+    return ProblemModule(value)
+
+
 class Variant(Section):
     """What is trained and scored together, the recipe's settings with one variant's changes laid on them."""
 
     recipe: str
-    problem: str
+    problem: ProblemModule
     generation: GenerationSettings | None
     data: DataSettings
     model: str | None
@@ -134,7 +144,7 @@ class Recipe(Section):
     """One experiment."""
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")
-    problem: str
+    problem: Annotated[ProblemModule, PlainValidator(as_module)]
     question: str
     generation: GenerationSettings | None = None
     data: DataSettings
@@ -202,7 +212,8 @@ class Recipe(Section):
 
     def variant(self, name: str) -> Variant:
         """One variant."""
-        values = merge(self.model_dump(exclude={"profiles", "variants", "baseline"}), self.variants[name])
+        values = merge(self.model_dump(exclude={"profiles", "variants", "baseline", "problem"}), self.variants[name])
+        values["problem"] = self.problem  # as it was found, and not as a mapping
         whole = validate(values, f"recipe '{self.name}', variant '{name}'")
         return Variant(recipe=self.name, problem=self.problem, **{part: getattr(whole, part) for part in VARIABLE})
 

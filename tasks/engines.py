@@ -46,7 +46,7 @@ class EngineActor:
         adapter = self.store.fetch(job.adapter) / "adapter" if job.adapter is not None else None
         prompts = [self.engine.chat(p) for p in job.prompts] if job.chat else list(job.prompts)
         unanswered = []
-        if job.rows:
+        if job.problem is not None:
             problem = load_problem(job.problem)
             for row in job.rows:
                 try:

@@ -13,7 +13,7 @@ from reseed.evaluation.scoring import Scorer, Scores, Trained, score_experiment
 from reseed.files import read_jsonl
 from reseed.language.embedding import load_embedder
 from reseed.models.names import ModelSpec
-from reseed.problems import load_problem
+from reseed.problems import ProblemModule, load_problem
 from reseed.records import (
     Artifact,
     DatasetStats,
@@ -34,7 +34,7 @@ KIND = "results"
 class Evidence:
     """What a result rests on: its artifacts by role, as the results' manifest names them."""
 
-    problem: str
+    problem: ProblemModule
     embedder: ModelSpec
     constants: tuple[str, ...]
     members: tuple[Member, ...]

@@ -9,7 +9,7 @@ from typing import Protocol
 
 from reseed.language.prompts import TEXT, PromptFormat
 from reseed.models.names import ModelSpec
-from reseed.problems import Problem
+from reseed.problems import Problem, ProblemModule
 from reseed.records import Artifact, Generation, Prompt, Row, Sampling
 
 
@@ -24,7 +24,7 @@ class Batch:
     prompts: tuple[Prompt, ...] = ()
     chat: bool = False  # the prompts are a user's turns, to be put into the model's chat format
     rows: tuple[Row, ...] = ()  # for the student: the problem makes the prompts
-    problem: str = ""
+    problem: ProblemModule | None = None
     max_tokens: int = 0
     style: PromptFormat = TEXT
     adapter: Artifact | None = None

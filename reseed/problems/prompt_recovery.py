@@ -6,10 +6,8 @@ Metric: sharpened cosine similarity (SCS), `cos(e(answer), e(truth)) ** 3`, the 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from reseed.files import digest
 from reseed.records import Row
 
 if TYPE_CHECKING:
@@ -21,74 +19,73 @@ if TYPE_CHECKING:
 QUOTES = {('"', '"'), ("'", "'"), ("“", "”")}
 QUESTION = "The most likely prompt given to transform the original text into the rewritten text was:"
 
-
-@dataclass(frozen=True)
-class PromptRecovery:
-    """Rows `original_text, rewritten_text, rewrite_prompt`."""
-
-    name: str = "prompt-recovery"
-    columns: tuple[str, ...] = ("original_text", "rewritten_text", "rewrite_prompt")
-    prompt_column: str = "rewrite_prompt"
-    metric: str = "scs"
-    higher_is_better: bool = True
-
-    def request(self, source: str, instruction: str) -> str:
-        """The contest host's prompt for Gemma: the rewrite prompt without its final full stop, then the text."""
-        return f'{instruction.removesuffix(".")}: """{source}"""'
-
-    def row(self, source: str, instruction: str, answer: str) -> Row:
-        """One row, its id the digest of its content."""
-        values = {"original_text": source, "rewritten_text": answer.strip(), "rewrite_prompt": instruction}
-        return {"id": digest(values, 16), **values}
-
-    def refuse(self, row: Row) -> str | None:
-        """A blank field, or a rewrite that left the text as it was."""
-        if not all(row[column].strip() for column in self.columns):
-            return "empty"
-        if " ".join(row["rewritten_text"].split()) == " ".join(row["original_text"].split()):
-            return "unchanged"
-        return None
-
-    def prompt(self, row: Row) -> str:
-        """Both texts and the question."""
-        return (
-            f"Original text:\n{row['original_text'].strip()}\n\n"
-            f"Rewritten text:\n{row['rewritten_text'].strip()}\n\n{QUESTION}"
-        )
-
-    def completion(self, row: Row) -> str:
-        """The answer, after a space."""
-        return f" {row['rewrite_prompt'].strip()}"
-
-    def shorten(self, row: Row, keep: float) -> Row:
-        """Keep the first words of both texts: how a text begins tells most about its style."""
-        short = {}
-        for column in ("original_text", "rewritten_text"):
-            words = row[column].split()
-            short[column] = " ".join(words[: max(1, int(len(words) * keep))])
-        return {**row, **short}
-
-    def parse(self, text: str) -> str:
-        """The first line that says something, without quotes around it."""
-        for line in text.splitlines():
-            answer = line.strip()
-            if len(answer) > 1 and (answer[0], answer[-1]) in QUOTES:
-                answer = answer[1:-1].strip()
-            if answer.strip("\"'“”"):
-                return answer
-        return ""
-
-    def blend(self, answers: Sequence[str]) -> str:
-        """The answers one after the other, each once: what the contest's best notebooks submitted."""
-        return " ".join(dict.fromkeys(answer for answer in answers if answer))
-
-    def scores(self, answers: Sequence[str], rows: Sequence[Row], embed: Embed) -> NDArray[np.float64]:
-        """SCS of each row, shape (rows,); a blank answer scores as a blank submission is read: a lone full stop."""
-        import numpy as np
-
-        answered = embed([answer or "." for answer in answers]).astype(np.float64)
-        wanted = embed([row["rewrite_prompt"] for row in rows]).astype(np.float64)
-        return np.asarray((answered * wanted).sum(axis=1) ** 3)
+columns = ("original_text", "rewritten_text", "rewrite_prompt")
+prompt_column = "rewrite_prompt"
+metric = "scs"
+higher_is_better = True
 
 
-PROBLEM = PromptRecovery()
+def request(source: str, instruction: str) -> str:
+    """The contest host's prompt for Gemma: the rewrite prompt without its final full stop, then the text."""
+    return f'{instruction.removesuffix(".")}: """{source}"""'
+
+
+def row(source: str, instruction: str, answer: str) -> Row:
+    """The answer as the rewritten text."""
+    return {"original_text": source, "rewritten_text": answer.strip(), "rewrite_prompt": instruction}
+
+
+def refuse(row: Row) -> str | None:
+    """A blank field, or a rewrite that left the text as it was."""
+    if not all(row[column].strip() for column in columns):
+        return "empty"
+    if " ".join(row["rewritten_text"].split()) == " ".join(row["original_text"].split()):
+        return "unchanged"
+    return None
+
+
+def prompt(row: Row) -> str:
+    """Both texts and the question."""
+    return (
+        f"Original text:\n{row['original_text'].strip()}\n\n"
+        f"Rewritten text:\n{row['rewritten_text'].strip()}\n\n{QUESTION}"
+    )
+
+
+def completion(row: Row) -> str:
+    """The answer, after a space."""
+    return f" {row['rewrite_prompt'].strip()}"
+
+
+def shorten(row: Row, keep: float) -> Row:
+    """Keep the first words of both texts: how a text begins tells most about its style."""
+    short = {}
+    for column in ("original_text", "rewritten_text"):
+        words = row[column].split()
+        short[column] = " ".join(words[: max(1, int(len(words) * keep))])
+    return {**row, **short}
+
+
+def parse(text: str) -> str:
+    """The first line that says something, without quotes around it."""
+    for line in text.splitlines():
+        answer = line.strip()
+        if len(answer) > 1 and (answer[0], answer[-1]) in QUOTES:
+            answer = answer[1:-1].strip()
+        if answer.strip("\"'“”"):
+            return answer
+    return ""
+
+
+def blend(answers: Sequence[str]) -> str:
+    """The answers one after the other, each once: what the contest's best notebooks submitted."""
+    return " ".join(dict.fromkeys(answer for answer in answers if answer))
+
+
+def scores(answers: Sequence[str], rows: Sequence[Row], embed: Embed) -> NDArray[np.float64]:
+    """SCS of each row, shape (rows,); a blank answer scores as a blank submission is read: a lone full stop."""
+    import numpy as np
+
+    answered = embed([answer or "." for answer in answers]).astype(np.float64)
+    wanted = embed([row["rewrite_prompt"] for row in rows]).astype(np.float64)
+    return np.asarray((answered * wanted).sum(axis=1) ** 3)

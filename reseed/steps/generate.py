@@ -12,7 +12,7 @@ from reseed.files import digest, read_jsonl, write_jsonl
 from reseed.generation.engine import Batch
 from reseed.language.prompts import RENDERING
 from reseed.models.names import ModelSpec, attention_mark, identity
-from reseed.problems import load_problem
+from reseed.problems import ProblemModule, load_problem, problem_identity
 from reseed.records import Generation, Prompt, Sampling
 from reseed.step import Metrics, Step
 from reseed.store import ArtifactStore
@@ -26,7 +26,7 @@ class WriteShard:
     verb: ClassVar[str] = "generate"
     version: ClassVar[int] = 1
     kind: ClassVar[str] = "shard"
-    problem: str
+    problem: ProblemModule
     engine: ModelSpec
     sampling: Sampling
     batch_size: int  # sampled text depends on which rows share a batch
@@ -36,7 +36,7 @@ class WriteShard:
     def spec(self) -> dict[str, Any]:
         """What the key holds."""
         return {
-            "problem": self.problem,
+            "problem": problem_identity(self.problem),
             "model": identity(self.engine),
             "rendering": RENDERING,
             "sampling": asdict(self.sampling),
@@ -77,11 +77,11 @@ class JoinShards:
     version: ClassVar[int] = 1
     kind: ClassVar[str] = "rows"
     on_ray: ClassVar[bool] = False
-    problem: str
+    problem: ProblemModule
 
     def spec(self) -> dict[str, Any]:
         """What the key holds."""
-        return {"problem": self.problem}
+        return {"problem": problem_identity(self.problem)}
 
     def make(self, step: Step[Any], store: ArtifactStore, folder: Path) -> Metrics:
         """`rows.jsonl`, in the order of the shards."""

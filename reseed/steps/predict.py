@@ -12,7 +12,7 @@ from reseed.files import read_jsonl, write_jsonl
 from reseed.generation.engine import Batch
 from reseed.language.prompts import PromptFormat, format_mark, rendering_mark
 from reseed.models.names import ModelSpec, attention_mark, identity
-from reseed.problems import load_problem
+from reseed.problems import ProblemModule, load_problem, problem_identity
 from reseed.records import Generation, Sampling
 from reseed.step import Metrics, Step
 from reseed.store import ArtifactStore
@@ -25,7 +25,7 @@ class Predict:
     verb: ClassVar[str] = "predict"
     version: ClassVar[int] = 1
     kind: ClassVar[str] = "predictions"
-    problem: str
+    problem: ProblemModule
     engine: ModelSpec
     max_new_tokens: int
     max_tokens: int
@@ -35,7 +35,7 @@ class Predict:
     def spec(self) -> dict[str, Any]:
         """What the key holds."""
         return {
-            "problem": self.problem,
+            "problem": problem_identity(self.problem),
             "model": identity(self.engine),
             "sampling": {"max_new_tokens": self.max_new_tokens},
             "max_tokens": self.max_tokens,
@@ -83,11 +83,11 @@ class Blend:
     version: ClassVar[int] = 1
     kind: ClassVar[str] = "ensemble"
     on_ray: ClassVar[bool] = False
-    problem: str
+    problem: ProblemModule
 
     def spec(self) -> dict[str, Any]:
         """What the key holds."""
-        return {"problem": self.problem}
+        return {"problem": problem_identity(self.problem)}
 
     def make(self, step: Step[Any], store: ArtifactStore, folder: Path) -> Metrics:
         """`predictions.jsonl`, by row id, as a member's."""

@@ -15,7 +15,7 @@ from reseed.files import read_jsonl, write_jsonl
 from reseed.models.cache import tokenizer_folder
 from reseed.models.names import ModelSpec, identity
 from reseed.models.tokenizers import load_tokenizer
-from reseed.problems import load_problem
+from reseed.problems import ProblemModule, load_problem, problem_identity
 from reseed.recipe import DataSettings
 from reseed.step import Metrics, Step
 from reseed.store import ArtifactStore
@@ -31,13 +31,13 @@ class Import:
     version: ClassVar[int] = 1
     kind: ClassVar[str] = "rows"
     on_ray: ClassVar[bool] = False
-    problem: str
+    problem: ProblemModule
     source: Source
     columns: Mapping[str, str] | None
 
     def spec(self) -> dict[str, Any]:
         """What the key holds."""
-        return {"problem": self.problem, "content": self.source.content, "columns": self.columns}
+        return {"problem": problem_identity(self.problem), "content": self.source.content, "columns": self.columns}
 
     def make(self, step: Step[Any], store: ArtifactStore, folder: Path) -> Metrics:
         """`rows.jsonl`."""
@@ -58,12 +58,12 @@ class Curate:
     version: ClassVar[int] = 1
     kind: ClassVar[str] = "curated"
     on_ray: ClassVar[bool] = False
-    problem: str
+    problem: ProblemModule
     student: ModelSpec
 
     def spec(self) -> dict[str, Any]:
         """What the key holds."""
-        return {"problem": self.problem, "tokenizer": identity(self.student)["name"]}
+        return {"problem": problem_identity(self.problem), "tokenizer": identity(self.student)["name"]}
 
     def make(self, step: Step[Any], store: ArtifactStore, folder: Path) -> Metrics:
         """`rows.jsonl`; the metrics are the dataset table and what was dropped."""

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 
 from reseed.evaluation.experiment import KIND, Evidence, evaluate, load_results, save_results
 from reseed.models.names import ModelSpec, identity
+from reseed.problems import ProblemModule, problem_identity
 from reseed.records import Artifact, Member
 from reseed.reporting.html import html_report
 from reseed.reporting.markdown import markdown_report
@@ -25,7 +26,7 @@ class Score:
     version: ClassVar[int] = 3
     kind: ClassVar[str] = KIND
     on_ray: ClassVar[bool] = True  # the embedder runs where there is room for it
-    problem: str
+    problem: ProblemModule
     question: str
     embedder: ModelSpec
     constants: tuple[str, ...]
@@ -36,7 +37,7 @@ class Score:
     def spec(self) -> dict[str, Any]:
         """What the key holds."""
         return {
-            "problem": self.problem,
+            "problem": problem_identity(self.problem),
             "question": self.question,
             "embedder": identity(self.embedder),
             "constants": list(self.constants),

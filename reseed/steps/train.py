@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 from reseed.language.prompts import prompt_format, rendering_mark
 from reseed.models.names import ModelSpec, identity
+from reseed.problems import ProblemModule, problem_identity
 from reseed.recipe import TrainingSettings
 from reseed.records import Member
 from reseed.training.job import Judge, TrainJob
@@ -22,7 +23,7 @@ class Train:
     verb: ClassVar[str] = "train"
     version: ClassVar[int] = 3
     kind: ClassVar[str] = "adapter"
-    problem: str
+    problem: ProblemModule
     model: ModelSpec
     settings: TrainingSettings
     workers: int
@@ -34,7 +35,7 @@ class Train:
     def spec(self) -> dict[str, Any]:
         """What the key holds."""
         spec: dict[str, Any] = {
-            "problem": self.problem,
+            "problem": problem_identity(self.problem),
             "model": identity(self.model),
             "training": self.settings.model_dump(mode="json", exclude={"start_from"}),
             "workers": self.workers,

@@ -1,4 +1,7 @@
-"""A line in stages, through the real command: a variant that goes on from another's members on other rows."""
+"""A line in stages, through the real command: a variant that goes on from another's members on other rows.
+
+Its problem is a file beside the recipe, which is all that Ray's workers know of it.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,17 @@ from line_project import LineProject, manifests
 from tiny import save_recipe
 
 pytestmark = pytest.mark.slow
+PROBLEM = """
+columns = ("original_text", "rewritten_text", "rewrite_prompt")
+metric = "words"
+higher_is_better = True
+
+def prompt(row): return row["rewritten_text"]
+def completion(row): return " " + row["rewrite_prompt"]
+def parse(text): return text.strip().upper()
+def scores(answers, rows, embed):
+    return [len({*a.split()} & {*row["rewrite_prompt"].upper().split()}) for a, row in zip(answers, rows)]
+"""
 HOLDOUT = {"fraction": 0.25, "group_by": "rewrite_prompt"}
 
 
@@ -25,11 +39,14 @@ def save_rows(path: Path, verb: str) -> str:
 
 def test_a_line_in_stages(served: LineProject) -> None:
     first, second = (save_rows(served.folder / f"{verb}.csv", verb) for verb in ("Sing", "Shout"))
-    (served.folder / "staged").mkdir()
+    for folder in ("staged", "later"):
+        (served.folder / folder).mkdir()
+        (served.folder / folder / "singing.py").write_text(PROBLEM)
     training = {"learning_rate": 0.01, "batch_size": 4, "evaluate_every": 2, "keep_optimizer": True}
     recipe = save_recipe(
         served.folder / "staged",
         name="staged",
+        problem="singing",
         generation=None,
         data={"train": second, "validation": HOLDOUT, "test": HOLDOUT},
         training=training,
@@ -57,10 +74,10 @@ def test_a_line_in_stages(served: LineProject) -> None:
     }  # fmt: skip
     assert "start" not in before[1]["inputs"]
     assert sum(path.startswith("predictions/") for path in found) == 2, "the last stage and the untrained student"
-    (served.folder / "later").mkdir()
     later = save_recipe(
         served.folder / "later",
         name="later",
+        problem="singing",
         generation=None,
         data={"train": second, "validation": HOLDOUT, "test": HOLDOUT},
         training=training | {"start_from": before[0][:-20]},
@@ -72,4 +89,12 @@ def test_a_line_in_stages(served: LineProject) -> None:
     assert gone_on["inputs"]["start"] == before[0]
     assert gone_on["metrics"]["adapter_digest_start"] == after[1]["metrics"]["adapter_digest_start"]
     code, output = served.run("results", "staged", "--json", "--profile", "tiny.yaml", "--set", command[-1])
-    assert [variant["name"] for variant in json.loads(output)["variants"]] == ["after"]
+    result = json.loads(output)
+    assert [variant["name"] for variant in result["variants"]] == ["after"]
+    assert (result["problem"], result["metric"]) == ("singing", "words")
+    identity = {manifest["spec"]["problem"] for manifest in found.values() if "problem" in manifest["spec"]}
+    assert len(identity) == 1, "both recipes have the same module beside them"
+    assert identity.pop().startswith("singing@")
+    (answers, *_) = (path for path in found if path.startswith("predictions/"))
+    text = next((served.folder / "staged-store" / answers).rglob("predictions.jsonl")).read_text()
+    assert all(json.loads(line)["answer"] == json.loads(line)["text"].strip().upper() for line in text.splitlines())

@@ -12,7 +12,7 @@ from transformers import AutoTokenizer
 
 from reseed.generation.engine import Batch
 from reseed.models.names import ModelSpec
-from reseed.problems import load_problem
+from reseed.problems import ProblemModule, load_problem
 from reseed.records import Prompt, Sampling
 from tasks.engines import EngineActor
 
@@ -35,7 +35,7 @@ def test_a_row_that_cannot_be_cut_is_left_unanswered(tmp_path: Path, monkeypatch
     actor = EngineActor(spec, 4, 1, str(tmp_path / "store"))
     good = PROBLEM.row("The boat lay in the sun.", "Make it rhyme.", "THE BOAT")
     bad = PROBLEM.row("x" * 3000, "Make it rhyme.", "y" * 3000)
-    job = Batch("one", Sampling(8), rows=(bad, good), problem="prompt-recovery", max_tokens=300)
+    job = Batch("one", Sampling(8), rows=(bad, good), problem=ProblemModule("prompt-recovery"), max_tokens=300)
     answers = {answer.id: answer for answer in actor.run(job)}
     assert answers[bad["id"]].finish == "too-long"
     assert answers[bad["id"]].text == ""

@@ -16,6 +16,7 @@ import pytest
 from tiny import save_profile
 
 from reseed.generation.engine import Batch
+from reseed.problems import ProblemModule
 from reseed.profile import Profile, load_profile
 from reseed.records import Artifact, Prompt, ReseedError, Sampling
 from tasks.cluster import connect
@@ -37,8 +38,6 @@ def profile(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Profile]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RESEED_CACHE", str(folder / "cache"))
         patch.delenv("RAY_ADDRESS", raising=False)
-        (folder / "deadly.py").write_text("import os\nos._exit(1)\n")
-        patch.setenv("PYTHONPATH", os.pathsep.join([str(folder), os.environ.get("PYTHONPATH", "")]))  # of Ray's workers
         patch.setenv("HOME", str(folder))  # of Ray's token
         patch.setenv("RAY_AUTH_MODE", "disabled")  # inherited from a shell where it helped somebody
         patch.setenv("CUDA_VISIBLE_DEVICES", "0")  # as on a machine with a GPU
@@ -132,7 +131,7 @@ def test_work_that_hangs_is_given_up_when_its_time_is_over(profile: Profile) -> 
 
 def test_a_job_that_kills_every_actor_does_not_stop_the_others(profile: Profile) -> None:
     """An actor that Ray no longer restarts would fail all jobs that wait, at once."""
-    killer = replace(job("killer"), rows=({"id": "row"},), problem="deadly.problem")
+    killer = replace(job("killer"), rows=({"id": "row"},), problem=ProblemModule("deadly", "import os\nos._exit(1)\n"))
     done: list[str] = []
 
     def run_all() -> None:

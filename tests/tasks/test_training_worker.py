@@ -28,8 +28,9 @@ from tasks.training_worker import Assignment, RayWatcher, check_lease, first_who
 
 def assignment(folder: Path) -> Assignment:
     work = Train(
-        "prompt-recovery", ModelSpec(name="owner/tiny"), TrainingSettings(), 1, 1, None, Member("default", 0), "tiny"
-    )
+        ProblemModule("prompt-recovery"), ModelSpec(name="owner/tiny"), TrainingSettings(), 1, 1, None,
+        Member("default", 0), "tiny",
+    )  # fmt: skip
     return Assignment(
         step=Step(work, "tiny-default", {"partition": Artifact("partition", "tiny", "0" * 32)}, 0),
         store_url=str(folder / "store"),

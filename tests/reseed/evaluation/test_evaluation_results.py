@@ -21,7 +21,7 @@ from reseed.evaluation.experiment import (
 )
 from reseed.files import write_jsonl
 from reseed.models.names import ModelSpec
-from reseed.problems import load_problem
+from reseed.problems import ProblemModule, load_problem
 from reseed.records import (
     Artifact,
     ConstantResult,
@@ -173,7 +173,7 @@ def evidence(store: ArtifactStore, folder: Path, embedder: str = "nowhere") -> E
     predictions[None] = put(store, folder, plain_step("predict", 1, "predictions", "small", {}), answers("", "", ""))
     ensembles = {name: predictions[member] for name, member in zip("ab", members, strict=True)}  # of one member each
     return Evidence(
-        problem="prompt-recovery",
+        problem=ProblemModule("prompt-recovery"),
         embedder=ModelSpec(name=embedder, dtype="float32"),
         constants=("Improve it.",),
         members=members,

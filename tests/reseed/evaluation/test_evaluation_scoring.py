@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from statistics import stdev
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from reseed.evaluation.answers import Answers, blend
 from reseed.evaluation.scoring import Scorer, Scores, Trained, best_constant, score_experiment
 from reseed.problems import load_problem
-from reseed.problems.prompt_recovery import PromptRecovery
 from reseed.records import Member, ReseedError, Row
 
 if TYPE_CHECKING:
@@ -37,19 +36,13 @@ class Letters:
         return np.asarray(counts / np.maximum(np.linalg.norm(counts, axis=1, keepdims=True), 1e-9), dtype=np.float32)
 
 
-@dataclass(frozen=True)
-class Distance(PromptRecovery):
+def distance(answers: Sequence[str], rows: Sequence[Row], embed: Embed) -> NDArray[np.float64]:
     """The number of characters too many or too few: lower is better."""
-
-    metric: str = "distance"
-    higher_is_better: bool = False
-
-    def scores(self, answers: Sequence[str], rows: Sequence[Row], embed: Embed) -> NDArray[np.float64]:
-        pairs = zip(answers, rows, strict=True)
-        return np.array([abs(len(answer) - len(row["rewrite_prompt"])) for answer, row in pairs], dtype=np.float64)
+    pairs = zip(answers, rows, strict=True)
+    return np.array([abs(len(answer) - len(row["rewrite_prompt"])) for answer, row in pairs], dtype=np.float64)
 
 
-DISTANCE: Any = Distance()
+DISTANCE = replace(PROBLEM, metric="distance", higher_is_better=False, scores=distance)
 
 
 def answered(*texts: str) -> dict[str, str]:

@@ -33,6 +33,7 @@ def slanted(texts: Sequence[str]) -> NDArray[np.float32]:
 
 def test_it_is_a_problem() -> None:
     assert isinstance(PROBLEM, Problem)
+    assert (PROBLEM.generates, PROBLEM.votes) == (True, False)
     assert (PROBLEM.name, PROBLEM.metric, PROBLEM.higher_is_better) == ("prompt-recovery", "scs", True)
     assert PROBLEM.prompt_column in PROBLEM.columns
 

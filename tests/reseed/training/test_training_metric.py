@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,7 +16,6 @@ from tiny_rows import PROBLEM, SHORT, PowerError, Recorder, job, rows
 from reseed.generation.transformers_engine import TransformersEngine
 from reseed.line import judge_of, plan_line
 from reseed.models.names import ModelSpec
-from reseed.problems.prompt_recovery import PromptRecovery
 from reseed.profile import load_profile
 from reseed.reading import load_recipe
 from reseed.records import Member, ReseedError, Row, Sampling
@@ -34,15 +33,10 @@ BY_METRIC = SHORT.model_copy(update={"choose_by": "metric", "metric_rows": 3, "e
 ANSWER = 12  # new tokens
 
 
-@dataclass(frozen=True)
-class Longest(PromptRecovery):
-    """A problem whose metric is the length of the answer, so that the loss cannot stand in for it."""
-
-    higher_is_better: bool = False
-
-    def scores(self, answers: Sequence[str], rows: Sequence[Row], embed: Embed) -> NDArray[np.float64]:
-        assert embed(["text"]).shape == (1, 32), "the judge's embedder"
-        return np.array([float(len(answer)) for answer in answers])
+def length(answers: Sequence[str], rows: Sequence[Row], embed: Embed) -> NDArray[np.float64]:
+    """A metric for which the loss cannot stand in."""
+    assert embed(["text"]).shape == (1, 32), "the judge's embedder"
+    return np.array([float(len(answer)) for answer in answers])
 
 
 @pytest.fixture(scope="module")
@@ -57,24 +51,17 @@ def judged(model: Path, embedder: ModelSpec, higher: bool) -> TrainJob:
 def run(
     place: Path, what: TrainJob, higher: bool, resume: Path | None = None, stop_after: int | None = None
 ) -> TrainSummary:
-    watcher, problem = Recorder(place / "seen", stop_after), Longest(higher_is_better=higher)
+    watcher, problem = Recorder(place / "seen", stop_after), replace(PROBLEM, scores=length, higher_is_better=higher)
     summary = train(what, problem, rows(12), rows(17)[12:], place / "work", watcher, resume)
     assert summary is not None
     return summary
 
 
-@dataclass(frozen=True)
-class Undefined(PromptRecovery):
-    """A problem that divides by something that may be 0."""
-
-    def scores(self, answers: Sequence[str], rows: Sequence[Row], embed: Embed) -> NDArray[np.float64]:
-        return np.full(len(answers), np.nan)
-
-
 def test_a_metric_that_is_no_number_ends_the_run(tiny_model: Path, embedder: ModelSpec, tmp_path: Path) -> None:
     what = judged(tiny_model, embedder, higher=False)
+    undefined = replace(PROBLEM, scores=lambda answers, rows, embed: np.full(len(answers), np.nan))
     with pytest.raises(ReseedError, match=r"the problem's metric is nan at step 1; its `scores` must be numbers"):
-        train(what, Undefined(), rows(12), rows(17)[12:], tmp_path / "work", Recorder(tmp_path / "seen"))
+        train(what, undefined, rows(12), rows(17)[12:], tmp_path / "work", Recorder(tmp_path / "seen"))
 
 
 @pytest.mark.parametrize("higher", [True, False])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -75,11 +76,8 @@ def test_loss_on_all_labels_the_prompt_too(tokenizer: Any) -> None:
 
 
 def test_an_empty_completion_still_trains_eos(tokenizer: Any) -> None:
-    class Silent(type(PROBLEM)):  # type: ignore[misc]
-        def completion(self, row: Row) -> str:
-            return ""
-
-    (example,) = encode(Silent(), rows(1), tokenizer, LONG, "completion").examples
+    silent = replace(PROBLEM, completion=lambda row: "")
+    (example,) = encode(silent, rows(1), tokenizer, LONG, "completion").examples
     assert labelled(example) == [tokenizer.eos_token_id]
 
 
