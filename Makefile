@@ -11,9 +11,10 @@ PYTEST ?=
 demo: $(STAMP)            ## everything from nothing: the quickstart through a local Prefect server
 	$(BIN)/python -m flows.demo
 
-# Files side by side, one process a core; more than four would take the machine's memory and not end sooner.
+# Files side by side, one process a core: more than four would take memory and end no sooner. They go in their order, since
+# xdist's own, by the number of tests, would leave the longest file for last.
 test: $(STAMP)            ## everything from nothing: the tests that take minutes in all
-	$(BIN)/python -m pytest -m "not slow" -n logical --maxprocesses=4 --dist loadfile $(PYTEST)
+	$(BIN)/python -m pytest -m "not slow" -n logical --maxprocesses=4 --dist loadfile --no-loadscope-reorder $(PYTEST)
 
 # In one process: they share a Prefect server, a Ray and a run of the whole line.
 test-slow: $(STAMP)       ## the other tests: servers, Ray, ranks, real weights

@@ -110,7 +110,7 @@ def imports(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         env=free,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,  # seconds; 16 alone on the machine
     )
     assert done.returncode == 0, done.stderr
     told: dict[str, Any] = json.loads(done.stdout)
