@@ -3,13 +3,22 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.ready
 
-.PHONY: demo test lint check clean
+.PHONY: demo test test-slow lint check clean
+
+# More for pytest: `make test PYTEST=--durations=40`
+PYTEST ?=
 
 demo: $(STAMP)            ## everything from nothing: the quickstart through a local Prefect server
 	$(BIN)/python -m infra.local.demo
 
-test: $(STAMP)            ## everything from nothing: all tests
-	$(BIN)/python -m pytest
+# Files side by side, one process a core: more than four would take memory and end no sooner. They go in their order, since
+# xdist's own, by the number of tests, would leave the longest file for last.
+test: $(STAMP)            ## everything from nothing: the tests that take minutes in all
+	$(BIN)/python -m pytest -m "not slow" -n logical --maxprocesses=4 --dist loadfile --no-loadscope-reorder $(PYTEST)
+
+# In one process: they share a Prefect server, a Ray and a run of the whole line.
+test-slow: $(STAMP)       ## the other tests: servers, Ray, ranks, real weights
+	$(BIN)/python -m pytest -m slow $(PYTEST)
 
 lint: $(STAMP)            ## style, types, layers
 	$(BIN)/ruff check .
@@ -17,7 +26,7 @@ lint: $(STAMP)            ## style, types, layers
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-check: lint test          ## what CI runs
+check: lint test test-slow  ## what CI runs
 
 # torch first: deepspeed's build looks for it. The lock is whole for every Python that the README names, so nothing but
 # torch's own CUDA is resolved; `pip check` says whether that is still true.

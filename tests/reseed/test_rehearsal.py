@@ -16,7 +16,8 @@ from reseed.evaluation.scoring import Scorer
 from reseed.line import plan_line
 from reseed.problems import load_problem
 from reseed.profile import load_profile
-from reseed.recipe import Recipe, load_recipe
+from reseed.reading import load_recipe
+from reseed.recipe import Recipe
 from reseed.records import ReseedError
 from reseed.rehearsal import first_records, rehearse
 from reseed.steps import Step

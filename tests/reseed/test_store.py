@@ -441,7 +441,6 @@ def test_refs_move_by_compare_and_swap(store: ArtifactStore) -> None:
     assert store.move_ref("dataset", "prompts", "gone", c, first) is False
 
 
-@pytest.mark.slow
 def test_a_mover_that_is_stopped_does_not_hold_up_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     objects = LocalObjects(str(tmp_path))
     assert objects.create("one.json", b"old")

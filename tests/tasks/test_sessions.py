@@ -22,17 +22,17 @@ from tasks.sessions import session_root, take_away_sessions
 
 
 @pytest.fixture
-def place(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A short folder: a socket's path has at most 107 bytes."""
-    folder = tmp_path_factory.mktemp("s")
-    monkeypatch.chdir(folder)
-    return folder
+def short() -> Iterator[Path]:
+    """A socket's path has at most 107 bytes, and pytest's own folders are longer where files are tested side by side."""
+    with tempfile.TemporaryDirectory(prefix="r", dir="/tmp") as folder:
+        yield Path(folder)
 
 
 @pytest.fixture
-def short() -> Iterator[Path]:
-    with tempfile.TemporaryDirectory(prefix="r", dir="/tmp") as folder:
-        yield Path(folder)
+def place(short: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The working folder."""
+    monkeypatch.chdir(short)
+    return short
 
 
 def dead_pid() -> int:

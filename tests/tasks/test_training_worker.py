@@ -16,6 +16,7 @@ import torch
 
 from reseed.lease import Lease, LeaseLostError
 from reseed.models.names import ModelSpec
+from reseed.problems import ProblemModule
 from reseed.recipe import TrainingSettings
 from reseed.records import Artifact, Member
 from reseed.step import Step
