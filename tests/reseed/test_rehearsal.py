@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 import yaml
+from plain_step import plain_step
 
 from reseed.evaluation.scoring import Scorer
 from reseed.line import plan_line
@@ -20,7 +21,6 @@ from reseed.reading import load_recipe
 from reseed.recipe import Recipe
 from reseed.records import ReseedError
 from reseed.rehearsal import first_records, rehearse
-from reseed.steps import Step
 from reseed.store import ArtifactStore
 
 DOCS = Path(__file__).parents[2] / "docs/problems.md"
@@ -211,7 +211,7 @@ def test_what_ships_is_without_a_word(store: ArtifactStore) -> None:
 def test_rows_of_a_dataset_in_the_store_are_at_hand(tmp_path: Path, store: ArtifactStore) -> None:
     (tmp_path / "made").mkdir()
     (tmp_path / "made" / "rows.jsonl").write_text('{"id": "1", "text": "a", "label": "good"}\n')
-    made = store.write(Step("publish", 1, "dataset", "rows", {"date": "2026-11-27"}), tmp_path / "made")
+    made = store.write(plain_step("publish", 1, "dataset", "rows", {"date": "2026-11-27"}), tmp_path / "made")
     store.point("dataset", "rows", "latest", made)
     wrong = f"{LABELS}def prompt(row): return {{}}[row['label']]\n"
     with pytest.raises(ReseedError, match=r"prompt: mine.py, line 7: KeyError: 'good'"):

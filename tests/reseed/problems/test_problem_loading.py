@@ -12,7 +12,8 @@ import pytest
 
 from reseed.data.curation import curate
 from reseed.data.sources import as_rows
-from reseed.evaluation.scoring import Scorer, blend
+from reseed.evaluation.answers import blend
+from reseed.evaluation.scoring import Scorer
 from reseed.problems import Problem, ProblemModule, find_problem, load_problem, problem_identity
 from reseed.records import ReseedError
 
