@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 from reseed.records import DatasetStats, Results
 from reseed.reporting.plots import loss_curves, scores, seed_colours
 from reseed.reporting.tables import beats_constants, lines, outcome, score_columns, verdict
-from reseed.reporting.text import count, cut_off, direction, one_line, score
+from reseed.reporting.text import count, cut_off, direction, score
+from reseed.text import one_line
 
 if TYPE_CHECKING:
     from jinja2 import Template

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from reseed.records import ConstantResult, Interval, Results, VariantResult
-from reseed.reporting.text import count, direction, mean_and_std, one_line, score, signed
+from reseed.reporting.text import count, direction, mean_and_std, score, signed
+from reseed.text import one_line
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -10,7 +10,6 @@ from rich.console import Console
 
 from reseed.records import ConstantResult, Interval, Results
 from reseed.reporting.tables import beats_constants, lines, outcome, results_table, verdict
-from reseed.reporting.text import visible
 
 
 def shown(results: Results, styled: bool = False) -> str:
@@ -127,11 +126,6 @@ def test_verdict_without_interval_constants_or_variants(results: Results) -> Non
 
 
 ATTACK = "[red]x[/red]\x1b[2J\x9b1m\r\u202egnp.\u2066\x00end"
-
-
-def test_what_a_terminal_would_obey_is_shown() -> None:
-    assert visible(ATTACK) == "[red]x[/red]\\x1b[2J\\x9b1m\\r\\u202egnp.\\u2066\\x00end"
-    assert visible("a\tb\nc — “é” 字 👩‍🚀") == "a\tb\nc — “é” 字 👩‍🚀"
 
 
 def test_table_and_verdict_obey_no_text_of_the_rows(results: Results) -> None:
