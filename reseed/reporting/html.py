@@ -59,7 +59,8 @@ def _printed(value: Any) -> Any:
 
 def _tone(results: Results) -> str:
     """The colour of the verdict: a gain that a constant answer matches is none."""
-    return outcome(results) if beats_constants(results) else "worse"
+    judged = outcome(results)
+    return judged if judged == "unknown" or beats_constants(results) else "worse"
 
 
 def _dataset(stats: DatasetStats | None) -> dict[str, Any]:

@@ -146,6 +146,7 @@ def test_verdict_s_colour_needs_more_than_the_untrained_model(results: Results) 
     assert '<p class="verdict unknown">' in html_report(replace(results, gain=None))
     constant = replace(results, constants=(ConstantResult("Improve the text", 0.8),))
     assert '<p class="verdict worse">' in html_report(constant)
+    assert '<p class="verdict unknown">' in html_report(replace(constant, rows=1, gain=Interval(0.1, 0.0)))
 
 
 def test_one_seed_has_no_std(results: Results) -> None:

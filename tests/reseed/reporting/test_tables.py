@@ -4,10 +4,12 @@ import math
 import re
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from report_samples import variant
 from rich.console import Console
 
+from reseed.evaluation.scoring import paired_interval
 from reseed.records import ConstantResult, Interval, Results
 from reseed.reporting.tables import beats_constants, lines, outcome, results_table, verdict
 
@@ -102,6 +104,37 @@ def test_verdict_of_a_gain_within_its_interval(results: Results) -> None:
 )
 def test_outcome_minds_the_direction(results: Results, mean: float, higher_is_better: bool, expected: str) -> None:
     assert outcome(replace(results, gain=Interval(mean, 0.1), higher_is_better=higher_is_better)) == expected
+
+
+@pytest.mark.parametrize("mean", [0.1, -0.1, 0.0])
+@pytest.mark.parametrize("half_width", [0.0, 0.05])
+def test_one_row_decides_nothing(results: Results, mean: float, half_width: float) -> None:
+    one = replace(results, rows=1, gain=Interval(mean, half_width))
+    text = verdict(one)
+    assert outcome(one) == "unknown"
+    assert "one row cannot decide whether the difference of" in text
+    assert "It is ahead of the best constant answer, “Please improve" in text
+    assert [word for word in ("beats", "worse", "95 %") if word in text] == []
+
+
+def test_interval_of_no_width_decides_nothing(results: Results) -> None:
+    """Every row differs by the same 0.1: as computed, whose rounding leaves a spread of 1e-17."""
+    base = np.array([0.3, 0.5, 0.7, 0.25])
+    gain = paired_interval(base + 0.1, base)
+    assert 0 < gain.half_width < 1e-16
+    for given in (gain, Interval(0.1, 0.0), Interval(-0.1, 0.0), Interval(0.0, 0.0)):
+        flat = replace(results, gain=given)
+        assert outcome(flat) == "unknown"
+        assert "in every row, and without a spread between rows that decides nothing" in verdict(flat)
+        assert "beats" not in verdict(flat)
+        assert "worse" not in verdict(flat)
+    assert outcome(replace(results, gain=Interval(1e-5, 1e-6))) == "better", "narrow is not without width"
+
+
+def test_model_behind_a_constant_is_not_judged_by_one_row(results: Results) -> None:
+    behind = replace(results, rows=1, gain=Interval(0.1, 0.0), constants=(ConstantResult("Improve the text", 0.9),))
+    assert "It is not ahead of the best constant answer, “Improve the text” at 0.9000" in verdict(behind)
+    assert "learnt nothing" not in verdict(behind)
 
 
 def test_verdict_where_lower_is_better(results: Results) -> None:
