@@ -38,8 +38,8 @@ def bare() -> dict[str, float]:
     from reseed.problems import load_problem
     from reseed.profile import load_profile
     from reseed.recipe import load_recipe
-    from reseed.records import LossPoint, Member, Prompt, Sampling
-    from reseed.training.loop import TrainJob, train
+    from reseed.records import Member, Prompt, Sampling
+    from reseed.training.loop import Silent, TrainJob, train
 
     recipe, profile = load_recipe(RECIPE, (), PROFILE), load_profile(PROFILE)
     problem, settings = load_problem(recipe.problem), recipe.generation
@@ -57,13 +57,6 @@ def bare() -> dict[str, float]:
     finishes = {row["id"]: answer.finish for row, answer in zip(rows, answers, strict=True)}
     parts = partition(curate(rows, finishes, problem).rows, recipe.data)
     del engine
-
-    class Silent:
-        def note(self, text: str) -> None: ...
-
-        def point(self, point: LossPoint) -> None: ...
-
-        def checkpoint(self, folder: Path, step: int) -> None: ...
 
     student = student_of(recipe, profile)
     greedy = Sampling(recipe.prediction.max_new_tokens)

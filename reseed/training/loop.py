@@ -85,6 +85,19 @@ class Watcher(Protocol):
         ...
 
 
+class Silent:
+    """A watcher that does nothing, for a run that is not resumed: the summary has its curve, its folder the best adapter."""
+
+    def note(self, text: str) -> None:
+        """Not shown."""
+
+    def point(self, point: LossPoint) -> None:
+        """Not kept; the summary has the whole curve."""
+
+    def checkpoint(self, folder: Path, step: int) -> None:
+        """Not kept."""
+
+
 def train(
     job: TrainJob,
     problem: Problem,

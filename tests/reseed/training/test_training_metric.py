@@ -21,7 +21,7 @@ from reseed.profile import load_profile
 from reseed.recipe import load_recipe
 from reseed.records import Artifact, Member, ReseedError, Row, Sampling
 from reseed.training.early import is_better
-from reseed.training.loop import TrainJob, TrainSummary, train
+from reseed.training.loop import Silent, TrainJob, TrainSummary, train
 from reseed.training.metric import Judge, judge_of
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ class Undefined(PromptRecovery):
 def test_a_metric_that_is_no_number_ends_the_run(tiny_model: Path, embedder: ModelSpec, tmp_path: Path) -> None:
     what = judged(tiny_model, embedder, higher=False)
     with pytest.raises(ReseedError, match=r"the problem's metric is nan at step 1; its `scores` must be numbers"):
-        train(what, Undefined(), rows(12), rows(17)[12:], tmp_path / "work", Recorder(tmp_path / "seen"))
+        train(what, Undefined(), rows(12), rows(17)[12:], tmp_path / "work", Silent())
 
 
 @pytest.mark.parametrize("higher", [True, False])
