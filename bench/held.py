@@ -120,7 +120,7 @@ def held_by_rank(
 ) -> Memory:
     """Every column's largest size in the last of three steps."""
     from reseed.training.arguments import training_arguments
-    from reseed.training.job import TrainJob
+    from reseed.training.job import Silent, TrainJob
     from reseed.training.trainer import KeepBest, build_trainer
     from reseed.training.zero import join_ranks
 
@@ -134,7 +134,7 @@ def held_by_rank(
         model.enable_input_require_grads()
     examples = random_examples(count, settings.max_tokens, labels, model.config.vocab_size)
     part = Encoded(examples, 0, 0, [str(number) for number in range(count)])
-    trainer: Any = build_trainer(model, arguments, part, examples[:1], 0, job, None)  # type: ignore[arg-type]
+    trainer: Any = build_trainer(model, arguments, part, examples[:1], 0, job, Silent())
     trainer.remove_callback(KeepBest)
     look = Look(trainer, settings, world)
     with look.at_gathered_weights():

@@ -38,8 +38,8 @@ def bare() -> dict[str, float]:
     from reseed.profile import load_profile
     from reseed.profile import student as student_of
     from reseed.reading import load_recipe
-    from reseed.records import LossPoint, Member, Prompt, Sampling
-    from reseed.training.job import TrainJob
+    from reseed.records import Member, Prompt, Sampling
+    from reseed.training.job import Silent, TrainJob
     from reseed.training.loop import train
 
     recipe, profile = load_recipe(RECIPE, (), PROFILE), load_profile(PROFILE)
@@ -58,13 +58,6 @@ def bare() -> dict[str, float]:
     finishes = {row["id"]: answer.finish for row, answer in zip(rows, answers, strict=True)}
     parts = partition(curate(rows, finishes, problem).rows, recipe.data)
     del engine
-
-    class Silent:
-        def note(self, text: str) -> None: ...
-
-        def point(self, point: LossPoint) -> None: ...
-
-        def checkpoint(self, folder: Path, step: int) -> None: ...
 
     student = student_of(recipe.variant("default"), profile)
     greedy = Sampling(recipe.prediction.max_new_tokens)

@@ -33,8 +33,7 @@ from reseed.models.names import ModelSpec, Upcycle
 from reseed.models.tokenizers import load_tokenizer
 from reseed.problems import load_problem
 from reseed.recipe import TrainingSettings
-from reseed.records import LossPoint
-from reseed.training.job import TrainJob
+from reseed.training.job import Silent, TrainJob
 from reseed.training.layout import Layout
 from reseed.training.loss import evaluation_loss
 
@@ -80,19 +79,6 @@ class Clock(TrainerCallback):
         self.seconds += time.perf_counter() - self.began
         if state.global_step % self.every == 0 or state.global_step == state.max_steps:
             self.curve.append((self.seconds, evaluation_loss(kwargs["model"], self.examples, Layout(self.pad), 8)))
-
-
-class Silent:
-    """A watcher of nothing."""
-
-    def note(self, text: str) -> None:
-        """Not shown."""
-
-    def point(self, point: LossPoint) -> None:
-        """Not kept."""
-
-    def checkpoint(self, folder: Path, step: int) -> None:
-        """Not kept."""
 
 
 def contend(name: str, options: argparse.Namespace, folder: Path) -> dict[str, Any]:

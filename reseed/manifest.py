@@ -18,9 +18,11 @@ from reseed.files import file_digest
 from reseed.mistakes import mistakes
 from reseed.provenance import is_pickle
 from reseed.records import Artifact, ReseedError
+from reseed.text import one_line
 
 OWN_FOLDERS = ("refs", "scratch")  # below the root, so no kind is called that
 NAME = r"[^\W_][^/\\*?\[\]\x00-\x1f\x7f-\x9f\u2028\u2029]*"
+MOST = 300  # characters of a stranger's text in a message
 UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 
@@ -115,7 +117,9 @@ def read_manifest(store: str, path: str, content: bytes) -> Manifest:
     except ValidationError as error:
         raise ReseedError(f"store {store}: {path} is damaged; {fix} ({told(error, Manifest)})") from error
     if f"{manifest.artifact.path}/manifest.json" != path:
-        raise ReseedError(f"store {store}: {path} is damaged; {fix} (it describes {shown(manifest.artifact.path)})")
+        raise ReseedError(
+            f"store {store}: {path} is damaged; {fix} (it describes {one_line(manifest.artifact.path, MOST)})"
+        )
     return manifest
 
 
@@ -125,7 +129,7 @@ def read_target(store: str, path: str, content: bytes) -> Artifact:
         target = Target.model_validate_json(content)
         check_names(target.kind, target.name, target.key)
     except (ValidationError, ReseedError) as error:
-        why = told(error, Target) if isinstance(error, ValidationError) else shown(str(error))
+        why = told(error, Target) if isinstance(error, ValidationError) else one_line(str(error), MOST)
         raise ReseedError(f"store {store}: {path} is damaged; remove it and publish again ({why})") from error
     return Artifact(target.kind, target.name, target.key)
 
@@ -133,12 +137,7 @@ def read_target(store: str, path: str, content: bytes) -> Artifact:
 def told(error: ValidationError, model: type[BaseModel]) -> str:
     """The first of the mistakes; what a stranger wrote is shown without its control characters."""
     first, *more = mistakes(error, model)
-    return shown(first) + (f", and {len(more)} more" if more else "")
-
-
-def shown(text: str) -> str:
-    """A text of unknown origin, fit for one line of a terminal."""
-    return UNPRINTABLE.sub("?", text)[:300]
+    return one_line(first, MOST) + (f", and {len(more)} more" if more else "")
 
 
 def stored_files(folder: Path) -> tuple[StoredFile, ...]:

@@ -16,7 +16,7 @@ from gpu.setup import PROBLEM, Row, Setup, measured, mixtral, one_rank, text_row
 from reseed.models.names import ModelSpec
 from reseed.recipe import TrainingSettings
 from reseed.records import LossPoint
-from reseed.training.job import TrainJob
+from reseed.training.job import Silent, TrainJob
 from reseed.training.loop import train
 
 ADAPTER = "adapter_model.safetensors"
@@ -27,16 +27,13 @@ class StopError(Exception):
 
 
 @dataclass
-class Seen:
+class Seen(Silent):
     """Keeps the loss curve and the checkpoints."""
 
     folder: Path
     stop_after: int | None = None
     points: list[LossPoint] = field(default_factory=list)
     last: Path | None = None
-
-    def note(self, text: str) -> None:
-        """Not kept."""
 
     def point(self, point: LossPoint) -> None:
         self.points.append(point)

@@ -75,7 +75,12 @@ def draw(rows: Sequence[Row], settings: DataSettings) -> list[Row]:
 
 
 def hold_out(rows: Sequence[Row], how: Holdout, wanted: int, seed: int, purpose: str) -> tuple[list[Row], list[Row]]:
-    """Split off whole groups until `wanted` rows are reached; a group that would overshoot by much is passed over."""
+    """Split off whole groups until `wanted` rows are reached; a group that would overshoot by much is passed over.
+
+    So what is held out is not a fair sample of the groups: a large one is held out less often than a small one, and never
+    if it alone is more than 1.1 × `wanted`, while others are small enough. A score over held-out rows then says too little
+    of large groups (a test measures by how much). Another rule would move the rows of every stored partition.
+    """
     sizes: dict[str, int] = {}
     for row in rows:
         sizes[row[how.group_by]] = sizes.get(row[how.group_by], 0) + 1

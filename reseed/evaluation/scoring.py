@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from reseed.evaluation.answers import Answers
 from reseed.problems import Problem
 from reseed.records import ConstantResult, Interval, Member, MemberResult, ReseedError, Row, VariantResult
+from reseed.text import one_line
 
 if TYPE_CHECKING:
     import numpy as np
@@ -42,19 +43,41 @@ class Scorer:
     def __init__(self, problem: Problem, rows: Sequence[Row], embed: Embed) -> None:
         self.problem, self.rows, self.embed = problem, rows, embed
 
-    def per_row(self, answers: Answers) -> NDArray[np.float64]:
-        """The metric of each held-out row, joined by id. Every row must be answered exactly once, and no other."""
+    def per_row(self, answers: Answers, whose: str = "predictions") -> NDArray[np.float64]:
+        """The metric of each held-out row, joined by id. Every row must be answered exactly once, and no other.
+
+        Raises `ReseedError` for a score that is not finite: one NaN would make every mean that it enters NaN.
+        """
         wanted = {row["id"] for row in self.rows}
         if wanted != set(answers):
             raise ReseedError(
-                f"predictions: {len(wanted - set(answers))} held-out rows have no answer and {len(set(answers) - wanted)} "
+                f"{whose}: {len(wanted - set(answers))} held-out rows have no answer and {len(set(answers) - wanted)} "
                 "answers belong to no held-out row; predict again"
             )
-        return self.problem.scores([answers[row["id"]] for row in self.rows], self.rows, self.embed)
+        try:
+            scores = self.problem.scores([answers[row["id"]] for row in self.rows], self.rows, self.embed)
+        except ReseedError as error:
+            raise ReseedError(f"{whose}: {error}") from error
+        self.check_finite(scores, answers, whose)
+        return scores
+
+    def check_finite(self, scores: NDArray[np.float64], answers: Answers, whose: str) -> None:
+        """Refuse NaN and infinity, with the row that has it."""
+        import numpy as np
+
+        wrong = np.flatnonzero(~np.isfinite(scores))
+        if len(wrong):
+            row_id = self.rows[wrong[0]]["id"]
+            more = f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else ""
+            raise ReseedError(
+                f"{whose}: row {row_id}{more} scores {scores[wrong[0]]} for the answer “{one_line(answers[row_id], 60)}”; "
+                f"wanted a finite {self.problem.metric}: let `scores` of problem '{self.problem.name}' give every answer "
+                "a number, or use an embedder that does, and run again; what was trained and predicted is kept"
+            )
 
     def constant(self, text: str) -> float:
         """The mean score of one fixed answer."""
-        return float(self.per_row({row["id"]: text for row in self.rows}).mean())
+        return float(self.per_row({row["id"]: text for row in self.rows}, f"constant “{one_line(text, 60)}”").mean())
 
 
 def score_experiment(
@@ -66,16 +89,13 @@ def score_experiment(
     train_rows: Sequence[Row],
 ) -> Scores:
     """Score everything. Besides the given constants stands the training answer that does best on the held-out rows."""
-    base = scorer.per_row(untrained)
+    base = scorer.per_row(untrained, "the untrained model")
     variants = []
     gain: Interval | None = None
     for name in dict.fromkeys(member.variant for member in members):
         own = {member: value for member, value in members.items() if member.variant == name}
-        scored = tuple(
-            MemberResult(m.seed, float(scorer.per_row(answers).mean()), trained.best_step, trained.artifact)
-            for m, (trained, answers) in own.items()
-        )
-        blended = scorer.per_row(ensembles[name])
+        scored = tuple(score_member(scorer, member, *value) for member, value in own.items())
+        blended = scorer.per_row(ensembles[name], f"variant '{name}', its ensemble")
         gain = gain or paired_interval(blended, base)
         values = [member.score for member in scored]
         spread = stdev(values) if len(values) > 1 else None
@@ -87,8 +107,14 @@ def score_experiment(
     return Scores(float(base.mean()), tuple(variants), tuple(fixed), gain)
 
 
+def score_member(scorer: Scorer, member: Member, trained: Trained, answers: Answers) -> MemberResult:
+    """One member's mean score."""
+    scores = scorer.per_row(answers, f"variant '{member.variant}', seed {member.seed}")
+    return MemberResult(member.seed, float(scores.mean()), trained.best_step, trained.artifact)
+
+
 def paired_interval(better: NDArray[np.float64], base: NDArray[np.float64]) -> Interval:
-    """The mean of the rows' differences with its 95 % normal interval."""
+    """The mean of the rows' differences with its 95 % normal interval, which has no width where there is one row."""
     import numpy as np
 
     difference = better - base

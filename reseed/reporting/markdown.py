@@ -7,7 +7,8 @@ from collections.abc import Sequence
 
 from reseed.records import DatasetStats, Results
 from reseed.reporting.tables import lines, score_columns, verdict
-from reseed.reporting.text import count, cut_off, direction, one_line, score
+from reseed.reporting.text import count, cut_off, direction, score
+from reseed.text import one_line
 
 
 def markdown_report(results: Results) -> str:

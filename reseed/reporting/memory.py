@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from reseed.reporting.text import visible
+from reseed.text import visible
 from reseed.training.memory_plan import Memory
 
 if TYPE_CHECKING:

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 from reseed.records import LossPoint, MemberResult, Results, VariantResult
 from reseed.reporting.tables import seeds_of
-from reseed.reporting.text import direction, one_line
+from reseed.reporting.text import direction
+from reseed.text import one_line
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

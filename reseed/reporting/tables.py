@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from reseed.records import ConstantResult, Interval, Results, VariantResult
-from reseed.reporting.text import count, direction, mean_and_std, one_line, score, signed
+from reseed.reporting.text import count, direction, mean_and_std, score, signed
+from reseed.text import one_line
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -102,7 +103,7 @@ def verdict(results: Results) -> str:
     against = f"{score(results.untrained)} of the untrained model ({direction(results.higher_is_better)})"
     sentence = f"{name} scores {score(first.ensemble)} against {against}: {_gain_clause(results)}."
     best = best_constant(results)
-    return f"{sentence} {_constant_sentence(first, best, results.higher_is_better)}" if best else sentence
+    return f"{sentence} {_constant_sentence(results, first, best)}" if best else sentence
 
 
 def outcome(results: Results) -> Outcome:
@@ -110,9 +111,19 @@ def outcome(results: Results) -> Outcome:
     gain = results.gain
     if not results.variants or gain is None or not math.isfinite(gain.mean) or not math.isfinite(gain.half_width):
         return "unknown"
+    if without_width(results, gain):
+        return "unknown"
     if abs(gain.mean) <= gain.half_width:
         return "noise"
     return "better" if (gain.mean > 0) == results.higher_is_better else "worse"
+
+
+def without_width(results: Results, gain: Interval) -> bool:
+    """Whether the rows' differences have no spread: there is one row, or they are equal but for rounding.
+
+    Such an interval excludes zero for any difference at all, so nothing follows from it.
+    """
+    return results.rows < 2 or gain.half_width <= 1e-9 * max(abs(gain.mean), abs(results.untrained))
 
 
 def best_constant(results: Results) -> ConstantResult | None:
@@ -148,8 +159,12 @@ def _range(variant: VariantResult) -> str:
 
 def _gain_clause(results: Results) -> str:
     gain, judged = results.gain, outcome(results)
-    if gain is None or judged == "unknown":
+    if gain is None or not math.isfinite(gain.mean) or not math.isfinite(gain.half_width):
         return "without a paired interval this cannot be told from noise"
+    if results.rows < 2:
+        return f"one row cannot decide whether the difference of {signed(gain.mean)} is more than noise"
+    if judged == "unknown":
+        return f"the difference is {signed(gain.mean)} in every row, and without a spread between rows that decides nothing"
     said = {
         "better": "it beats the untrained model, with a difference of {}",
         "worse": "it is worse than the untrained model, with a difference of {}",
@@ -163,8 +178,12 @@ def _interval(gain: Interval) -> str:
     return f"{signed(gain.mean)} (95 % interval {signed(low)} to {signed(high)})"
 
 
-def _constant_sentence(first: VariantResult, best: ConstantResult, higher_is_better: bool) -> str:
+def _constant_sentence(results: Results, first: VariantResult, best: ConstantResult) -> str:
     answer = f"the best constant answer, “{one_line(best.text, 60)}” at {score(best.score)}"
-    if _ahead(first.ensemble, best.score, higher_is_better):
-        return f"It beats {answer}, with a difference of {signed(first.ensemble - best.score)} (no interval computed)."
+    ahead = _ahead(first.ensemble, best.score, results.higher_is_better)
+    difference = f"with a difference of {signed(first.ensemble - best.score)} (no interval computed)"
+    if outcome(results) == "unknown":  # what cannot be told of the untrained model is not claimed of a constant either
+        return f"It is {'' if ahead else 'not '}ahead of {answer}, {difference}."
+    if ahead:
+        return f"It beats {answer}, {difference}."
     return f"It does not beat {answer}: a model that does not beat a constant has learnt nothing."

@@ -66,3 +66,16 @@ class Watcher(Protocol):
     def checkpoint(self, folder: Path, step: int) -> None:
         """A complete checkpoint lies in `folder`; every rank, after the same step."""
         ...
+
+
+class Silent:
+    """A watcher that does nothing, for a run that is not resumed: the summary has its curve, its folder the best adapter."""
+
+    def note(self, text: str) -> None:
+        """Not shown."""
+
+    def point(self, point: LossPoint) -> None:
+        """Not kept; the summary has the whole curve."""
+
+    def checkpoint(self, folder: Path, step: int) -> None:
+        """Not kept."""

@@ -46,6 +46,7 @@ def files(*paths: str, **changes: Any) -> dict[str, Any]:
         ({"key": "another"}, "it describes adapter/one/another"),
         ({"kind": "results"}, "it describes results/one/abc123"),
         ({"name": "../one"}, "it describes adapter/../one/abc123"),
+        ({"name": "one\u202etxt.\x1b[31m"}, "it describes adapter/one txt. [31m/abc123"),
     ],
 )  # fmt: skip
 def test_a_manifest_that_leads_elsewhere_is_refused(changes: dict[str, Any], said: str) -> None:

@@ -127,6 +127,68 @@ def test_member_that_skips_a_row_is_told_in_the_experiment() -> None:
         blend(PROBLEM, [whole[1], short])
 
 
+def ratio(answers: Sequence[str], rows: Sequence[Row], embed: Embed) -> NDArray[np.float64]:
+    """A metric that divides by nothing: 0/0 for an answer without letters, which is NaN, or 1/0, which is infinite."""
+    with np.errstate(all="ignore"):
+        return np.array([np.float64(answer == "inf") / len(answer.replace("inf", "")) for answer in answers])
+
+
+RATIO = replace(DISTANCE, scores=ratio)
+
+
+def by_ratio(untrained: Answers, members: dict[Member, tuple[Trained, Answers]], constants: Sequence[str]) -> Scores:
+    scorer = Scorer(RATIO, ROWS, Letters())
+    return score_experiment(scorer, untrained, members, ensembles_of(members), constants, TRAIN)
+
+
+@pytest.mark.parametrize(("bad", "value"), [("", "nan"), ("inf", "inf")])
+@pytest.mark.parametrize("others", [0, 2])
+def test_score_that_is_not_finite_is_refused_with_its_member_and_row(bad: str, value: str, others: int) -> None:
+    good = {Member("a", seed): trained(seed, "sea", "sea", "sea", "sea") for seed in range(others)}
+    members = good | {Member("a", 7): trained(7, "sea", bad, "sea", bad)}
+    with pytest.raises(ReseedError) as caught:
+        score_experiment(
+            Scorer(RATIO, ROWS, Letters()), answered("x", "x", "x", "x"), members, ensembles_of(members), [], TRAIN
+        )
+    message = str(caught.value)
+    assert message.startswith(
+        f"variant 'a', seed 7: row {ROWS[1]['id']} (and 1 more) scores {value} for the answer “{bad}”"
+    )
+    assert "wanted a finite distance: let `scores` of problem 'prompt-recovery' give every answer a number" in message
+    assert "run again; what was trained and predicted is kept" in message
+
+
+@pytest.mark.parametrize(
+    ("untrained", "answer", "constants", "whose"),
+    [
+        ("", "x", [], "the untrained model: row "),
+        ("x", "x", ["fine", "\x1b[31m", ""], "constant “”: row "),
+        ("x", "", [], "variant 'a', seed 0: row "),
+    ],
+)
+def test_whoever_scores_nan_is_named(untrained: str, answer: str, constants: list[str], whose: str) -> None:
+    members: dict[Member, tuple[Trained, Answers]] = {Member("a", 0): trained(0, *[answer] * 4)}
+    with pytest.raises(ReseedError, match=whose):
+        score_experiment(
+            Scorer(RATIO, ROWS, Letters()), answered(*[untrained] * 4), members, ensembles_of(members), constants, TRAIN
+        )
+
+
+def test_ensemble_that_scores_nan_is_told_apart_from_its_members() -> None:
+    members: dict[Member, tuple[Trained, Answers]] = {Member("a", 0): trained(0, "x", "x", "x", "x")}
+    nothing = {"a": answered("", "", "", "")}
+    with pytest.raises(ReseedError, match="variant 'a', its ensemble: row"):
+        score_experiment(Scorer(RATIO, ROWS, Letters()), answered("x", "x", "x", "x"), members, nothing, [], TRAIN)
+
+
+def test_what_a_problem_says_of_its_scores_is_told_with_whose_they_are() -> None:
+    def few(answers: Sequence[str], rows: Sequence[Row], embed: Embed) -> NDArray[np.float64]:
+        raise ReseedError("problem 'own': scores gave too few")
+
+    with pytest.raises(ReseedError, match="the untrained model: problem 'own': scores gave too few"):
+        Scorer(replace(PROBLEM, scores=few), ROWS, Letters()).per_row(answered(*"abcd"), "the untrained model")
+
+
 def test_blank_answers_are_scored() -> None:
     assert Scorer(PROBLEM, ROWS, Letters()).per_row(answered("", "", "", "sun")).tolist() == [0, 0, 0, 1]
 

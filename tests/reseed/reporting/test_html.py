@@ -1,15 +1,26 @@
 from __future__ import annotations
 
+import os
 import re
-from dataclasses import replace
+import shutil
+import subprocess
+import sys
+from dataclasses import fields, is_dataclass, replace
 from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+from zipfile import ZipFile
 
-from report_samples import variant
+import pytest
+from jinja2 import UndefinedError
+from report_samples import sample, variant
 
 from reseed.records import ConstantResult, Interval, Results
+from reseed.reporting import html as html_module
 from reseed.reporting.html import html_report
 from reseed.reporting.tables import verdict
 
+ROOT = Path(__file__).resolve().parents[3]
 VOID = {"meta", "br"}
 
 
@@ -72,23 +83,61 @@ def test_pictures_share_no_id(results: Results) -> None:
     assert len(ids) == len(set(ids))
 
 
-def test_texts_are_escaped(results: Results) -> None:
-    evil = "<script>alert('&\"')</script>"
-    first = replace(results.variants[0], name=evil)
-    members = tuple(replace(m, artifact=evil) for m in first.members)
-    odd = replace(
-        results,
-        experiment=evil,
-        question=evil,
-        problem=evil,
-        metric=evil,
-        variants=(replace(first, members=members), results.variants[1]),
-        constants=(ConstantResult(evil, 0.9),),
-        dataset=replace(results.dataset, dropped={evil: 3}) if results.dataset else None,
+EVIL = "<script>alert('&\"')</script>\x1b[31m\x1b]0;title\x07\x9b2J\r\n\u202e{{ 7 * 7 }}{% raw %}\x00</style>"
+TOLD = "<script>alert('&\"')</script> [31m ]0;title 2J {{ 7 * 7 }}{% raw %} </style>"  # on one line, nothing to obey
+
+
+def everywhere(value: Any, text: str) -> Any:
+    """A record with every text in it, however deep, replaced."""
+    if isinstance(value, str):
+        return text
+    if isinstance(value, tuple):
+        return tuple(everywhere(one, text) for one in value)
+    if isinstance(value, dict):
+        return {everywhere(key, text): everywhere(one, text) for key, one in value.items()}
+    if is_dataclass(value) and not isinstance(value, type):
+        return replace(value, **{f.name: everywhere(getattr(value, f.name), text) for f in fields(value)})
+    return value
+
+
+def test_text_of_strangers_stays_text_in_every_field(results: Results) -> None:
+    html = html_report(everywhere(results, EVIL))
+    page = Page(html)
+    assert not page.tags & {"script", "a", "b", "img"}
+    assert {c for c in html if not c.isprintable()} == {"\n"}
+    assert html.count("</style>") == 1 + html.count("<svg"), "the page's own style and one in each picture"
+    # title, name, question; a line and three members for each of two variants; the reason for dropping
+    assert page.texts.count(TOLD) >= 3 + 2 + 6 + 6 + 1
+    assert page.texts.count(f"constant “{TOLD}”") == 2
+    assert any(TOLD in text and text.startswith("Problem ") for text in page.texts)
+    assert f"of {TOLD} scores" in "".join(text for text in page.texts if "against" in text)
+
+
+def test_a_name_that_the_template_misspells_is_an_error() -> None:
+    environment = html_module._template().environment
+    with pytest.raises(UndefinedError, match="questoin"):
+        environment.from_string("{{ results.questoin }}").render(results=sample())
+
+
+def test_an_installed_copy_finds_its_template(tmp_path: Path) -> None:
+    """Built as pip builds it, unpacked, and used from elsewhere."""
+    project, wheels, site = tmp_path / "project", tmp_path / "wheels", tmp_path / "site"
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        project.mkdir(exist_ok=True)
+        shutil.copy(ROOT / name, project)
+    shutil.copytree(ROOT / "reseed", project / "reseed", ignore=shutil.ignore_patterns("__pycache__"))
+    wheels.mkdir()
+    build = f"from setuptools.build_meta import build_wheel; build_wheel({str(wheels)!r})"
+    subprocess.run([sys.executable, "-c", build], cwd=project, check=True, capture_output=True)
+    (wheel,) = wheels.glob("*.whl")
+    with ZipFile(wheel) as archive:
+        archive.extractall(site)
+    code = "import reseed.reporting.html as html; print(html.__file__); print(html._template().name)"
+    free = {**os.environ, "PYTHONPATH": str(site)}
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", code], cwd=tmp_path, env=free, check=True, capture_output=True, text=True
     )
-    page = html_report(odd)
-    assert "<script" not in page
-    assert Page(page).texts.count(evil) >= 8
+    assert done.stdout.splitlines() == [str(site / "reseed/reporting/html.py"), "report.html"]
 
 
 def test_verdict_s_colour_needs_more_than_the_untrained_model(results: Results) -> None:
@@ -97,6 +146,7 @@ def test_verdict_s_colour_needs_more_than_the_untrained_model(results: Results) 
     assert '<p class="verdict unknown">' in html_report(replace(results, gain=None))
     constant = replace(results, constants=(ConstantResult("Improve the text", 0.8),))
     assert '<p class="verdict worse">' in html_report(constant)
+    assert '<p class="verdict unknown">' in html_report(replace(constant, rows=1, gain=Interval(0.1, 0.0)))
 
 
 def test_one_seed_has_no_std(results: Results) -> None:

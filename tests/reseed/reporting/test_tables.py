@@ -4,13 +4,14 @@ import math
 import re
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from report_samples import variant
 from rich.console import Console
 
+from reseed.evaluation.scoring import paired_interval
 from reseed.records import ConstantResult, Interval, Results
 from reseed.reporting.tables import beats_constants, lines, outcome, results_table, verdict
-from reseed.reporting.text import visible
 
 
 def shown(results: Results, styled: bool = False) -> str:
@@ -105,6 +106,37 @@ def test_outcome_minds_the_direction(results: Results, mean: float, higher_is_be
     assert outcome(replace(results, gain=Interval(mean, 0.1), higher_is_better=higher_is_better)) == expected
 
 
+@pytest.mark.parametrize("mean", [0.1, -0.1, 0.0])
+@pytest.mark.parametrize("half_width", [0.0, 0.05])
+def test_one_row_decides_nothing(results: Results, mean: float, half_width: float) -> None:
+    one = replace(results, rows=1, gain=Interval(mean, half_width))
+    text = verdict(one)
+    assert outcome(one) == "unknown"
+    assert "one row cannot decide whether the difference of" in text
+    assert "It is ahead of the best constant answer, “Please improve" in text
+    assert [word for word in ("beats", "worse", "95 %") if word in text] == []
+
+
+def test_interval_of_no_width_decides_nothing(results: Results) -> None:
+    """Every row differs by the same 0.1: as computed, whose rounding leaves a spread of 1e-17."""
+    base = np.array([0.3, 0.5, 0.7, 0.25])
+    gain = paired_interval(base + 0.1, base)
+    assert 0 < gain.half_width < 1e-16
+    for given in (gain, Interval(0.1, 0.0), Interval(-0.1, 0.0), Interval(0.0, 0.0)):
+        flat = replace(results, gain=given)
+        assert outcome(flat) == "unknown"
+        assert "in every row, and without a spread between rows that decides nothing" in verdict(flat)
+        assert "beats" not in verdict(flat)
+        assert "worse" not in verdict(flat)
+    assert outcome(replace(results, gain=Interval(1e-5, 1e-6))) == "better", "narrow is not without width"
+
+
+def test_model_behind_a_constant_is_not_judged_by_one_row(results: Results) -> None:
+    behind = replace(results, rows=1, gain=Interval(0.1, 0.0), constants=(ConstantResult("Improve the text", 0.9),))
+    assert "It is not ahead of the best constant answer, “Improve the text” at 0.9000" in verdict(behind)
+    assert "learnt nothing" not in verdict(behind)
+
+
 def test_verdict_where_lower_is_better(results: Results) -> None:
     loss = replace(results, higher_is_better=False, untrained=0.9, gain=Interval(-0.1658, 0.02))
     text = verdict(loss)
@@ -127,11 +159,6 @@ def test_verdict_without_interval_constants_or_variants(results: Results) -> Non
 
 
 ATTACK = "[red]x[/red]\x1b[2J\x9b1m\r\u202egnp.\u2066\x00end"
-
-
-def test_what_a_terminal_would_obey_is_shown() -> None:
-    assert visible(ATTACK) == "[red]x[/red]\\x1b[2J\\x9b1m\\r\\u202egnp.\\u2066\\x00end"
-    assert visible("a\tb\nc — “é” 字 👩‍🚀") == "a\tb\nc — “é” 字 👩‍🚀"
 
 
 def test_table_and_verdict_obey_no_text_of_the_rows(results: Results) -> None:

@@ -27,7 +27,7 @@ LOCAL_RANK = int(os.environ["LOCAL_RANK"])
 WORLD = int(os.environ["WORLD_SIZE"])
 
 
-class Silent(Recorder):
+class Bystander(Recorder):
     """A rank whose node has another one that keeps the checkpoints."""
 
     def checkpoint(self, folder: Path, step: int) -> None:
@@ -41,7 +41,7 @@ def run(model: Path, out: Path, spec: dict[str, Any]) -> None:
     what = replace(job(model, settings=settings, micro=4 // WORLD), world=spec.get("world", WORLD), deepspeed=True)
     what = replace(what, model=what.model.model_copy(update=spec.get("model", {})))
     node = out / f"node-{RANK}" if LOCAL_RANK == 0 and RANK > 0 else out
-    watcher = (Recorder if LOCAL_RANK == 0 else Silent)(node / "seen", spec.get("stop_after"))
+    watcher = (Recorder if LOCAL_RANK == 0 else Bystander)(node / "seen", spec.get("stop_after"))
     resume, start = (Path(spec[name]) if name in spec else None for name in ("resume", "start"))
     if resume is not None and not (resume / "origin.json").is_file():
         resume = max(resume.iterdir(), key=lambda path: int(path.name.removeprefix("step-")))

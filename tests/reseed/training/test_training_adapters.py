@@ -10,13 +10,14 @@ import pytest
 import torch
 from peft import PeftModel
 from safetensors.torch import load_file
-from tiny_rows import PROBLEM, SHORT, Recorder, job, rows
+from tiny_rows import PROBLEM, SHORT, job, rows
 
 from reseed.models.adapters import FILES, add_adapter, save_adapter, verify_adapter
 from reseed.models.cache import materialise
 from reseed.models.loading import load_model
 from reseed.models.tokenizers import load_tokenizer
 from reseed.records import ReseedError
+from reseed.training.job import Silent
 from reseed.training.loop import train
 
 
@@ -26,7 +27,7 @@ def trained(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory, shared_c
     place = tmp_path_factory.mktemp("trained")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RESEED_CACHE", str(shared_cache))
-        train(job(tiny_model), PROBLEM, rows(12), rows(16)[12:], place / "work", Recorder(place / "seen"))
+        train(job(tiny_model), PROBLEM, rows(12), rows(16)[12:], place / "work", Silent())
     return place / "work" / "best" / "adapter"
 
 

@@ -17,7 +17,7 @@ from tiny_rows import PROBLEM, SHORT, PowerError, Recorder, job, rows
 
 from reseed.records import ReseedError
 from reseed.training.checkpoints import ORIGIN, damage_of, origin_of, set_aside
-from reseed.training.job import TrainJob
+from reseed.training.job import Silent, TrainJob
 from reseed.training.loop import train
 from reseed.training.unpickling import only_tensors
 
@@ -90,7 +90,7 @@ def test_an_origin_names_no_path(checkpoint: Path, tiny_model: Path) -> None:
 
 def test_other_validation_rows_are_another_run_s(checkpoint: Path, tiny_model: Path, tmp_path: Path) -> None:
     with pytest.raises(ReseedError, match=r"validation was '\w+' and is '\w+'"):
-        train(job(tiny_model), PROBLEM, rows(12), rows(18)[12:], tmp_path, Recorder(tmp_path / "seen"), checkpoint)
+        train(job(tiny_model), PROBLEM, rows(12), rows(18)[12:], tmp_path, Silent(), checkpoint)
 
 
 def test_a_stage_s_name_is_no_part_of_the_run(tiny_model: Path) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from safetensors.torch import load_file
 from tiny import save_embedder
-from tiny_rows import CURVE, PROBLEM, TWENTY, Recorder, job, rows
+from tiny_rows import CURVE, PROBLEM, TWENTY, job, rows
 
 from reseed.models.adapters import verify_adapter
 from reseed.models.cache import materialise
@@ -21,6 +21,7 @@ from reseed.models.loading import load_model
 from reseed.models.names import ModelSpec
 from reseed.models.tokenizers import load_tokenizer
 from reseed.training.checkpoints import damage_of
+from reseed.training.job import Silent
 from reseed.training.loop import train
 
 HERE = Path(__file__).resolve().parent
@@ -132,7 +133,7 @@ def alone(tiny_model: Path, shared_cache: Path, tmp_path_factory: pytest.TempPat
     place, what = tmp_path_factory.mktemp("alone"), job(tiny_model, settings=CURVE)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RESEED_CACHE", str(shared_cache))
-        summary = train(what, PROBLEM, rows(80), rows(87)[80:], place / "work", Recorder(place / "seen"))
+        summary = train(what, PROBLEM, rows(80), rows(87)[80:], place / "work", Silent())
     assert summary is not None
     assert summary.steps == 20
     curve = [{"step": p.step, "train": p.train, "validation": p.validation} for p in summary.curve]

@@ -17,7 +17,7 @@ from reseed.models.tokenizers import load_tokenizer
 from reseed.records import LossPoint, ReseedError, Row
 from reseed.training.early import exhausted
 from reseed.training.finite import StepLosses
-from reseed.training.job import TrainJob, TrainSummary
+from reseed.training.job import Silent, TrainJob, TrainSummary
 from reseed.training.loop import train
 from reseed.training.memory import memory_explained
 from reseed.training.order import row_order
@@ -165,7 +165,7 @@ def test_out_of_memory_says_what_was_tried_and_what_would_fit(tiny_model: Path, 
     resource.setrlimit(resource.RLIMIT_AS, (used_address_space() + 40_000_000, before[1]))
     try:
         with pytest.raises(ReseedError) as raised:
-            train(what, PROBLEM, long, rows(36)[32:], tmp_path / "work", Recorder(tmp_path / "seen"))
+            train(what, PROBLEM, long, rows(36)[32:], tmp_path / "work", Silent())
     finally:
         resource.setrlimit(resource.RLIMIT_AS, before)
     message = str(raised.value)

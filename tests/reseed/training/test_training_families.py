@@ -16,12 +16,13 @@ import transformers
 from peft import PeftModel
 from safetensors.torch import load_file
 from tiny import save_tokenizer
-from tiny_rows import PROBLEM, SHORT, Recorder, job, rows
+from tiny_rows import PROBLEM, SHORT, job, rows
 
 from reseed.language.tokens import encode
 from reseed.models.loading import load_model
 from reseed.models.tokenizers import load_tokenizer
 from reseed.records import ReseedError
+from reseed.training.job import Silent
 from reseed.training.layout import Layout
 from reseed.training.loop import check_model_context, train
 from reseed.training.loss import evaluation_loss
@@ -64,7 +65,7 @@ def twin(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
 def test_a_family_is_trained_by_its_name_alone(twin: Callable[[str], Path], tmp_path: Path, family: str) -> None:
     folder = twin(family)
     what = job(folder, settings=SETTINGS, sparse=False)
-    summary = train(what, PROBLEM, rows(12), rows(16)[12:], tmp_path / "work", Recorder(tmp_path / "seen"))
+    summary = train(what, PROBLEM, rows(12), rows(16)[12:], tmp_path / "work", Silent())
     assert summary is not None
     assert summary.steps == 6
     assert summary.logit_shift > 1e-3
@@ -85,7 +86,7 @@ def test_gradient_checkpointing_serves_every_family(twin: Callable[[str], Path],
         settings = SETTINGS.model_copy(update={"gradient_checkpointing": on, "epochs": 1})
         what = job(folder, settings=settings, sparse=False)
         place = tmp_path / str(on)
-        summary = train(what, PROBLEM, rows(12), rows(16)[12:], place / "work", Recorder(place / "seen"))
+        summary = train(what, PROBLEM, rows(12), rows(16)[12:], place / "work", Silent())
         assert summary is not None
         curves.append([point.train or point.validation for point in summary.curve])
     assert curves[1] == pytest.approx(curves[0], rel=1e-5)

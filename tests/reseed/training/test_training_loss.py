@@ -15,6 +15,7 @@ from reseed.models.adapters import add_adapter
 from reseed.models.cache import materialise
 from reseed.models.loading import load_model
 from reseed.models.tokenizers import load_tokenizer
+from reseed.training.job import Silent
 from reseed.training.layout import Layout, collate
 from reseed.training.loop import train
 from reseed.training.loss import evaluation_loss, logits_only_at, summed_loss
@@ -191,7 +192,7 @@ def test_what_labels_count_does_not_go_by_the_class_s_name(tiny_model: Path, tmp
         what = job(tiny_model, settings=settings)
         what = replace(what, model=what.model.model_copy(update={"separate_experts": separate}))
         place = tmp_path / str(separate)
-        summary = train(what, PROBLEM, rows(8), rows(10)[8:], place / "work", Recorder(place / "seen"))
+        summary = train(what, PROBLEM, rows(8), rows(10)[8:], place / "work", Silent())
         assert summary is not None
         losses.append([point.train for point in summary.curve if point.train is not None])
     assert losses[1] == pytest.approx(losses[0], rel=1e-5)

@@ -21,7 +21,7 @@ from reseed.reading import load_recipe
 from reseed.records import Member, ReseedError, Row, Sampling
 from reseed.store import ArtifactStore
 from reseed.training.early import is_better
-from reseed.training.job import Judge, TrainJob, TrainSummary
+from reseed.training.job import Judge, Silent, TrainJob, TrainSummary
 from reseed.training.loop import train
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ def test_a_metric_that_is_no_number_ends_the_run(tiny_model: Path, embedder: Mod
     what = judged(tiny_model, embedder, higher=False)
     undefined = replace(PROBLEM, scores=lambda answers, rows, embed: np.full(len(answers), np.nan))
     with pytest.raises(ReseedError, match=r"the problem's metric is nan at step 1; its `scores` must be numbers"):
-        train(what, undefined, rows(12), rows(17)[12:], tmp_path / "work", Recorder(tmp_path / "seen"))
+        train(what, undefined, rows(12), rows(17)[12:], tmp_path / "work", Silent())
 
 
 @pytest.mark.parametrize("higher", [True, False])

@@ -19,7 +19,7 @@ from reseed.models.names import ModelSpec
 from reseed.recipe import TrainingSettings
 from reseed.records import ReseedError
 from reseed.training.arguments import check_place, optimisation, precision
-from reseed.training.job import TrainSummary
+from reseed.training.job import Silent, TrainSummary
 from reseed.training.loop import train
 
 TWELVE = SHORT.model_copy(update={"epochs": 4, "evaluate_every": 4})  # twelve steps of four rows
@@ -135,7 +135,7 @@ def test_gradient_checkpointing_keeps_fewer_activations(tiny_model: Path) -> Non
 @pytest.mark.parametrize("name", ["adamw-8bit", "paged-adamw-8bit"])
 def test_an_8_bit_optimiser_without_a_gpu_is_refused_before_anything_is_loaded(tmp_path: Path, name: str) -> None:
     with pytest.raises(ReseedError, match=rf"training\.optimizer: '{name}' needs a GPU.* choose adamw"):
-        train(job(tmp_path / "none", settings=change(optimizer=name)), PROBLEM, [], [], tmp_path, Recorder(tmp_path))
+        train(job(tmp_path / "none", settings=change(optimizer=name)), PROBLEM, [], [], tmp_path, Silent())
 
 
 def test_float16_without_a_gpu_is_refused() -> None:
@@ -177,7 +177,7 @@ def test_precision_follows_the_model(tiny_model: Path) -> None:
 def test_bfloat16_trains_on_the_cpu(tiny_model: Path, tmp_path: Path) -> None:
     what = job(tiny_model, settings=TWELVE)
     half = what.__class__(**{**vars(what), "model": what.model.model_copy(update={"dtype": "bfloat16"})})
-    summary = train(half, PROBLEM, rows(12), rows(16)[12:], tmp_path / "work", Recorder(tmp_path / "seen"))
+    summary = train(half, PROBLEM, rows(12), rows(16)[12:], tmp_path / "work", Silent())
     assert summary is not None
     losses = [point.validation for point in summary.curve if point.validation is not None]
     assert losses[-1] < losses[0]

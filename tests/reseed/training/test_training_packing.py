@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_rows import PROBLEM, SHORT, Recorder, job, rows
+from tiny_rows import PROBLEM, SHORT, job, rows
 from transformers import (
     Gemma2Config,
     Gemma2ForCausalLM,
@@ -23,6 +23,7 @@ from transformers import (
 
 from reseed.language.tokens import IGNORED, Example
 from reseed.records import ReseedError
+from reseed.training.job import Silent
 from reseed.training.layout import Layout, check_attention, collate_packed, packed
 from reseed.training.loop import train
 from reseed.training.loss import evaluation_loss, summed_loss
@@ -153,9 +154,7 @@ def test_training_packed_gives_the_same_curve(tiny_model: Path, tmp_path: Path, 
     for packing in (False, True):
         settings = SHORT.model_copy(update={"packing": packing, "loss_on": loss_on, "batch_size": 8})
         place = tmp_path / str(packing)
-        summary = train(
-            job(tiny_model, settings=settings), PROBLEM, lengths, rows(3), place / "work", Recorder(place / "seen")
-        )
+        summary = train(job(tiny_model, settings=settings), PROBLEM, lengths, rows(3), place / "work", Silent())
         assert summary is not None
         curves.append([point.train or point.validation for point in summary.curve])
         tokens.append(summary.tokens_seen)

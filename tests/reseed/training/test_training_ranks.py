@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 from test_training_deepspeed import last_adapter, losses, result, torchrun
-from tiny_rows import PROBLEM, SHORT, Recorder, job, rows
+from tiny_rows import PROBLEM, SHORT, job, rows
 
+from reseed.training.job import Silent
 from reseed.training.loop import train
 
 pytestmark = pytest.mark.slow
@@ -30,9 +31,7 @@ def test_two_ranks_train_as_one(tiny_model: Path, shared_cache: Path, tmp_path: 
     for name in SETTINGS:
         settings = SHORT.model_copy(update=SETTINGS[name])
         place = tmp_path / f"alone-{name}"
-        summary = train(
-            job(tiny_model, settings=settings), PROBLEM, rows(40), rows(47)[40:], place / "work", Recorder(place / "s")
-        )
+        summary = train(job(tiny_model, settings=settings), PROBLEM, rows(40), rows(47)[40:], place / "work", Silent())
         assert summary is not None
         wanted = [point.train or point.validation for point in summary.curve]
         assert losses(result(tmp_path / name)["curve"]) == pytest.approx(wanted, rel=1e-4), name

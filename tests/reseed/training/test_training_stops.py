@@ -7,12 +7,13 @@ from typing import Literal
 
 import pytest
 from tiny import THINGS
-from tiny_rows import PROBLEM, Recorder, job
+from tiny_rows import PROBLEM, job
 
 from reseed.generation.transformers_engine import TransformersEngine
 from reseed.language.prompts import prompt_format
 from reseed.recipe import TrainingSettings
 from reseed.records import Sampling
+from reseed.training.job import Silent
 from reseed.training.loop import train
 
 pytestmark = pytest.mark.slow
@@ -29,7 +30,7 @@ def test_answers_end_with_eos(tiny_model: Path, tmp_path: Path, style: Literal["
     some = [PROBLEM.row(f"{thing} {n}", wish, wish.upper()) for n, thing in enumerate(THINGS) for wish in WISHES]
     what = job(tiny_model, settings=settings, sparse=False, micro=8)
     trained, held_out = some[:-8], some[-8:]
-    summary = train(what, PROBLEM, trained, held_out, tmp_path / "work", Recorder(tmp_path / "seen"))
+    summary = train(what, PROBLEM, trained, held_out, tmp_path / "work", Silent())
     assert summary is not None
     engine = TransformersEngine(what.model, batch_size=16)
     sampling, asked = Sampling(100), prompt_format(settings)

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from tiny_rows import PROBLEM, rows
 from tokenizers.processors import TemplateProcessing
 
@@ -15,7 +14,6 @@ from reseed.language.prompts import prompt_ids
 from reseed.language.tokens import IGNORED, Example, encode, fit
 from reseed.models.tokenizers import load_tokenizer
 from reseed.records import ReseedError, Row
-from reseed.training.layout import collate
 
 LONG = 4096
 
@@ -157,20 +155,3 @@ def test_one_bos_where_the_tokenizer_begins_with_bos(tokenizer: Any, begun: Any)
 
 def test_prompt_ids_follow_the_tokenizer(tokenizer: Any, begun: Any) -> None:
     assert prompt_ids(begun, "text") == [begun.bos_token_id, *prompt_ids(tokenizer, "text")]
-
-
-def test_collate_pads_on_the_right() -> None:
-    batch = collate([Example((5, 6, 7), (IGNORED, 6, 7)), Example((8,), (8,))], pad=9)
-    assert batch["input_ids"].tolist() == [[5, 6, 7], [8, 9, 9]]
-    assert batch["labels"].tolist() == [[IGNORED, 6, 7], [8, IGNORED, IGNORED]]
-    assert {tensor.dtype for tensor in batch.values()} == {torch.int64}
-
-
-def test_collate_keeps_eos_among_the_labels(tokenizer: Any) -> None:
-    examples = encode(PROBLEM, rows(5), tokenizer, LONG, "completion").examples
-    batch = collate(examples, tokenizer.pad_token_id)
-    assert ((batch["labels"] == tokenizer.eos_token_id).sum(dim=1) == 1).all()
-    lengths = torch.tensor([len(example.ids) for example in examples])
-    padding = torch.arange(batch["input_ids"].shape[1]) >= lengths[:, None]
-    assert ((batch["input_ids"] == tokenizer.pad_token_id) == padding).all()
-    assert (batch["labels"][padding] == IGNORED).all()
