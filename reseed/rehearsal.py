@@ -9,6 +9,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from reseed.data.partition import check_column
 from reseed.data.sources import as_rows, check_columns, draw_pairs, read_file, resolve_source
 from reseed.problems import Problem, dry_call, load_problem
 from reseed.recipe import Recipe, Variant
@@ -30,14 +31,25 @@ def rehearse(recipe: Recipe, store: ArtifactStore) -> list[str]:
         pair = draw_pairs(variant.generation)[0] if variant.data.train is None and variant.generation else None
         if pair is not None:
             said += dry_call(problem, pair=(pair.source, pair.instruction))
+            rows = [problem.row(pair.source, pair.instruction, "an answer")]
         else:
-            said += dry_call(problem, head(variant, problem, store))
+            rows = head(variant, problem, store)
+            said += dry_call(problem, rows)
+        check_groups(recipe, variant, rows)
     if problem.votes and len(recipe.seeds) > 1:
         said.append(
             f"problem '{problem.name}' has no blend, so its ensembles answer what most of the {len(recipe.seeds)} seeds "
             "answer, and where all differ what the first one does; add blend(answers) if answers are free text"
         )
     return list(dict.fromkeys(said))
+
+
+def check_groups(recipe: Recipe, like: Variant, rows: list[Row]) -> None:
+    """Refuse variants with the source of `like` that hold out groups of a column which its rows do not have."""
+    for variant in variants_of(recipe).values():
+        if (variant.data.train, variant.data.columns) == (like.data.train, like.data.columns):
+            check_column(rows, variant.data.test.group_by, "data.test.group_by")
+            check_column(rows, variant.data.validation.group_by, "data.validation.group_by")
 
 
 def head(variant: Variant, problem: Problem, store: ArtifactStore) -> list[Row]:

@@ -75,13 +75,14 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ArtifactStore:
     return ArtifactStore(str(tmp_path / "store"))
 
 
-def recipe(folder: Path, problem: str, train: str | None = None, **changes: Any) -> Recipe:
+def recipe(folder: Path, problem: str, train: str | None = None, group: str = "text", **changes: Any) -> Recipe:
     """A recipe with its problem beside it; the rows are at an address unless they are said."""
     (folder / "own").mkdir(exist_ok=True)
     (folder / "own" / "mine.py").write_text(problem)
+    held = {"fraction": 0.2, "group_by": group}
     values = {
         "name": "own", "problem": "mine", "question": "Is it?", "seeds": [0],
-        "data": {"train": train or "https://example.org/rows.csv", "validation": HOLDOUT, "test": HOLDOUT}, **changes,
+        "data": {"train": train or "https://example.org/rows.csv", "validation": held, "test": held}, **changes,
     }  # fmt: skip
     (folder / "own" / "own.yaml").write_text(yaml.safe_dump(values))
     return load_recipe(str(folder / "own" / "own.yaml"))
@@ -121,8 +122,10 @@ def test_grids_are_one_small_file_too(tmp_path: Path, store: ArtifactStore) -> N
     pairs, grid = [{"input": [[0, 1]], "output": [[1, 0]]}], [[1, 1], [0, 2]]
     row = {"pairs": json.dumps(pairs), "question": json.dumps(grid), "truth": json.dumps(grid)}
     (tmp_path / "grids.jsonl").write_text(json.dumps(row) + "\n")
-    assert rehearse(recipe(tmp_path, ARC, str(tmp_path / "grids.jsonl")), store) == []
-    assert rehearse(recipe(tmp_path, ARC), store) == [], "an invented row without a grid is not the problem's fault"
+    assert rehearse(recipe(tmp_path, ARC, str(tmp_path / "grids.jsonl"), "question"), store) == []
+    assert rehearse(recipe(tmp_path, ARC, group="question"), store) == [], (
+        "an invented row without a grid is not the problem's fault"
+    )
     problem = load_problem(recipe(tmp_path, ARC).problem)
     given = problem.scores(["11\n02", "11\n00", "11"], [row] * 3, lambda texts: pytest.fail("no vectors needed"))
     assert given.tolist() == [1.0, 0.8, 0.0]
@@ -186,6 +189,13 @@ def test_a_column_that_the_source_has_not(tmp_path: Path, store: ArtifactStore) 
     (tmp_path / "rows.csv").write_text("text,lable\na,good\n")
     with pytest.raises(ReseedError, match=r"no column 'label' \(did you mean 'lable'\?\); mine needs text, label"):
         rehearse(recipe(tmp_path, LABELS, str(tmp_path / "rows.csv")), store)
+
+
+def test_a_group_that_no_row_has(tmp_path: Path, store: ArtifactStore) -> None:
+    said = r"data.test.group_by: no column 'txet' \(did you mean 'text'\?\); the rows have text, label, and id"
+    with pytest.raises(ReseedError, match=said):
+        rehearse(recipe(tmp_path, LABELS, save(tmp_path, ("a", "good")), "txet"), store)
+    assert rehearse(recipe(tmp_path, LABELS, group="txet"), store) == [], "rows that are not at hand may have it"
 
 
 def test_a_recipe_that_generates_needs_a_problem_that_does(tmp_path: Path, store: ArtifactStore) -> None:
