@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from reseed.files import cache_root, digest, file_digest, locked, new_folder, writable, write_atomically
+from reseed.models.loading import quietly
 from reseed.models.names import ModelSpec, identity, is_local, parse_wheel
 from reseed.records import ReseedError
 from reseed.verified import CHECKSUMS, check_model, stamp, write_stamps
@@ -76,7 +77,8 @@ def cached(name: str, build: Callable[[Path], None]) -> Path:
         if not folder.is_dir():
             remove_remains(folder)
             with new_folder(folder) as scratch:
-                build(scratch)
+                with quietly():
+                    build(scratch)
                 files = sorted(p for p in scratch.rglob("*") if p.is_file())
                 sums = {p.relative_to(scratch).as_posix(): file_digest(p) for p in files}
                 content = "".join(f"{sha256}  {path}\n" for path, sha256 in sums.items())

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,22 @@ from reseed.records import ReseedError
 def hush() -> None:
     """Before PEFT imports bitsandbytes, which warns of a missing inference kernel in every process of such a CPU."""
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+
+
+@contextmanager
+def quietly() -> Iterator[None]:
+    """Without transformers' own bars and advice, which say nothing to whoever waits for a model to be converted."""
+    from transformers.utils import logging as said
+
+    bars, level = said.is_progress_bar_enabled(), said.get_verbosity()
+    said.disable_progress_bar()
+    said.set_verbosity_error()
+    try:
+        yield
+    finally:
+        said.set_verbosity(level)
+        if bars:
+            said.enable_progress_bar()
 
 
 def attention_of(config: Any) -> dict[str, str]:
