@@ -10,11 +10,16 @@ from reseed.problems import Problem
 from reseed.records import DatasetStats, Row
 
 
+CHUNK = 1000  # rows tokenised at once: all tokens of many rows together take gigabytes
+
+
 def dataset_stats(rows: Sequence[Row], problem: Problem, tokenizer: Any, dropped: Mapping[str, int]) -> DatasetStats:
     """`n`, `n_prompts` (distinct), `ratio` = n_prompts / n, and the median number of tokens of a row's training text."""
     prompts = {row[problem.prompt_column] for row in rows}
-    texts = [problem.prompt(row) + problem.completion(row) for row in rows]
-    lengths = [len(ids) for ids in tokenizer(texts).input_ids]
+    lengths: list[int] = []
+    for some in range(0, len(rows), CHUNK):
+        texts = [problem.prompt(row) + problem.completion(row) for row in rows[some : some + CHUNK]]
+        lengths += [len(ids) for ids in tokenizer(texts).input_ids]
     return DatasetStats(
         len(rows), len(prompts), round(len(prompts) / len(rows), 4), float(median(lengths)), dict(dropped)
     )
