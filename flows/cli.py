@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from flows.terminal import open_console
 from reseed.records import ReseedError
-from reseed.reporting.text import visible
+from reseed.text import visible
 
 if TYPE_CHECKING:
     from reseed.profile import Profile

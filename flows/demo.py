@@ -13,8 +13,8 @@ from flows.local_settings import environment
 from reseed.evaluation.experiment import latest_results
 from reseed.profile import load_profile
 from reseed.records import ReseedError
-from reseed.reporting.text import visible
 from reseed.store import ArtifactStore
+from reseed.text import visible
 
 
 def main() -> int:

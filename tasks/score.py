@@ -15,9 +15,9 @@ from reseed.records import Artifact, Results
 from reseed.reporting.html import html_report
 from reseed.reporting.markdown import markdown_report, markdown_text
 from reseed.reporting.tables import verdict
-from reseed.reporting.text import one_line
 from reseed.steps import Step
 from reseed.store import ArtifactStore
+from reseed.text import one_line
 from reseed.tracking import TrackedRun, find_account, reference, track_results
 from tasks.cluster import connect, without_gpu
 from tasks.mistakes import unwrapped
