@@ -30,6 +30,7 @@ def bare() -> dict[str, float]:
     from reseed.data.curation import curate
     from reseed.data.partition import partition
     from reseed.data.sources import draw_pairs
+    from reseed.evaluation.answers import blend
     from reseed.evaluation.scoring import Scorer, Trained, score_experiment
     from reseed.generation.transformers_engine import TransformersEngine
     from reseed.language.embedding import load_embedder
@@ -87,7 +88,8 @@ def bare() -> dict[str, float]:
             for seed in recipe.seeds
         }
     scorer = Scorer(problem, parts.test, load_embedder(profile.roles.embedder))
-    scores = score_experiment(scorer, untrained, members, recipe.constants, parts.train)
+    ensembles = {"default": blend(problem, [answers for _, answers in members.values()])}
+    scores = score_experiment(scorer, untrained, members, ensembles, recipe.constants, parts.train)
     return {"untrained": scores.untrained, "ensemble": scores.variants[0].ensemble, "rows": len(parts.train)}
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from flows.terminal import open_console
 from reseed.records import ReseedError
-from reseed.reporting.text import visible
+from reseed.text import visible
 
 if TYPE_CHECKING:
     from reseed.profile import Profile
@@ -31,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(f"reseed: {visible(str(error))}", file=sys.stderr)
         code = 2
     except KeyboardInterrupt:
-        print("reseed: stopped; what was finished is kept, the same command goes on from there", file=sys.stderr)
+        print("reseed: stopped; what was finished is kept, run the same command again to continue", file=sys.stderr)
         code = 130
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -112,7 +112,7 @@ def up(options: argparse.Namespace) -> int:
 
 
 def down(options: argparse.Namespace) -> int:
-    """Stop them."""
+    """Stop the local server, its worker and its flow runs."""
     from infra.local.server import down as stop
 
     stop(Path.cwd())
@@ -169,7 +169,8 @@ def run(options: argparse.Namespace) -> int:
     from reseed.reporting.tables import results_table, verdict
     from tasks.leftovers import end_together, start_server
 
-    read_line(options.recipe, options.profile, options.overrides)  # a user's mistake shows before anything starts
+    # A user's mistake shows before anything starts; what is only doubtful, the flow says.
+    read_line(options.recipe, options.profile, options.overrides, lambda note: None)
     end_together()  # before the server starts: it ends with this process too
     start_server()
     found = run_experiment(options.recipe, options.profile, options.overrides)

@@ -8,7 +8,7 @@ from flows.terminal import open_console
 from reseed.profile import Profile
 from reseed.recipe import Recipe
 from reseed.records import ReseedError
-from reseed.reporting.text import visible
+from reseed.text import visible
 
 
 def print_room(recipe: Recipe, profile: Profile, names: Collection[str]) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from reseed.evaluation.experiment import check_comparable
 from reseed.line import Line, plan_line
@@ -16,19 +16,25 @@ from reseed.training.room import refuse_workers, room_of
 from reseed.training.smaller import refuse_unfit
 from tasks.run_once import log
 
+Say = Callable[[str], None]
 
-def read_line(recipe: str, profile: str, overrides: Sequence[str]) -> Line:
-    """Every step and key, and all mistakes at once. An override `profile.a=b` is the profile's, others the recipe's."""
+
+def read_line(recipe: str, profile: str, overrides: Sequence[str], say: Say | None = None) -> Line:
+    """Every step and key, and all mistakes at once; what is only doubtful is said, by default in the log.
+
+    An override `profile.a=b` is the profile's, others are the recipe's.
+    """
+    say = say or log().warning
     own, where = split_overrides(overrides)
     place = load_profile(profile, where)
     line = plan_line(load_recipe(recipe, own, place.name), place, ArtifactStore(place.store))
     for note in rehearse(line.recipe, line.store):
-        log().warning(note)
-    check_room(line)
+        say(note)
+    check_room(line, say)
     return line
 
 
-def check_room(line: Line) -> None:
+def check_room(line: Line, say: Say) -> None:
     """Refuse training that certainly does not fit, with the settings that would. Variants in the store are not trained."""
     waiting = {member.variant for member in line.members if line.store.find(line.adapter(member).artifact) is None}
     if not waiting:
@@ -40,7 +46,7 @@ def check_room(line: Line) -> None:
     refuse_unfit(fits, room)
     for fit in fits:
         if fit.doubtful:
-            log().warning("%s", fit)
+            say(str(fit))
 
 
 def check_rows(line: Line) -> None:

@@ -88,4 +88,4 @@ def base_spec(store: ArtifactStore, artifact: Artifact, base: str | None) -> Mod
 def check_free(target: Path) -> None:
     """Refuse to write over something."""
     if target.exists():
-        raise ReseedError(f"{target}: is there already; name a folder that is not, or remove it")
+        raise ReseedError(f"{target}: already exists; name a new folder, or remove this one")

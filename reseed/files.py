@@ -91,10 +91,13 @@ def write_atomically(path: Path, content: bytes) -> None:
         os.replace(temporary, path)
 
 
-def create_file(path: Path, content: bytes) -> bool:
-    """Create a file with all its content at once, or say False because it is there: a hard link does both."""
+def create_file(path: Path, content: bytes, mode: int = 0o666) -> bool:
+    """Create a file with all its content at once, or say False because it is there: a hard link does both.
+
+    With mode 0o600 nobody else can read it at any time.
+    """
     try:
-        with written_beside(path, content) as temporary:
+        with written_beside(path, content, mode) as temporary:
             os.link(temporary, path)
     except FileExistsError:
         return False
@@ -102,12 +105,12 @@ def create_file(path: Path, content: bytes) -> bool:
 
 
 @contextmanager
-def written_beside(path: Path, content: bytes) -> Iterator[Path]:
-    """A file with `content` beside `path`, on the disk, with the mode that the umask gives; gone after the block."""
+def written_beside(path: Path, content: bytes, mode: int = 0o666) -> Iterator[Path]:
+    """A file with `content` beside `path`, on the disk, with what the umask leaves of `mode`; gone after the block."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.parent / f".new-{uuid.uuid4().hex}"
     try:
-        with temporary.open("xb") as file:
+        with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())

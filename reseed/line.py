@@ -1,4 +1,4 @@
-"""The line: what each artifact rests on. Nobody else makes a step, and so nobody else makes a key.
+"""The line: what each artifact rests on. All steps of an experiment are made here, and so are their keys.
 
 It is asked backwards: `results()` asks for answers, those for adapters, those for partitions, down to the source. What
 was asked once is remembered, so variants that agree share their steps, and a source is looked at once.

@@ -148,7 +148,7 @@ class Recipe(Section):
     question: str
     generation: GenerationSettings | None = None
     data: DataSettings
-    model: str | None = None  # the profile's student wins, see DESIGN's order of precedence
+    model: str | None = None  # the profile's student wins, see "Later wins" in the README
     training: TrainingSettings = TrainingSettings()
     prediction: PredictionSettings = PredictionSettings()
     constants: tuple[str, ...] = ()  # fixed answers scored beside the model

@@ -1,4 +1,4 @@
-"""Training in stages: a variant whose members go on from another variant's, seed by seed, or from a stored adapter."""
+"""Training in stages: a variant whose members continue another variant's, seed by seed, or from a stored adapter."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def variants_of(recipe: Recipe) -> dict[str, Variant]:
 
 
 def stages(variants: Mapping[str, Variant], name: str) -> list[str]:
-    """A variant and those that it goes on from, the last first. It ends with a stored adapter, or a name that is unknown
+    """A variant and those that it continues, the last first. It ends with a stored adapter, or a name that is unknown
     or came before."""
     found = [name]
     while found[-1] in variants and (start := variants[found[-1]].training.start_from) is not None:
@@ -29,13 +29,13 @@ def stages(variants: Mapping[str, Variant], name: str) -> list[str]:
 
 
 def training_order(recipe: Recipe) -> list[Member]:
-    """The recipe's members, each after the one that it goes on from."""
+    """The recipe's members, each after the one that it continues."""
     variants = variants_of(recipe)
     return sorted(recipe.members(), key=lambda member: len(stages(variants, member.variant)))
 
 
 def start_of(variant: Variant, member: Member) -> Member | None:
-    """The member of this recipe that this one goes on from."""
+    """The member of this recipe that this one continues."""
     start = variant.training.start_from
     return Member(start, member.seed) if start is not None and not is_stored(start) else None
 
@@ -46,7 +46,7 @@ def has_rows_of(variant: Variant, other: Variant) -> bool:
 
 
 def scored_variants(recipe: Recipe) -> list[str]:
-    """The variants with a result. One that others go on from, with other rows than the baseline's, is a stage only."""
+    """The variants with a result. One that others continue, with other rows than the baseline's, is a stage only."""
     variants = variants_of(recipe)
     base = variants[recipe.first]
     starts = {variant.training.start_from for variant in variants.values()}
@@ -71,7 +71,7 @@ def stage_mistakes(recipe: Recipe) -> list[str]:
     for name, variant in variants.items():
         if not wrong and base in stages(variants, name) and not has_rows_of(variant, variants[base]):
             wrong.append(
-                f"baseline: '{name}' goes on from '{base}' with other rows, so the two cannot be compared; name as "
+                f"baseline: '{name}' continues '{base}' with other rows, so the two cannot be compared; name as "
                 f"baseline a variant that has the rows of '{name}'"
             )
     return wrong
@@ -124,7 +124,7 @@ def refuse_leaks(store: ArtifactStore, variants: Mapping[str, Variant], partitio
 def earlier_partitions(
     store: ArtifactStore, before: list[str], partitions: Mapping[str, Artifact]
 ) -> Iterator[tuple[str, Artifact]]:
-    """The partitions of the stages `before`, with their names; of a stored adapter all that it ever went on from."""
+    """The partitions of the stages `before`, with their names; of a stored adapter all that it ever continued."""
     for name in before:
         if is_stored(name):
             yield from ((name, behind) for behind in partitions_behind(store, find_adapter(store, name)))

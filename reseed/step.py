@@ -1,6 +1,6 @@
 """A step before it runs: what makes one artifact, and therefore the artifact's key.
 
-The key is a digest of the verb and its version, what the work is told, the keys of its inputs, and its seed. Keys need
+The key is a digest of the verb and its version, the work's spec, the keys of its inputs, and its seed. Keys need
 no content, so a whole line of steps is planned before anything runs. A step carries all that its work needs: nobody
 makes a key again.
 """

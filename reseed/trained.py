@@ -50,7 +50,7 @@ def is_stored(start: str) -> bool:
 
 
 def stored_start(store: ArtifactStore, variant: str, settings: TrainingSettings, model: ModelSpec) -> Artifact | None:
-    """The adapter in the store that a variant's members go on from, if it names one. Raises ReseedError with all that
+    """The adapter in the store that a variant's members continue, if it names one. Raises ReseedError with all that
     does not fit."""
     if settings.start_from is None or not is_stored(settings.start_from):
         return None
@@ -86,7 +86,7 @@ def unlike(manifest: Manifest, variant: str, settings: TrainingSettings, model: 
 
 
 def partitions_behind(store: ArtifactStore, adapter: Artifact) -> Iterator[Artifact]:
-    """The partitions that a stored adapter was trained on, and before it those that it went on from."""
+    """The partitions that a stored adapter was trained on, and before it those that it continued."""
     inputs = store.manifest(adapter).inputs
     yield Artifact(*inputs["partition"].split("/"))
     if "start" in inputs:

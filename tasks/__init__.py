@@ -1,1 +1,1 @@
-"""One verb a file: a Prefect task that reads artifacts, places the work on Ray, and writes an artifact."""
+"""The Prefect tasks (make, ask, train, publish, report), and what they need to run on Ray and to stop cleanly."""

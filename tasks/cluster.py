@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-import tempfile
 import threading
 from collections.abc import Iterator
 from concurrent.futures import Future
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from reseed.files import create_file
 from reseed.leftovers import take_away_temporary
 from reseed.profile import Profile, cluster_address
 from reseed.records import ReseedError
@@ -152,17 +152,8 @@ def write_token(path: Path) -> None:
     """Create a token's file, whole and with mode 0600 from the beginning, unless there is one."""
     from ray._private.authentication.authentication_token_generator import generate_new_authentication_token
 
-    if path.exists():
-        return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=".auth_token-")  # 0600
-    try:
-        with os.fdopen(descriptor, "w") as file:
-            file.write(generate_new_authentication_token())
-        with suppress(FileExistsError):  # another flow was first: all use the same
-            os.link(temporary, path)
-    finally:
-        os.unlink(temporary)
+    if not path.exists():
+        create_file(path, generate_new_authentication_token().encode(), 0o600)  # if another flow is first, all use its
 
 
 def without_gpu(gpus: float) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from reseed.records import ReseedError
-from reseed.reporting.text import visible
+from reseed.text import visible
 
 LOGGERS = ("prefect.flow_runs", "prefect.task_runs", "prefect.engine")  # the last one in a worker's process
 

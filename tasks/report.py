@@ -13,10 +13,10 @@ from reseed.profile import Profile
 from reseed.records import Results
 from reseed.reporting.markdown import markdown_report, markdown_text
 from reseed.reporting.tables import verdict
-from reseed.reporting.text import one_line
 from reseed.step import Step
 from reseed.steps.score import Report, Score
 from reseed.store import ArtifactStore
+from reseed.text import one_line
 from reseed.tracking import TrackedRun, find_account, reference, track_results
 from tasks.progress import artifact_key
 from tasks.run_once import log, make_here

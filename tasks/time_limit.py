@@ -46,7 +46,7 @@ def time_limit(hours: float | None, what: str) -> Iterator[None]:
         if not ended:
             raise
         raise ReseedError(
-            f"{what} is not done after {hours:g} hours and was stopped; start it again, it goes on from what is in the "
+            f"{what} is not done after {hours:g} hours and was stopped; start it again, it continues from what is in the "
             "store, or allow it more: the parameter `hours`"
         ) from None
     finally:

@@ -31,7 +31,7 @@ from tasks.slots import training_slot
 from tasks.training_worker import Assignment, LossFeed, News, worker
 from tasks.waiting import awaited, waited_for
 
-FAILURES = 3  # of a member's workers before the member fails; each one goes on from the last checkpoint
+FAILURES = 3  # of a member's workers before the member fails; each one resumes from the last checkpoint
 KEPT = 2  # newest checkpoints of a member; the best adapter so far is in each
 
 
@@ -244,7 +244,7 @@ def raise_cause(assignment: Assignment, error: Exception) -> NoReturn:
         raise mistake from None
     raise ReseedError(
         f"training of {assignment.run_name} failed: {last_line(error)}; its last checkpoint is kept, "
-        "start the same command again to go on from it"
+        "start the same command again to resume from it"
     ) from error
 
 

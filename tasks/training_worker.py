@@ -283,6 +283,6 @@ def first_whole(newest: Any, watcher: RayWatcher, stack: ExitStack) -> tuple[Pat
             if damage is None:
                 stack.enter_context(opened.pop_all())
                 return folder, checkpoint.path
-        watcher.note(f"the checkpoint {checkpoint.path} is damaged ({damage}); the member goes on from the one before")
+        watcher.note(f"the checkpoint {checkpoint.path} is damaged ({damage}); training resumes from the one before")
     watcher.note("no whole checkpoint is left, the member begins anew")
     return None, None

@@ -14,7 +14,7 @@ _stopped = threading.Event()
 
 @contextmanager
 def stoppable() -> Iterator[None]:
-    """Ctrl-C and a cancelled flow run reach the main thread alone: let the threads that wait for Ray give up too."""
+    """Let threads that wait for Ray give up when the main thread is interrupted."""
     _stopped.clear()
     try:
         yield

@@ -13,8 +13,8 @@ from infra.local.settings import environment
 from reseed.evaluation.experiment import latest_results
 from reseed.profile import load_profile
 from reseed.records import ReseedError
-from reseed.reporting.text import visible
 from reseed.store import ArtifactStore
+from reseed.text import visible
 
 
 def main() -> int:
@@ -36,7 +36,7 @@ def main() -> int:
     console.print(f"started experiment/quickstart: {server.ui_url}/runs/flow-run/{run}")
     state = follow(run, server, lambda line: console.print(line, markup=False, highlight=False))
     if state != "Completed":
-        console.print(f"the quickstart ended as {state}; its log is on {server.ui_url}, `make demo` goes on from there")
+        console.print(f"the quickstart ended as {state}; its log is on {server.ui_url}, `make demo` continues there")
         return 1
     results = latest_results(ArtifactStore(profile.store), "quickstart")
     console.print(results_table(results))

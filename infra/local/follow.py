@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from uuid import UUID
 
 from reseed.records import ReseedError
-from reseed.reporting.text import visible
+from reseed.text import visible
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient

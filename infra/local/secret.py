@@ -10,9 +10,9 @@ import re
 import secrets
 import stat
 from base64 import b64encode
-from contextlib import suppress
 from pathlib import Path
 
+from reseed.files import create_file
 from reseed.records import ReseedError
 
 _SECRET = re.compile(r"reseed:[A-Za-z0-9_-]{43}")
@@ -25,15 +25,8 @@ def make_secret(project: Path) -> str:
     """
     path = secret_file(project)
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    draft = path.with_name(f".secret-{secrets.token_hex(4)}")
-    if not path.exists():
-        try:
-            with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-                file.write(f"reseed:{secrets.token_urlsafe(32)}\n")  # Prefect wants user:password
-            with suppress(FileExistsError):  # another process was first
-                os.link(draft, path)
-        finally:
-            draft.unlink(missing_ok=True)
+    if not path.exists():  # Prefect wants user:password
+        create_file(path, f"reseed:{secrets.token_urlsafe(32)}\n".encode(), 0o600)
     return read_secret(project)
 
 

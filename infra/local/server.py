@@ -142,7 +142,7 @@ def _ensure_server(project: Path, port: int, say: Say) -> LocalServer:
             return known
         why = "asks for no key, so any web page could use it" if key == "none" else "has another key"
         say(f"the Prefect server at {known.ui_url} {why}: starting it again with this project's key")
-        say("its flow runs are ended; started again, they go on from the store")
+        say("its flow runs are ended; started again, they continue the store")
         _end(project)
         return _start_server(project, LocalServer(known.port, 0, 0, known.home), say)
     if not known.port:

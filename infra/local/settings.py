@@ -1,4 +1,4 @@
-"""What the processes of a project's Prefect server get to know: the environment of each of them, and of a shell."""
+"""The environment of each process of a project's Prefect server, and of a shell that talks to it."""
 
 from __future__ import annotations
 

@@ -127,11 +127,12 @@ def check_columns(records: Sequence[Mapping[str, Any]], problem: Problem, where:
         raise ReseedError(f"{where}: holds no row; wanted rows with {', '.join(problem.columns)}")
     missing = [column for column in problem.columns if column not in records[0]]
     if missing:
-        seen = [str(column) for column in records[0]]
+        seen = [str(column) for column in records[0] if column is not None]  # None: fields that no column claims
+        apart = "; is it separated by semicolons? save it with commas" if any(";" in column for column in seen) else ""
         lacking = ", ".join(f"'{column}'{nearest(column, seen)}" for column in missing)
         raise ReseedError(
             f"{where}: no column {lacking}; {problem.name} needs {', '.join(problem.columns)}, "
-            f"and the file has {', '.join(seen)}"
+            f"and the file has {', '.join(seen)}{apart}"
         )
 
 

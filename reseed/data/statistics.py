@@ -9,7 +9,6 @@ from typing import Any
 from reseed.problems import Problem
 from reseed.records import DatasetStats, Row
 
-
 CHUNK = 1000  # rows tokenised at once: all tokens of many rows together take gigabytes
 
 

@@ -58,7 +58,7 @@ def add_adapter(model: Any, settings: TrainingSettings, seed: int) -> Any:
 
 
 def continue_adapter(model: Any, settings: TrainingSettings, seed: int, folder: Path) -> Any:
-    """A PeftModel that goes on from the adapter in `folder`; of the settings, only the dropout is new."""
+    """A PeftModel that continues the adapter in `folder`; of the settings, only the dropout is new."""
     from peft import LoraConfig, PeftModel
     from transformers import set_seed
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Sequence
+from copy import copy
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from reseed.files import digest
@@ -35,7 +36,7 @@ def complete(name: str, given: Any) -> Problem:
         ability: getattr(given, ability) for ability in ("parse", "refuse") if hasattr(given, ability)
     }
     if isinstance(given, Shortens):
-        own["shorten"] = given.shorten
+        own["shorten"] = lambda row, keep: given.shorten(copy(row), keep)  # it may change the row that it is handed
     if isinstance(given, Blends):
         own |= {"blend": given.blend, "votes": False}
     if isinstance(given, Generates):

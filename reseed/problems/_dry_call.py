@@ -38,7 +38,10 @@ def dry_call(problem: Problem, rows: Sequence[Row] = (), pair: tuple[str, str] |
     scores = trial.call("scores", lambda: problem.scores(answers, [row] * len(answers), invented_vectors))
     if trial.wrong:
         raise ReseedError(listed(f"problem '{problem.name}'", list(trial.wrong.values())))
-    return odd_direction(problem, scores) if scores is not None and completion is not None else []
+    notes = list(trial.notes)
+    if scores is not None and completion is not None:
+        notes += odd_scores(problem, scores, trial.invented)
+    return notes
 
 
 class MissingColumnError(Exception):
@@ -59,6 +62,7 @@ class Trial:
         self.problem = problem
         self.invented = False
         self.wrong: dict[str, str] = {}  # the first mistake of each function
+        self.notes: list[str] = []
 
     def fit_row(self, rows: Sequence[Row]) -> Row:
         """The first row that is not refused, or one made up of words."""
@@ -66,6 +70,11 @@ class Trial:
             reason = self.call("refuse", partial(self.problem.refuse, row), reason_fault)
             if self.wrong or reason is None:
                 return row
+        if rows:
+            self.notes.append(
+                f"problem '{self.problem.name}' refuses each of the first {len(rows)} rows: the first because of "
+                f"“{self.problem.refuse(rows[0])}”; is that right?"
+            )
         return self.stand_in({column: f"invented {column}" for column in self.problem.columns})
 
     def made_row(self, source: str, instruction: str) -> Row:
@@ -105,7 +114,7 @@ class Trial:
         return None
 
     def any_text(self, name: str, function: Callable[[str], str], text: str) -> str:
-        """The same for what must take any text, since a model may write anything."""
+        """Call a function that must take any text, since a model may write anything: no error is excused."""
         before, self.invented = self.invented, False
         given = self.call(name, lambda: function(text), kind_fault)
         self.invented = before
@@ -118,7 +127,7 @@ def kind_fault(given: object) -> str:
 
 
 def text_fault(given: object) -> str:
-    """The same for one that must say something."""
+    """What is wrong with a text that must not be blank, or nothing."""
     return kind_fault(given) or ("" if str(given).strip() else "a blank text; wanted one that says something")
 
 
@@ -155,10 +164,13 @@ def invented_vectors(texts: Sequence[str]) -> NDArray[np.float32]:
     return np.asarray(raw / np.linalg.norm(raw, axis=1, keepdims=True), dtype=np.float32)
 
 
-def odd_direction(problem: Problem, scores: NDArray[np.float64]) -> list[str]:
-    """A word about a right answer that scores worse than a blank one."""
+def odd_scores(problem: Problem, scores: NDArray[np.float64], invented: bool) -> list[str]:
+    """A word about a right answer that scores no better than a blank one. An invented row may have no right answer."""
     right, blank = float(scores[0]), float(scores[-1])
-    if right == blank or (right > blank) == problem.higher_is_better:
+    if right == blank:
+        both = f"problem '{problem.name}': the right answer and a blank one both score {right:g}"
+        return [] if invented else [f"{both}; does scores compare what parse finds in a completion?"]
+    if (right > blank) == problem.higher_is_better:
         return []
     return [
         f"problem '{problem.name}': the right answer scores {right:g} and a blank one {blank:g}, with higher_is_better: "

@@ -77,7 +77,7 @@ def run_module(module: ProblemModule) -> ModuleType:
         sys.modules[inside] = code  # where dataclasses and pydantic look for their module
         try:
             exec(compile(module.source, file, "exec", dont_inherit=True), code.__dict__)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             del sys.modules[inside]
             raise_failed_import(module.name, file, error)
     return code
@@ -88,7 +88,7 @@ def file_of(name: str) -> str:
     return f"{name.rpartition('.')[2].replace('-', '_')}.py"
 
 
-def raise_failed_import(name: str, file: str, error: Exception) -> NoReturn:
+def raise_failed_import(name: str, file: str, error: BaseException) -> NoReturn:
     """A module that cannot even be read, with its line."""
     cure = "mend it"
     if isinstance(error, ImportError):

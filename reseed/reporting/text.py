@@ -5,8 +5,6 @@ from __future__ import annotations
 import math
 
 from reseed.records import MemberResult
-from reseed.text import one_line as one_line  # still taken from here by tasks and flows
-from reseed.text import visible as visible
 
 
 def score(value: float) -> str:

@@ -108,7 +108,7 @@ def training_arguments(job: TrainJob, rows: int, work: Path) -> Any:
         save_strategy="steps",
         save_steps=settings.evaluate_every,
         logging_steps=max(1, settings.evaluate_every // 4),
-        logging_nan_inf_filter=False,  # it would hide a loss that is no number
+        logging_nan_inf_filter=False,  # it would hide a loss that is NaN or infinite
         report_to="none",
         disable_tqdm=True,
         remove_unused_columns=False,

@@ -86,7 +86,7 @@ def parts_of(own: Origin) -> list[str]:
 
 
 def prepare_work(work: Path, own: Origin, checkpoint: Path | None) -> None:
-    """Write into a node's fresh work folder whose it is, and the two parts of the checkpoint that it goes on from."""
+    """Write into a node's fresh work folder whose it is, and the two parts of the checkpoint that it continues."""
     work.mkdir(parents=True, exist_ok=True)
     (work / ORIGIN).write_text(json.dumps(own, indent=1, sort_keys=True), encoding="utf-8")
     if checkpoint is not None:
@@ -97,7 +97,7 @@ def prepare_work(work: Path, own: Origin, checkpoint: Path | None) -> None:
 def set_aside(work: Path, step: int, rank: int) -> Path:
     """Put what the Trainer saved at a step, the best adapter so far and the origin side by side; the folder with all.
 
-    Only the node of rank 0 has the newest best: another one's, which it went on from, would be written over it. `rank`
+    Only the node of rank 0 has the newest best: another one's, which it continued, would be written over it. `rank`
     is the node's first one.
     """
     whole = work / f"whole-{step}"

@@ -1,4 +1,4 @@
-"""A loss that is no number: found before it is logged, evaluated or saved, with the rows that it came from."""
+"""A loss that is NaN or infinite: found before it is logged, evaluated or saved, with the rows that it came from."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class StepLosses:
         self._open.append((tokens, loss.detach()))
 
     def check(self, step: int, save_every: int) -> None:
-        """End the run at step `step`, on every rank alike, if a loss on any rank is no number. Raises ReseedError."""
+        """End the run at step `step`, on every rank alike, if a loss on any rank is NaN. Raises ReseedError."""
         import torch
 
         batches, self._open = self._open, []

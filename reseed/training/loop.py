@@ -132,7 +132,7 @@ def verified(model: Any, adapter: Path, tokenizer: Any, first_rank: bool) -> flo
 
 
 def loaded(job: TrainJob, folder: Path, start: Path | None) -> Any:
-    """The model with the member's adapter: a fresh one, or the one that it goes on from."""
+    """The model with the member's adapter: a fresh one, or the one that it continues."""
     if job.deepspeed:
         join_ranks()
     with memory_explained(job):

@@ -1,4 +1,4 @@
-"""Adam's moments of every trained weight, under the weight's name: kept beside an adapter for whoever goes on from it.
+"""Adam's moments of every trained weight, under the weight's name: kept beside an adapter for whoever continues it.
 
 A pickle of the optimiser would hold DeepSpeed's shards, which fit one number of workers only, and could run code.
 """

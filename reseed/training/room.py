@@ -49,8 +49,9 @@ def refuse_workers(profile: Profile) -> None:
     need, cpus, cards = profile.training, profile.cpus or os.cpu_count() or 1, len(cards_here())
     no_card = not cards and not any(Path(device).exists() for device in DEVICES)
     if runs_here(profile) and (need.workers * need.cpus > cpus or (need.gpus and no_card)):
+        plural = "s" if need.workers > 1 else ""
         raise ReseedError(
-            f"training: profile '{profile.name}' wants {need.workers} workers of {need.cpus} CPU and {need.gpus:g} GPU "
+            f"training: profile '{profile.name}' wants {need.workers} worker{plural} of {need.cpus} CPU and {need.gpus:g} GPU "
             f"each, and this machine has {cpus} CPU and {cards} GPU; lower profile.training.workers or .cpus, choose "
             "--profile laptop, or name a Ray cluster with RAY_ADDRESS"
         )

@@ -106,7 +106,7 @@ def barrier() -> None:
 
 
 def check_number(loss: float, name: str, step: int) -> None:
-    """End the run at a loss that is no number, on every rank alike: each sees the same one."""
+    """End the run at a loss that is NaN or infinite, on every rank alike: each sees the same one."""
     if not math.isfinite(loss):
         raise ReseedError(f"training: the {name} is {loss} at step {step}; lower training.learning_rate")
 
@@ -121,7 +121,7 @@ def check_metric(metric: float | None, step: int) -> None:
 
 
 class StopAtNan(TrainerCallback):
-    """End the run before a loss that is no number reaches the weights."""
+    """End the run before a loss that is NaN or infinite reaches the weights."""
 
     def __init__(self, losses: StepLosses) -> None:
         self.losses = losses
@@ -151,7 +151,7 @@ class TakeOver(TrainerCallback):
         self.start = start
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """A run that goes on from a checkpoint has its own state."""
+        """A run that resumes from a checkpoint has its own state."""
         if state.global_step == 0:
             take_over(kwargs["model"], kwargs["optimizer"], load_moments(self.start))
 

@@ -249,7 +249,7 @@ def test_export_copies_two_files(work: Path, tmp_path: Path) -> None:
         "adapter_config.json",
         "adapter_model.safetensors",
     ]
-    assert "is there already" in mistake(work, "export", str(artifact), "out", *given)
+    assert "already exists" in mistake(work, "export", str(artifact), "out", *given)
     assert "not in the store" in mistake(work, "export", "adapter/small-a/0000", "other", *given)
 
 

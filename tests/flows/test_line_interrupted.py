@@ -58,7 +58,7 @@ def test_ctrl_c_ends_everything_and_the_same_command_goes_on(
     seconds = time.monotonic() - begin
     said = log.read_text()
     assert code == 130, said
-    assert said.count("reseed: stopped; what was finished is kept, the same command goes on from there") == 1
+    assert said.count("reseed: stopped; what was finished is kept, run the same command again to continue") == 1
     assert "Traceback" not in said
     assert project.left_after(30) == []
     assert seconds < 30, "it does not wait for the training to end"

@@ -74,7 +74,7 @@ def test_two_drivers_that_share_nothing_but_s3(
     done = [line.split(": done in")[0].split()[-1] for line in said.splitlines() if ": done in" in line]
     trained = [name for name in done if name.startswith("adapter/")]
     assert len(trained) == len(set(trained)) == 2, "each member is trained by one of them"
-    assert said.count("seed 0: step 9, validation") == 1, "whoever took it over went on from the checkpoint"
+    assert said.count("seed 0: step 9, validation") == 1, "whoever took it over resumed from the checkpoint"
 
     monkeypatch.setenv("RESEED_CACHE", str(undisturbed.folder / "s3-cache"))
     store = ArtifactStore(url)

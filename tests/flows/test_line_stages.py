@@ -1,4 +1,4 @@
-"""A line in stages, through the real command: a variant that goes on from another's members on other rows.
+"""A line in stages, through the real command: a variant that continues another's members on other rows.
 
 Its problem is a file beside the recipe, which is all that Ray's workers know of it.
 """

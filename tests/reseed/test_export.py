@@ -125,7 +125,7 @@ def test_the_base_must_be_the_one_that_was_trained(store: ArtifactStore, base: P
 
 def test_nothing_is_written_over(store: ArtifactStore, base: Path) -> None:
     artifact, _ = stored(store, base)
-    with pytest.raises(ReseedError, match="is there already"):
+    with pytest.raises(ReseedError, match="already exists"):
         export_adapter(store, artifact, base)
 
 

@@ -15,7 +15,7 @@ from plain_step import plain_step
 
 from reseed.evaluation.scoring import Scorer
 from reseed.line import plan_line
-from reseed.problems import load_problem
+from reseed.problems import ProblemModule, load_problem
 from reseed.profile import load_profile
 from reseed.reading import load_recipe
 from reseed.recipe import Recipe
@@ -135,7 +135,8 @@ def test_the_first_row_that_is_not_refused_is_tried(tmp_path: Path, store: Artif
     seen = LABELS + "def refuse(row): return None if row['label'] else 'no label'\n"
     seen += "def prompt(row): return {'bad': 'x'}[row['label']]\n"
     assert rehearse(recipe(tmp_path, seen, save(tmp_path, ("a", ""), ("b", "bad"), ("c", "good"))), store) == []
-    assert rehearse(recipe(tmp_path, seen, save(tmp_path, ("a", ""))), store) == [], "there is none"
+    (note,) = rehearse(recipe(tmp_path, seen, save(tmp_path, ("a", ""))), store)
+    assert "refuses each of the first 1 rows" in note, "an invented row stands in"
     with pytest.raises(ReseedError, match=r"problem 'mine': 1 mistake\n  prompt: mine.py, line 8: KeyError: 'good'$"):
         rehearse(recipe(tmp_path, seen, save(tmp_path, ("a", ""), ("c", "good"))), store)
 
@@ -188,6 +189,37 @@ def test_a_direction_that_looks_wrong_is_a_word(tmp_path: Path, store: ArtifactS
 def test_a_column_that_the_source_has_not(tmp_path: Path, store: ArtifactStore) -> None:
     (tmp_path / "rows.csv").write_text("text,lable\na,good\n")
     with pytest.raises(ReseedError, match=r"no column 'label' \(did you mean 'lable'\?\); mine needs text, label"):
+        rehearse(recipe(tmp_path, LABELS, str(tmp_path / "rows.csv")), store)
+
+
+def test_a_shorten_that_changes_its_row_loses_no_text() -> None:
+    """`fit` asks for the shortest form first."""
+    source = (
+        LABELS
+        + "def shorten(row, keep):\n    row['text'] = row['text'][: int(len(row['text']) * keep)]\n    return row\n"
+    )
+    problem = load_problem(ProblemModule("mine", source))
+    row = {"id": "1", "text": "a whole text", "label": "good"}
+    assert problem.shorten(row, 0.0)["text"] == ""
+    assert row["text"] == "a whole text"
+
+
+def test_what_is_only_odd_is_a_note(tmp_path: Path, store: ArtifactStore) -> None:
+    rows = save(tmp_path, ("a", "good"), ("b", "bad"))
+    (note,) = rehearse(recipe(tmp_path, LABELS.replace("a == r", "a == ' ' + r"), rows), store)
+    assert "the right answer and a blank one both score 0; does scores compare what parse finds" in note
+    (note,) = rehearse(recipe(tmp_path, LABELS + "def refuse(row): return 'unknown label'\n", rows), store)
+    assert "refuses each of the first 2 rows: the first because of “unknown label”" in note
+
+
+def test_a_module_that_ends_the_process_is_told(tmp_path: Path, store: ArtifactStore) -> None:
+    with pytest.raises(ReseedError, match=r"problem 'mine': mine.py, line 2: SystemExit: 3"):
+        rehearse(recipe(tmp_path, "import sys\nsys.exit(3)\n"), store)
+
+
+def test_a_table_separated_by_semicolons(tmp_path: Path, store: ArtifactStore) -> None:
+    (tmp_path / "rows.csv").write_text("text;label\na;good\n")
+    with pytest.raises(ReseedError, match="the file has text;label; is it separated by semicolons"):
         rehearse(recipe(tmp_path, LABELS, str(tmp_path / "rows.csv")), store)
 
 

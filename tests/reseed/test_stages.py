@@ -1,4 +1,4 @@
-"""Variants that go on from one another: their order, their keys, what is scored, and what is refused."""
+"""Variants that continue one another: their order, their keys, what is scored, and what is refused."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ OTHER_ROWS = {"generation": {"rows": 32}}
 
 
 def on(start: str | None, **training: Any) -> dict[str, Any]:
-    """A variant that goes on from another."""
+    """A variant that continues another."""
     return {"training": {"start_from": start, **training}}
 
 
@@ -99,7 +99,7 @@ def test_a_stage_with_other_rows_is_trained_and_not_scored(tmp_path: Path) -> No
         ({"a": {}, "b": on("a") | {"model": "some/model"}}, ["variants.b.model: 'some/model', but 'a'", "None"]),
         ({"a": {}, "b": on("a", keep_optimizer=True)}, ["variants.b.training.keep_optimizer: 'a'", "let both keep it"]),
         ({"a": {"training": {"keep_optimizer": True, "optimizer": "adamw-8bit"}}}, ["only the state of adamw is kept"]),
-        ({"a": OTHER_ROWS, "b": on("a")}, ["baseline: 'b' goes on from 'a' with other rows", "the rows of 'b'"]),
+        ({"a": OTHER_ROWS, "b": on("a")}, ["baseline: 'b' continues 'a' with other rows", "the rows of 'b'"]),
     ],
 )
 def test_mistakes_name_their_key(tmp_path: Path, variants: dict[str, Any], wanted: list[str]) -> None:
@@ -169,7 +169,7 @@ def adapter_keys(line: Line) -> dict[Member, str]:
 
 
 def going_on(store: ArtifactStore, folder: Path, start: str, **training: Any) -> Line:
-    """A line whose second variant goes on from a stored adapter."""
+    """A line whose second variant continues a stored adapter."""
     profile = load_profile("laptop", (f"store={folder / 'store'}",))
     return plan_line(recipe_of(folder, {"anew": {}, "on": on(start, **training)}), profile, store)
 

@@ -101,7 +101,7 @@ def test_a_stage_s_name_is_no_part_of_the_run(tiny_model: Path) -> None:
 
 @pytest.mark.parametrize("rank", [0, 2])
 def test_only_the_node_of_rank_0_hands_over_the_best(tmp_path: Path, rank: int) -> None:
-    """Another node has the best that it went on from, which would be written over the newer one."""
+    """Another node has the best that it continued, which would be written over the newer one."""
     (tmp_path / "best").mkdir()
     (tmp_path / "checkpoint-4").mkdir()
     (tmp_path / ORIGIN).write_text("{}")

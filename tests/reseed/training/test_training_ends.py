@@ -1,4 +1,4 @@
-"""When training ends before its last step: patience, a loss that is no number, and memory that is used up."""
+"""When training ends before its last step: patience, a loss that is NaN or infinite, and memory that is used up."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def test_patience_survives_a_stop(tiny_model: Path, tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def spoilt(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model whose embedding of one character is no number, so that only rows with that character give NaN."""
+    """A model whose embedding of one character is NaN, so that only rows with that character give NaN."""
     from tiny import save_tokenizer
     from transformers import LlamaConfig, LlamaForCausalLM
 

@@ -1,4 +1,4 @@
-"""Stages: an adapter that goes on from another member's, on other rows."""
+"""Stages: an adapter that continues another member's, on other rows."""
 
 from __future__ import annotations
 

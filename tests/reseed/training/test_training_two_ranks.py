@@ -1,4 +1,4 @@
-"""Two ranks under DeepSpeed do as one process alone: stages, optimiser state, metric, and a loss that is no number."""
+"""Two ranks under DeepSpeed do as one process alone: stages, optimiser state, metric, and a loss that is NaN or infinite."""
 
 from __future__ import annotations
 
