@@ -2,7 +2,7 @@
 
     .venv/bin/python bench/rows.py [--rows 10000 100000] [--out FILE]
 
-Each size runs in a process of its own, on a CSV of rewrites of about 60 words, with the laptop profile's tokenizer. The
+Each size runs in a process of its own, on a CSV of rewrites of about 60 words, with the tokenizer of a profile's student. The
 peak is the process's resident set, of which what it takes before the first row is told apart.
 """
 
@@ -63,7 +63,7 @@ def peak() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
 
-def measure(rows: int) -> dict[str, float]:
+def measure(rows: int, profile: str) -> dict[str, float]:
     """The three steps, here."""
     from reseed.line import plan_line
     from reseed.models.cache import tokenizer_folder
@@ -75,7 +75,7 @@ def measure(rows: int) -> dict[str, float]:
 
     found: dict[str, float] = {"rows": rows}
     with tempfile.TemporaryDirectory() as folder:
-        place = load_profile("laptop", (f"store={folder}/store",))
+        place = load_profile(profile, (f"store={folder}/store",))
         load_tokenizer(tokenizer_folder(place.student(None)))
         path = save(Path(folder), rows)
         found["GiB before"] = peak()
@@ -91,15 +91,16 @@ def measure(rows: int) -> dict[str, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, nargs="+", default=[10_000, 100_000])
+    parser.add_argument("--profile", default="laptop", help="whose tokenizer counts")
     parser.add_argument("--out", type=Path)
     parser.add_argument("--one", action="store_true", help="measure the first size here")
     options = parser.parse_args()
     if options.one:
-        print(json.dumps(measure(options.rows[0])))
+        print(json.dumps(measure(options.rows[0], options.profile)))
         return
     found = []
     for rows in options.rows:
-        command = [sys.executable, __file__, "--one", "--rows", str(rows)]
+        command = [sys.executable, __file__, "--one", "--rows", str(rows), "--profile", options.profile]
         done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
         found.append(json.loads(done.stdout.splitlines()[-1]))
         print("  ".join(f"{name} {value:.3g}" for name, value in found[-1].items()), flush=True)

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from tiny import save_model
+from tiny import save_model, save_profile, save_recipe
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -68,6 +68,37 @@ def test_training_runs_on_a_tiny_model(tmp_path: Path, contender: str) -> None:
     (run,) = json.loads(out.read_text())[contender]
     assert run["tokens_per_second"] > 0
     assert run["curve"]
+
+
+BARE = "import json, sys; sys.path.insert(0, 'bench'); import line; line.RECIPE, line.PROFILE = sys.argv[1:]; "
+
+
+@pytest.mark.slow
+def test_the_bare_script_beside_the_line_runs_on_tiny_models(tmp_path: Path) -> None:
+    profile = save_profile(tmp_path, str(tmp_path / "store"))
+    recipe = save_recipe(
+        tmp_path, training={"epochs": 1, "learning_rate": 0.01, "batch_size": 4, "max_tokens": 512},
+        generation={"passages": str(tmp_path / "passages.txt"), "prompts": str(tmp_path / "prompts.txt"), "rows": 48,
+                    "max_new_tokens": 200, "temperature": 1.0, "top_p": 1.0},
+    )  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-c", f"{BARE}print(json.dumps(line.bare()))", str(recipe), str(profile)],
+        cwd=REPOSITORY, env=os.environ | {"PYTHONPATH": str(REPOSITORY), "RESEED_CACHE": str(tmp_path / "cache")},
+        stdout=subprocess.PIPE, text=True, check=True, timeout=300,
+    )  # fmt: skip
+    assert set(json.loads(done.stdout.splitlines()[-1])) == {"untrained", "ensemble", "rows"}
+
+
+def test_rows_are_measured(tmp_path: Path) -> None:
+    out = tmp_path / "out.json"
+    (tmp_path / "cache").mkdir()
+    profile = save_profile(tmp_path, "unused")
+    command = [sys.executable, "bench/rows.py", "--rows", "200", "400", "--profile", str(profile), "--out", str(out)]
+    subprocess.run(
+        command, cwd=REPOSITORY, check=True, timeout=200,
+        env=os.environ | {"PYTHONPATH": str(REPOSITORY), "RESEED_CACHE": str(tmp_path / "cache")},
+    )  # fmt: skip
+    assert [run["rows"] for run in json.loads(out.read_text())] == [200, 400]
 
 
 def test_store_answers_from_a_folder(tmp_path: Path) -> None:
