@@ -256,11 +256,11 @@ def results(options: argparse.Namespace) -> int:
 def report(options: argparse.Namespace) -> int:
     """Print where the page of an experiment's newest result is, made again if reseed writes better ones by now."""
     from reseed.evaluation.experiment import latest
+    from reseed.steps import make_step
     from reseed.steps.score import report_step
-    from tasks.run_once import make_here
 
     store = open_store(options)
-    pages = make_here(store, report_step(latest(store, options.name)))
+    pages = make_step(store, report_step(latest(store, options.name)))
     print(store.fetch(pages) / "report.html")
     return 0
 

@@ -10,6 +10,7 @@ from flows.nights import Missed, nights_of_this_run
 from reseed.line import Line
 from reseed.profile import Profile, load_profile
 from reseed.reading import load_recipe, split_overrides
+from reseed.recipe import Recipe
 from reseed.records import Artifact
 from reseed.store import ArtifactStore
 from tasks.ask import ask
@@ -45,8 +46,13 @@ def make_night(recipe: str, overrides: tuple[str, ...], place: Profile, day: dat
     dated = load_recipe(recipe, (*overrides, f"generation.seed={day:%Y%m%d}"), place.name)
     if version := published(place, dated.name, day):
         return version
-    line = Line(dated, place, ArtifactStore(place.store))
-    (variant, *_) = line.variants
-    ask(place, line.shards(variant))
-    make(place, line.rows(variant))
-    return publish(place, dated.name, make(place, line.curated(variant)), day)
+    line = Line(generating(dated), place, ArtifactStore(place.store))
+    ask(place, line.shards("default"))
+    make(place, line.rows("default"))
+    return publish(place, dated.name, make(place, line.curated("default")), day)
+
+
+def generating(recipe: Recipe) -> Recipe:
+    """The recipe as a nightly takes it: its own generation section, whatever its variants or its source are."""
+    data = recipe.data.model_copy(update={"train": None})
+    return recipe.model_copy(update={"data": data, "variants": {"default": {}}, "baseline": None})

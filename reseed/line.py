@@ -38,7 +38,7 @@ def once(make: Callable[Concatenate[Line, P], T]) -> Callable[Concatenate[Line, 
 
     @wraps(make)
     def known(self: Line, /, *args: P.args, **kwargs: P.kwargs) -> T:
-        asked = (make.__name__, *args)
+        asked = (make.__name__, *args, *kwargs.items())
         if asked not in self.known:
             self.known[asked] = make(self, *args, **kwargs)
         return cast(T, self.known[asked])
@@ -133,7 +133,7 @@ class Line:
     @once
     def ensemble(self, variant: str) -> Step[Blend]:
         """The blend of a variant's members."""
-        own = [member for member in self.answering() if member.variant == variant]
+        own = sorted((m for m in self.answering() if m.variant == variant), key=lambda member: member.seed)
         inputs = {f"predictions {member}": self.answers(member).artifact for member in own}
         return Step(Blend(self.recipe.problem), f"{self.recipe.name}-{variant}", inputs)
 
@@ -142,7 +142,10 @@ class Line:
         """The scores of everything."""
         recipe, members = self.recipe, self.answering()
         inputs = score_inputs(
-            {name: self.partition(name).artifact for name in self.scored},
+            {
+                name: self.partition(name).artifact
+                for name in sorted(self.scored, key=lambda name: name != recipe.first)
+            },
             {member: self.adapter(member).artifact for member in members},
             {None: self.answers(None).artifact, **{member: self.answers(member).artifact for member in members}},
             {name: self.ensemble(name).artifact for name in self.scored},

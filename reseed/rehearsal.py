@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from reseed.data.partition import check_column
 from reseed.data.sources import as_rows, check_columns, draw_pairs, read_file, resolve_source
-from reseed.problems import Problem, dry_call, load_problem
+from reseed.problems import INVENTED, Problem, dry_call, load_problem
 from reseed.recipe import Recipe, Variant
 from reseed.records import Row
 from reseed.stages import variants_of
@@ -31,7 +31,7 @@ def rehearse(recipe: Recipe, store: ArtifactStore) -> list[str]:
         pair = draw_pairs(variant.generation)[0] if variant.data.train is None and variant.generation else None
         if pair is not None:
             said += dry_call(problem, pair=(pair.source, pair.instruction))
-            rows = [problem.row(pair.source, pair.instruction, "an answer")]
+            rows = [problem.row(pair.source, pair.instruction, INVENTED)]  # which the dry call has tried
         else:
             rows = head(variant, problem, store)
             said += dry_call(problem, rows)
@@ -73,15 +73,27 @@ def first_records(path: Path) -> list[Mapping[str, Any]] | None:
     """The first records of a file, without reading more of it than its kind asks for; None for one that cannot be read,
     of which the import tells more."""
     try:
-        if path.suffix == ".parquet":
-            from pyarrow.parquet import ParquetFile
-
-            return list(next(ParquetFile(path).iter_batches(batch_size=HEAD)).to_pylist())
-        if path.suffix == ".json":
-            return list(read_file(path, ".json")[:HEAD])
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            if path.suffix == ".csv":
-                return list(islice(csv.DictReader(file, strict=True), HEAD))
-            return [json.loads(line) for line in islice(file, HEAD) if line.strip()]
-    except (csv.Error, ValueError, OSError, StopIteration):  # also of a file whose kind is not read at all
+        found = list(read_head(path))
+    except (
+        csv.Error,
+        ValueError,
+        OSError,
+        StopIteration,
+        RecursionError,
+    ):  # also of a file whose kind is not read at all
         return None
+    return found if all(isinstance(record, dict) for record in found) else None
+
+
+def read_head(path: Path) -> Iterable[Any]:
+    """The first records, whatever they are."""
+    if path.suffix == ".parquet":
+        from pyarrow.parquet import ParquetFile
+
+        return list(next(ParquetFile(path).iter_batches(batch_size=HEAD)).to_pylist())
+    if path.suffix == ".json":
+        return list(read_file(path, ".json")[:HEAD])
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        if path.suffix == ".csv":
+            return list(islice(csv.DictReader(file, strict=True), HEAD))
+        return [json.loads(line) for line in islice(file, HEAD) if line.strip()]

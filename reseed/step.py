@@ -49,8 +49,13 @@ class Step(Generic[WorkT]):
         return self.work.verb
 
     @cached_property
+    def spec(self) -> dict[str, Any]:
+        """What the key holds of the work, looked at once: a model's folder may change while the line runs."""
+        return self.work.spec()
+
+    @cached_property
     def artifact(self) -> Artifact:
         """Where the result is, or will be."""
         inputs = {role: artifact.key for role, artifact in self.inputs.items()}
-        key = digest([self.work.verb, self.work.version, self.work.spec(), inputs, self.seed])
+        key = digest([self.work.verb, self.work.version, self.spec, inputs, self.seed])
         return Artifact(self.work.kind, self.name, key)

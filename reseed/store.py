@@ -127,7 +127,7 @@ class ArtifactStore:
         if self.find(artifact) is not None:
             return artifact
         manifest = Manifest(
-            **asdict(artifact), verb=step.verb, version=step.work.version, spec=portable(step.work.spec()), seed=step.seed,
+            **asdict(artifact), verb=step.verb, version=step.work.version, spec=portable(step.spec), seed=step.seed,
             inputs={role: given.path for role, given in step.inputs.items()}, attempt=uuid.uuid4().hex[:12],
             files=stored_files(folder), metrics=portable(metrics or {}), packages=package_versions(),
             git_commit=git_commit(), seconds=round(seconds, 3),

@@ -12,7 +12,7 @@ from prefect.cache_policies import NO_CACHE
 from reseed.generation.engine import Batch
 from reseed.models.names import ModelSpec
 from reseed.profile import Profile
-from reseed.records import Generation
+from reseed.records import Artifact, Generation, ReseedError
 from reseed.step import Step
 from reseed.steps import Asking
 from reseed.store import ArtifactStore
@@ -22,7 +22,7 @@ from tasks.run_once import log, run_once
 
 
 @task(cache_policy=NO_CACHE, task_run_name="{steps[0].verb}")
-def ask(place: Profile, steps: Sequence[Step[Asking]]) -> None:
+def ask(place: Profile, steps: Sequence[Step[Asking]]) -> list[Artifact]:
     """The steps' artifacts, by one pool for each of their models."""
     store = ArtifactStore(place.store)
     missing = [step for step in steps if store.find(step.artifact) is None]
@@ -30,11 +30,14 @@ def ask(place: Profile, steps: Sequence[Step[Asking]]) -> None:
         log().info("%s: %d of %d are in the store", steps[0].verb, len(steps) - len(missing), len(steps))
     for model in dict.fromkeys(step.work.engine for step in missing):
         answer(place, store, model, [step for step in missing if step.work.engine == model])
+    return [step.artifact for step in steps]  # the dashboard draws what rests on them
 
 
 def answer(place: Profile, store: ArtifactStore, model: ModelSpec, steps: Sequence[Step[Asking]]) -> None:
     """Put the steps' batches to engines of one model, and commit each step whose last batch is answered."""
     asked = {step.artifact.key: list(step.work.batches(step, store)) for step in steps}
+    if silent := [step.artifact for step in steps if not asked[step.artifact.key]]:
+        raise ReseedError(f"{silent[0]}: there is nothing to ask; it would rest on rows of which there are none")
     batches: list[Batch] = [batch for own in asked.values() for batch in own]
     owner = {batch.id: step for step in steps for batch in asked[step.artifact.key]}
     answers: dict[str, list[Generation]] = {key: [] for key in asked}

@@ -10,6 +10,7 @@ from typing import Any
 
 from reseed.generation.engine import Batch, Engine, open_engine
 from reseed.models.names import ModelSpec
+from reseed.problems import portable_errors
 from reseed.profile import Profile
 from reseed.records import Generation
 from reseed.store import ArtifactStore
@@ -38,6 +39,7 @@ class EngineActor:
         torch.set_num_threads(self.cpus)
         return open_engine(self.spec, self.batch_size)
 
+    @portable_errors()
     def run(self, job: Batch) -> list[Generation]:
         """The job's answers."""
         from reseed.language.tokens import TooLongError

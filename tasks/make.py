@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
+from reseed.problems import portable_errors
 from reseed.profile import Profile
 from reseed.records import Artifact
 from reseed.step import Step
-from reseed.steps import Making
+from reseed.steps import Making, make_step
 from reseed.store import ArtifactStore
 from tasks.cluster import connect, store_url, without_gpu
 from tasks.mistakes import unwrapped
@@ -44,10 +44,5 @@ def make_on_ray(place: Profile, step: Step[Making]) -> None:
 
 def make_in_worker(url: str, step: Step[Making]) -> None:
     """What the worker does."""
-    from reseed.leftovers import work_folder
-
-    store = ArtifactStore(url)
-    with work_folder() as folder:
-        started = time.monotonic()
-        metrics = step.work.make(step, store, folder)
-        store.write(step, folder, metrics, time.monotonic() - started)
+    with portable_errors():
+        make_step(ArtifactStore(url), step)

@@ -27,6 +27,7 @@ class Progress:
     total: int
     artifact: Any
     done: int = 0
+    quiet: float = QUIET
     started: float = field(default_factory=time.monotonic)
     told: float = field(default_factory=time.monotonic)
 
@@ -41,7 +42,7 @@ class Progress:
     def remind(self) -> None:
         """Say that it goes on, when nothing was said for a while."""
         now = time.monotonic()
-        if now - self.told >= QUIET:
+        if now - self.told >= self.quiet:
             self.told = now
             log().info("%s: %d of %d after %.0f s", self.what, self.done, self.total, now - self.started)
 
@@ -52,15 +53,15 @@ def artifact_key(text: str) -> str:
 
 
 @contextmanager
-def progress(what: str, total: int) -> Iterator[Progress]:
+def progress(what: str, total: int, quiet: float | None = None) -> Iterator[Progress]:
     """A progress that the dashboard shows when a Prefect task is running."""
     artifact = None
     if TaskRunContext.get() is not None and total:
         artifact = create_progress_artifact(progress=0.0, description=f"{what}: {total}")
-    shown, ended = Progress(what, total, artifact), threading.Event()
+    shown, ended = Progress(what, total, artifact, quiet=QUIET if quiet is None else quiet), threading.Event()
 
     def watch() -> None:
-        while not ended.wait(min(1.0, QUIET)):
+        while not ended.wait(min(1.0, shown.quiet)):
             shown.remind()
 
     watcher = threading.Thread(

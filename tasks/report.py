@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from prefect import task
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.cache_policies import NO_CACHE
@@ -29,19 +27,18 @@ def report(place: Profile, scored: Step[Score], pages: Step[Report]) -> Results:
     store.point(KIND, scored.name, "latest", scored.artifact)
     results, fresh = load_results(store, scored.artifact), store.find(pages.artifact) is None
     make_here(store, pages)
-    if fresh:
-        track(store, scored, results)
     show(results)
     log().info("%s", verdict(results))
     log().info("report: %s", store.fetch(pages.artifact) / "report.html")
+    if fresh:
+        track(store, scored, results)
     return results
 
 
 def track(store: ArtifactStore, step: Step[Score], results: Results) -> None:
     """The experiment's own run of Weights & Biases, once a report."""
     account = find_account()
-    config: dict[str, Any] = step.work.spec()
-    run = TrackedRun(step.artifact, results.experiment, f"{results.experiment} results", "results", config)
+    run = TrackedRun(step.artifact, results.experiment, f"{results.experiment} results", "results", step.spec)
     inputs = [reference(store, made) for role, made in step.inputs.items() if role.startswith(("partition", "adapter"))]
     if warning := track_results(run, results, inputs, account):
         log().warning(warning)

@@ -66,7 +66,7 @@ def train_all(place: Profile, steps: Sequence[Step[Train]]) -> None:
         running[step.artifact] = train.submit(
             place, step, return_state=False, wait_for=[before] if before is not None else []
         )
-    with progress("train: members", len(steps)) as shown:
+    with progress("train: members", len(steps), quiet=300) as shown:  # losses are told in between
         for future in running.values():
             future.result()
             shown.advance(1)

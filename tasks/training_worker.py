@@ -15,7 +15,7 @@ from typing import Any
 from reseed.files import digest, read_jsonl, write_jsonl
 from reseed.lease import LeaseLostError, holder_of
 from reseed.leftovers import held, take_away_temporary
-from reseed.problems import load_problem
+from reseed.problems import load_problem, portable_errors
 from reseed.records import LossPoint, ReseedError
 from reseed.step import Step
 from reseed.steps.train import Train
@@ -88,7 +88,7 @@ class RayWatcher:
         os.environ.update(variables)
         here = ray.get_runtime_context().get_node_id() == given.node
         folder = given.wandb_folder if here else tempfile.gettempdir()
-        config = {**step.work.spec(), "seed": step.seed}
+        config = {**step.spec, "seed": step.seed}
         run = TrackedRun(step.artifact, step.work.experiment, given.run_name, "member", config)
         tracker = Tracker(run, Path(folder), variables["WANDB_MODE"])
         if tracker.warning is not None:
@@ -158,7 +158,7 @@ def worker(config: dict[str, Any]) -> None:
     with node_folder(assignment, local_rank) as work:
         watcher = RayWatcher(assignment, rank, local_rank)
         try:
-            with resumed(rank, watcher) as checkpoint:
+            with portable_errors(), resumed(rank, watcher) as checkpoint:
                 summary = train_loop(
                     given.job(),
                     load_problem(given.problem),

@@ -39,16 +39,13 @@ class Encoded:
 def fit(problem: Problem, row: Row, tokenizer: Any, budget: int, style: PromptFormat = TEXT) -> tuple[Row, list[int]]:
     """The row, cut in its source text until its prompt takes at most `budget` tokens, and the prompt's ids."""
     short, ids = row, prompt_ids(tokenizer, problem.prompt(row), style)
-    if len(ids) <= budget:
-        return short, ids
-    least = prompt_ids(tokenizer, problem.prompt(problem.shorten(row, 0.0)), style)
-    if len(least) > budget:
-        raise TooLongError(
-            f"row {row['id']}: its prompt takes {len(least)} tokens even with the source text cut away, "
-            f"and {max(0, budget)} are left for it; raise training.max_tokens"
-        )
     keep = 1.0
     while len(ids) > budget:
+        if keep == 0 or (keep <= 0.5 and short == row):  # a problem need not shorten its rows
+            raise TooLongError(
+                f"row {row['id']}: its prompt takes {len(ids)} tokens even with the source text cut away, "
+                f"and {max(0, budget)} are left for it; raise training.max_tokens"
+            )
         keep *= min(0.97, budget / len(ids))
         keep = keep if keep > 1e-4 else 0.0
         short = problem.shorten(row, keep)

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 from reseed.mistakes import nearest
 from reseed.problems._complete import complete
-from reseed.problems._dry_call import dry_call
-from reseed.problems._module import ProblemModule, file_of, find_problem, problem_identity, run_module
+from reseed.problems._dry_call import INVENTED, dry_call
+from reseed.problems._module import ProblemModule, file_of, find_problem, portable_errors, problem_identity, run_module
 from reseed.problems._protocol import Blends, Essentials, Generates, Problem, Shortens
 from reseed.records import ReseedError
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from reseed.problems._protocol import Embed
 
 __all__ = [
+    "INVENTED",
     "Blends",
     "Embed",
     "Essentials",
@@ -30,6 +31,7 @@ __all__ = [
     "dry_call",
     "find_problem",
     "load_problem",
+    "portable_errors",
     "problem_identity",
 ]
 

@@ -29,7 +29,7 @@ def dry_call(problem: Problem, rows: Sequence[Row] = (), pair: tuple[str, str] |
     trial = Trial(problem)
     row = trial.made_row(*pair) if pair is not None else trial.fit_row(rows)
     trial.call("prompt", lambda: problem.prompt(row), text_fault)
-    completion = trial.call("completion", lambda: problem.completion(row), text_fault)
+    completion = trial.call("completion", lambda: problem.completion(row), kind_fault)
     answers = [trial.any_text("parse", problem.parse, text) for text in (completion or INVENTED, INVENTED, "")]
     short = trial.call("shorten", lambda: problem.shorten(row, 0.5), lambda short: row_fault(short, problem))
     if short is not None and completion is not None:
@@ -39,12 +39,12 @@ def dry_call(problem: Problem, rows: Sequence[Row] = (), pair: tuple[str, str] |
     if trial.wrong:
         raise ReseedError(listed(f"problem '{problem.name}'", list(trial.wrong.values())))
     notes = list(trial.notes)
-    if scores is not None and completion is not None:
+    if scores is not None and completion:
         notes += odd_scores(problem, scores, trial.invented)
     return notes
 
 
-class MissingColumnError(Exception):
+class MissingColumnError(KeyError):
     """A column that the problem does not name."""
 
 
@@ -98,8 +98,8 @@ class Trial:
         try:
             given = function()
         except MissingColumnError as error:
-            known = f"none of its columns {', '.join(columns)}{nearest(str(error), list(columns))}"
-            said = f"{name}: it reads row['{error}'], which is {known}"
+            known = f"none of its columns {', '.join(columns)}{nearest(str(error.args[0]), list(columns))}"
+            said = f"{name}: it reads row['{error.args[0]}'], which is {known}"
         except ReseedError as error:
             said = str(error).removeprefix(f"problem '{self.problem.name}': ")
         except Exception as error:

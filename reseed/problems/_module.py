@@ -7,6 +7,8 @@ import linecache
 import re
 import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
@@ -17,6 +19,7 @@ from reseed.mistakes import first_line
 from reseed.records import ReseedError
 
 _running = threading.RLock()
+INSIDE = "reseed_problem_"  # how the names begin that problems have as modules of a process
 
 
 @dataclass(frozen=True)
@@ -67,7 +70,7 @@ def problem_identity(module: ProblemModule) -> str:
 def run_module(module: ProblemModule) -> ModuleType:
     """The module made of its text, once in each process. What it imports must be installed wherever it runs."""
     assert module.source is not None
-    inside, file = f"reseed_problem_{digest([module.name, module.source], 16)}", file_of(module.name)
+    inside, file = f"{INSIDE}{digest([module.name, module.source], 16)}", file_of(module.name)
     with _running:  # else a thread would find another one's half-made module
         if inside in sys.modules:
             return sys.modules[inside]
@@ -81,6 +84,19 @@ def run_module(module: ProblemModule) -> ModuleType:
             del sys.modules[inside]
             raise_failed_import(module.name, file, error)
     return code
+
+
+@contextmanager
+def portable_errors() -> Iterator[None]:
+    """Let an error of a class that a problem defines travel between processes: only here does its module have a name."""
+    try:
+        yield
+    except Exception as error:
+        if not type(error).__module__.startswith(INSIDE):
+            raise
+        code = sys.modules[type(error).__module__]
+        file = str(code.__file__)
+        raise ReseedError(f"problem '{file.removesuffix('.py')}': {told(error, file)}") from None
 
 
 def file_of(name: str) -> str:

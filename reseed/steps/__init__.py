@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
 from reseed.generation.engine import Batch
+from reseed.leftovers import work_folder
 from reseed.models.names import ModelSpec
-from reseed.records import Generation
+from reseed.records import Artifact, Generation
 from reseed.step import Metrics, Step, Work
 from reseed.store import ArtifactStore
 
@@ -25,6 +27,16 @@ class Making(Work, Protocol):
     def told(self, metrics: Metrics) -> str:
         """What came out, for the log."""
         ...
+
+
+def make_step(store: ArtifactStore, step: Step[Making]) -> Artifact:
+    """The step's artifact, made in this process unless it is there."""
+    if store.find(step.artifact) is None:
+        started = time.monotonic()
+        with work_folder() as folder:
+            metrics = step.work.make(step, store, folder)
+            store.write(step, folder, metrics, time.monotonic() - started)
+    return step.artifact
 
 
 class Asking(Work, Protocol):

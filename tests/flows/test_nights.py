@@ -9,6 +9,8 @@ import pytest
 from prefect.client.schemas.schedules import CronSchedule, IntervalSchedule, RRuleSchedule
 
 from flows.nights import Missed, nights
+from flows.regenerate import generating
+from reseed.reading import load_recipe
 
 if TYPE_CHECKING:
     from flows.nights import Schedule
@@ -93,3 +95,13 @@ def test_every_day_around_the_change_is_planned_once(hour: str) -> None:
         want = [f"2026-{month}-{day}" for day in range(first, first + 7)]
         given = made(f"{want[-1]}T12:00", f"{want[-1]}T12:00", schedule, [f"2026-{month}-{first - 1}"], "every")
         assert given == want
+
+
+def test_a_nightly_takes_the_recipes_own_generation() -> None:
+    """Not that of a variant, and no source: what is published is what was generated."""
+    base = load_recipe("quickstart", ("variants={few: {generation: {rows: 8}}, many: {}}", "data.train=rows.csv"))
+    taken = generating(base)
+    assert list(taken.variants) == ["default"]
+    variant = taken.variant("default")
+    assert variant.generation == base.generation
+    assert variant.data.train is None

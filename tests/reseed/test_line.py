@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import yaml
 from plain_step import plain_step
+from tiny import save_model
 
 from reseed.language.prompts import RENDERING
 from reseed.line import Line, plan_line
@@ -376,3 +377,28 @@ def test_variants_that_became_one_are_refused(tmp_path: Path) -> None:
 def test_unknown_problem_is_told_before_anything_is_planned(tmp_path: Path) -> None:
     with pytest.raises(ReseedError, match=r"problem 'prompt-recovry'.*did you mean 'prompt-recovery'"):
         planned(save_recipe(tmp_path, problem="prompt-recovry"))
+
+
+def test_the_baselines_rows_stand_for_the_data(tmp_path: Path) -> None:
+    """Its training rows and its dataset table are the result's, whichever variant is written first."""
+    variants = {"wide": {"data": {"limit": 40}}, "base": {}}
+    line = planned(save_recipe(tmp_path, variants=variants, baseline="base"))
+    partitions = [role for role in line.results().inputs if role.startswith("partition")]
+    assert partitions == ["partition base", "partition wide"]
+
+
+def test_an_ensemble_does_not_depend_on_the_order_of_seeds(tmp_path: Path) -> None:
+    recipe = save_recipe(tmp_path)
+    one, other = (planned(recipe, f"seeds={seeds}").ensemble("a") for seeds in ("[0, 1]", "[1, 0]"))
+    assert list(one.inputs) == list(other.inputs) == ["predictions a seed 0", "predictions a seed 1"]
+    assert one.artifact == other.artifact
+
+
+def test_a_spec_is_looked_at_once(tmp_path: Path) -> None:
+    """A model's folder that changes while a line runs must not change what a manifest says of a key."""
+    shutil.copytree(save_model(tmp_path / "model"), tmp_path / "copy")
+    place = (f"roles.student={{name: {tmp_path / 'copy'}, dtype: float32}}",)
+    step = planned(save_recipe(tmp_path), place=place).adapter(Member("a", 0))
+    before = step.spec
+    (tmp_path / "copy/config.json").write_text("{}")
+    assert step.spec == before != step.work.spec()

@@ -204,6 +204,21 @@ def test_a_shorten_that_changes_its_row_loses_no_text() -> None:
     assert row["text"] == "a whole text"
 
 
+def test_a_column_may_be_asked_for_and_not_be_there(tmp_path: Path, store: ArtifactStore) -> None:
+    asks = LABELS + "def refuse(row):\n    try: row['hint']\n    except KeyError: return None\n"
+    assert rehearse(recipe(tmp_path, asks, save(tmp_path, ("a", "good"))), store) == []
+
+
+def test_an_answer_may_be_blank(tmp_path: Path, store: ArtifactStore) -> None:
+    assert rehearse(recipe(tmp_path, LABELS, save(tmp_path, ("a", ""), ("b", "good"))), store) == []
+
+
+@pytest.mark.parametrize("lines", ["1\n2\n", '["a", "b"]\n', "[" * 100_000])
+def test_lines_that_are_no_rows_are_left_to_the_import(tmp_path: Path, store: ArtifactStore, lines: str) -> None:
+    (tmp_path / "rows.jsonl").write_text(lines)
+    assert rehearse(recipe(tmp_path, LABELS, str(tmp_path / "rows.jsonl")), store) == []
+
+
 def test_what_is_only_odd_is_a_note(tmp_path: Path, store: ArtifactStore) -> None:
     rows = save(tmp_path, ("a", "good"), ("b", "bad"))
     (note,) = rehearse(recipe(tmp_path, LABELS.replace("a == r", "a == ' ' + r"), rows), store)

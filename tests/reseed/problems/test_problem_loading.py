@@ -14,7 +14,7 @@ from reseed.data.curation import curate
 from reseed.data.sources import as_rows
 from reseed.evaluation.answers import blend
 from reseed.evaluation.scoring import Scorer
-from reseed.problems import Problem, ProblemModule, find_problem, load_problem, problem_identity
+from reseed.problems import Problem, ProblemModule, find_problem, load_problem, portable_errors, problem_identity
 from reseed.records import ReseedError
 
 SHOUT = """
@@ -223,3 +223,12 @@ def test_module_that_is_no_problem_is_told_all_that_is_wrong(source: str, said: 
     assert str(caught.value).startswith("problem 'shout': ")
     for part in said:
         assert part in str(caught.value)
+
+
+def test_an_error_that_a_problem_defines_travels_between_processes() -> None:
+    source = SHOUT + "class Odd(Exception): pass\n\ndef refuse(row):\n    raise Odd('that row')\n"
+    problem = load_problem(ProblemModule("mine", source))
+    with pytest.raises(ReseedError, match=r"problem 'mine': mine.py, line \d+: Odd: that row"), portable_errors():
+        problem.refuse({})
+    with pytest.raises(KeyError), portable_errors():
+        raise KeyError("of another kind")

@@ -11,7 +11,7 @@ from tiny_rows import PROBLEM, rows
 from tokenizers.processors import TemplateProcessing
 
 from reseed.language.prompts import prompt_ids
-from reseed.language.tokens import IGNORED, Example, encode, fit
+from reseed.language.tokens import IGNORED, Example, TooLongError, encode, fit
 from reseed.models.tokenizers import load_tokenizer
 from reseed.records import ReseedError, Row
 
@@ -155,3 +155,29 @@ def test_one_bos_where_the_tokenizer_begins_with_bos(tokenizer: Any, begun: Any)
 
 def test_prompt_ids_follow_the_tokenizer(tokenizer: Any, begun: Any) -> None:
     assert prompt_ids(begun, "text") == [begun.bos_token_id, *prompt_ids(tokenizer, "text")]
+
+
+def test_a_text_may_be_cut_from_its_beginning(tokenizer: Any) -> None:
+    """Where `keep` is 0 such a cut is no cut at all: `[-0:]` is the whole text."""
+
+    def ends(row: Row, keep: float) -> Row:
+        return {**row, "original_text": row["original_text"][-int(len(row["original_text"]) * keep) :]}
+
+    problem, row = replace(PROBLEM, shorten=ends), with_text(original_text="the sea lay still " * 40)
+    least = len(prompt_ids(tokenizer, PROBLEM.prompt({**row, "original_text": "still"})))
+    short, ids = fit(problem, row, tokenizer, least + 10)
+    assert len(ids) <= least + 10
+    assert row["original_text"].endswith(short["original_text"])
+    assert 0 < len(short["original_text"]) < len(row["original_text"])
+
+
+def test_a_row_that_nothing_shortens_is_given_up_soon(tokenizer: Any) -> None:
+    asked: list[float] = []
+
+    def whole(row: Row, keep: float) -> Row:
+        asked.append(keep)
+        return row
+
+    with pytest.raises(TooLongError, match="even with the source text cut away"):
+        fit(replace(PROBLEM, shorten=whole), with_text(original_text="the sea " * 200), tokenizer, 50)
+    assert len(asked) < 30
