@@ -48,7 +48,7 @@ def run_deployment(project: LineProject, name: str, parameters: dict[str, Any]) 
 def test_the_quickstart_runs_as_a_deployment_and_shows_its_result(undisturbed: LineProject) -> None:
     code, run = run_deployment(undisturbed, "experiment/quickstart", TINY)
     assert (code, run["state_name"]) == (0, "Completed")
-    wanted = {"generate", "curate", "partition", "train default seed 0", "predict", "score", "report"}
+    wanted = {"generate", "curate", "partition", "train default seed 0", "predict", "blend", "score", "report"}
     eventually(
         lambda: task_names(undisturbed, run["id"]) == wanted
     )  # the server writes what tasks tell it a little later
