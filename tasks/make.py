@@ -25,7 +25,7 @@ def make(place: Profile, step: Step[Making]) -> Artifact:
     if step.work.on_ray and store.find(step.artifact) is None:
         make_on_ray(place, step)
         made = store.manifest(step.artifact)
-        log().info("%s: done in %.1f s: %s", step.artifact, made.seconds, step.work.told(made.metrics))
+        log().info("%s: done in %.1f s: %s", step.artifact, made.seconds, step.work.summary(made.metrics))
         return step.artifact
     return make_here(store, step)
 

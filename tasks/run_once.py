@@ -32,7 +32,7 @@ def run_once(store: ArtifactStore, step: Step[Making | Asking], write: Write, sp
         metrics = write(folder)
         seconds = spent + time.monotonic() - started
         store.write(step, folder, metrics, seconds)
-    log().info("%s: done in %.1f s: %s", step.artifact, seconds, step.work.told(metrics))
+    log().info("%s: done in %.1f s: %s", step.artifact, seconds, step.work.summary(metrics))
     return step.artifact
 
 

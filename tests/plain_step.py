@@ -28,7 +28,7 @@ class PlainWork:
     def make(self, step: Step[Any], store: ArtifactStore, folder: Path) -> Metrics:
         return {}
 
-    def told(self, metrics: Metrics) -> str:
+    def summary(self, metrics: Metrics) -> str:
         return "done"
 
 

@@ -24,7 +24,7 @@ class Making(Work, Protocol):
         """Write the artifact's files into `folder`."""
         ...
 
-    def told(self, metrics: Metrics) -> str:
+    def summary(self, metrics: Metrics) -> str:
         """What came out, for the log."""
         ...
 
@@ -55,6 +55,6 @@ class Asking(Work, Protocol):
         """Write the artifact's files out of the answers to all batches, which come in any order."""
         ...
 
-    def told(self, metrics: Metrics) -> str:
+    def summary(self, metrics: Metrics) -> str:
         """What came out, for the log."""
         ...

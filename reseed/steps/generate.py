@@ -64,7 +64,7 @@ class WriteShard:
         write_jsonl(folder / "rows.jsonl", rows)
         return {"rows": len(rows)}
 
-    def told(self, metrics: Metrics) -> str:
+    def summary(self, metrics: Metrics) -> str:
         """What came out."""
         return f"{metrics['rows']} rows"
 
@@ -89,6 +89,6 @@ class JoinShards:
         write_jsonl(folder / "rows.jsonl", rows)
         return {"rows": len(rows), "tokens": sum(int(row["tokens"]) for row in rows)}
 
-    def told(self, metrics: Metrics) -> str:
+    def summary(self, metrics: Metrics) -> str:
         """What came out."""
         return f"{metrics['rows']} rows, {metrics['tokens']} tokens"

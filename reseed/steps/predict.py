@@ -70,7 +70,7 @@ class Predict:
         write_jsonl(folder / "predictions.jsonl", rows)
         return {"rows": len(rows), "ended_by_themselves": sum(one.finish == "stop" for one in answers)}
 
-    def told(self, metrics: Metrics) -> str:
+    def summary(self, metrics: Metrics) -> str:
         """What came out."""
         return f"{metrics['ended_by_themselves']} of {metrics['rows']} answers ended by themselves"
 
@@ -96,6 +96,6 @@ class Blend:
         write_jsonl(folder / "predictions.jsonl", rows)
         return {"rows": len(rows), "members": len(step.inputs)}
 
-    def told(self, metrics: Metrics) -> str:
+    def summary(self, metrics: Metrics) -> str:
         """What came out."""
         return f"{metrics['rows']} answers of {metrics['members']} members"

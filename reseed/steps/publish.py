@@ -33,6 +33,6 @@ class Publish:
         shutil.copy(store.fetch(curated) / "rows.jsonl", folder / "rows.jsonl")
         return store.manifest(curated).metrics
 
-    def told(self, metrics: Metrics) -> str:
+    def summary(self, metrics: Metrics) -> str:
         """What came out."""
         return f"{metrics['n']} rows of {metrics['n_prompts']} prompts"

@@ -45,7 +45,7 @@ class Import:
         write_jsonl(folder / "rows.jsonl", rows)
         return {"rows": len(rows), "source": Path(self.source.given).name}
 
-    def told(self, metrics: Metrics) -> str:
+    def summary(self, metrics: Metrics) -> str:
         """What came out."""
         return f"{metrics['rows']} rows"
 
@@ -77,7 +77,7 @@ class Curate:
         tokenizer = load_tokenizer(tokenizer_folder(self.student))
         return asdict(dataset_stats(curated.rows, problem, tokenizer, curated.dropped))
 
-    def told(self, metrics: Metrics) -> str:
+    def summary(self, metrics: Metrics) -> str:
         """What came out."""
         dropped = metrics["dropped"]
         return f"{metrics['n']} of {metrics['n'] + sum(dropped.values())} rows kept, dropped: {dropped or 'none'}"
@@ -104,6 +104,6 @@ class Partition:
             write_jsonl(folder / f"{name}.jsonl", getattr(parts, name))
         return {name: len(getattr(parts, name)) for name in PARTS}
 
-    def told(self, metrics: Metrics) -> str:
+    def summary(self, metrics: Metrics) -> str:
         """What came out."""
         return ", ".join(f"{metrics[name]} {name}" for name in PARTS)

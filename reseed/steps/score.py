@@ -52,7 +52,7 @@ class Score:
         save_results(results, folder / "results.json")
         return {"untrained": results.untrained, "ensemble": results.variants[0].ensemble}
 
-    def told(self, metrics: Metrics) -> str:
+    def summary(self, metrics: Metrics) -> str:
         """What came out."""
         return f"ensemble {metrics['ensemble']:.4f}, untrained {metrics['untrained']:.4f}"
 
@@ -90,7 +90,7 @@ class Report:
         (folder / "report.html").write_text(html_report(results), encoding="utf-8")
         return {}
 
-    def told(self, metrics: Metrics) -> str:
+    def summary(self, metrics: Metrics) -> str:
         """What came out."""
         return "report.md and report.html"
 
