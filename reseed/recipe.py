@@ -185,11 +185,7 @@ class Recipe(Section):
             )
         if not self.variants:
             wrong.append("variants: at least one is needed; leave the key out for a single one")
-        elif self.baseline is not None and self.baseline not in self.variants:
-            names = list(self.variants)
-            wrong.append(
-                f"baseline: '{self.baseline}' is none of the variants {', '.join(names)}{nearest(self.baseline, names)}"
-            )
+        wrong += baseline_mistakes(self.baseline, self.variants)
         for what, sections in (("variant", self.variants), ("profile", self.profiles)):
             wrong += [
                 f"{what}s.{name}.{key}: a {what} cannot change what all share; it can change {', '.join(VARIABLE)}"
@@ -218,6 +214,14 @@ class Recipe(Section):
         return Variant(recipe=self.name, problem=self.problem, **{part: getattr(whole, part) for part in VARIABLE})
 
 
+def baseline_mistakes(baseline: object, variants: object) -> list[str]:
+    """What is wrong with the baseline, also where the rest of the recipe is no recipe yet."""
+    if not isinstance(baseline, str) or not isinstance(variants, dict) or not variants or baseline in variants:
+        return []
+    names = [str(name) for name in variants]
+    return [f"baseline: '{baseline}' is none of the variants {', '.join(names)}{nearest(baseline, names)}"]
+
+
 def variable(changes: dict[str, Any]) -> dict[str, Any]:
     """The changes without what all variants and profiles share, which is told as a mistake of its own."""
     return {key: value for key, value in changes.items() if key in VARIABLE or key not in Recipe.model_fields}
@@ -228,6 +232,11 @@ def validate(values: dict[str, Any], where: str, elsewhere: Sequence[str] = ()) 
     `elsewhere`: in what a profile changes, where a mistake is told by its place in the file."""
     recipe, wrong = attempt(values)
     variants = values.get("variants")
+    wrong += [
+        line
+        for line in baseline_mistakes(values.get("baseline"), values.get("variants", {"default": {}}))
+        if line not in wrong
+    ]
     shared = {key: value for key, value in values.items() if key not in ("profiles", "variants", "baseline")}
     for name, changes in variants.items() if isinstance(variants, dict) else ():
         if isinstance(changes, dict):
