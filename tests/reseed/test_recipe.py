@@ -118,6 +118,12 @@ def test_mistake_is_told(tmp_path: Path, changes: dict[str, Any], said: list[str
         assert part in message
 
 
+def test_an_unknown_baseline_is_told_beside_other_mistakes(tmp_path: Path) -> None:
+    message = refused(tmp_path, {"baseline": "old", "training": {"epochs": "two"}})
+    assert message.startswith("recipe small.yaml: 2 mistakes\n")
+    assert "baseline: 'old' is none of the variants default" in message
+
+
 def test_fractions_that_leave_nothing_to_train_on_are_refused(tmp_path: Path) -> None:
     holdout = {"fraction": 0.5, "group_by": "rewrite_prompt"}
     assert "leaves no row to train on" in refused(tmp_path, {"data": {"validation": holdout, "test": holdout}})
