@@ -94,10 +94,6 @@ def test_members_are_every_variant_with_every_seed(tmp_path: Path) -> None:
         ({"seeds": ["a"]}, ["seeds.0: ", "valid integer", "saw 'a'"]),
         ({"baseline": "old"}, ["baseline: 'old' is none of the variants default"]),
         ({"variants": {"whole-text": {}}, "baseline": "whole-txt"}, ["baseline: 'whole-txt'", "mean 'whole-text'"]),
-        (
-            {"baseline": "old", "training": {"epochs": "two"}},
-            ["baseline: 'old' is none", "training.epochs: ", "saw 'two'"],
-        ),
         ({"variants": {}}, ["variants: at least one"]),
         ({"variants": {"a": None}}, ["variants.a: ", "dictionary", "saw None"]),
         ({"variants": {"a": {"seeds": [7]}}}, ["variants.a.seeds: ", "what all share"]),
