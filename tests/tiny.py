@@ -108,7 +108,7 @@ def save_recipe(folder: Path, **changes: object) -> Path:
         "question": "Does anything come out at all?",
         "generation": generation | sampling,
         "data": {"validation": holdout, "test": dict(holdout)},
-        "training": {"epochs": 8, "learning_rate": 0.01, "batch_size": 2, "evaluate_every": 9, "max_tokens": 512},
+        "training": {"epochs": 24, "learning_rate": 0.01, "batch_size": 2, "evaluate_every": 9, "max_tokens": 512},
         "prediction": {"max_new_tokens": 8},
         "constants": ["Improve the text to this."],
         "seeds": [0],

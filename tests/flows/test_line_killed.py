@@ -31,7 +31,7 @@ MOMENTS = (
     ("generate: rows: ", 1.0, "flow"),
     (TRAINER, 7.0, "training"),
     ("step 9, validation", 1.5, "training"),
-    ("step 18, validation", 1.5, "flow"),
+    ("step 18, validation", 0.5, "flow"),  # the log is a second late, and the member is done soon
     (TRAINER, 3.0, "flow"),  # before the worker has imported torch: later, an idle machine could finish the member
     (TRAINER, 3.0, "training"),
     (ENGINE, 5.0, "flow"),
