@@ -62,6 +62,8 @@ def run(model: Path, out: Path, spec: dict[str, Any]) -> None:
     if RANK == 0:
         out.mkdir(parents=True, exist_ok=True)
         (out / "result.json").write_text(json.dumps({**result, "points": len(watcher.points)}))
+    if torch.distributed.is_initialized():
+        torch.distributed.barrier()  # the other rank may still be writing its part
     if RANK == 0 and "merge_step" in spec:  # as Ray Train does with what the nodes hand over
         for part in (out, *sorted(out.glob("node-*"))):
             shutil.copytree(part / "seen" / f"step-{spec['merge_step']}", out / "merged", dirs_exist_ok=True)
