@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from reseed.records import Row
 from reseed.stages import variants_of
 from reseed.store import ArtifactStore
 
+UNREADABLE = (csv.Error, ValueError, OSError, StopIteration, RecursionError)  # also files of a kind that is not read
 HEAD = 20  # rows at the beginning of a source, of which the first that is not refused is tried
 
 
@@ -27,7 +28,10 @@ def rehearse(recipe: Recipe, store: ArtifactStore) -> list[str]:
     """
     problem = load_problem(recipe.problem)
     said: list[str] = []
-    for variant in {(v.data.train, str(v.data.columns)): v for v in variants_of(recipe).values()}.values():
+    by_source: dict[tuple[str | None, str], list[Variant]] = {}
+    for variant in variants_of(recipe).values():
+        by_source.setdefault((variant.data.train, str(variant.data.columns)), []).append(variant)
+    for variant, *others in by_source.values():
         pair = draw_pairs(variant.generation)[0] if variant.data.train is None and variant.generation else None
         if pair is not None:
             said += dry_call(problem, pair=(pair.source, pair.instruction))
@@ -35,7 +39,7 @@ def rehearse(recipe: Recipe, store: ArtifactStore) -> list[str]:
         else:
             rows = head(variant, problem, store)
             said += dry_call(problem, rows)
-        check_groups(recipe, variant, rows)
+        check_groups([variant, *others], rows)
     if problem.votes and len(recipe.seeds) > 1:
         said.append(
             f"problem '{problem.name}' has no blend, so its ensembles answer what most of the {len(recipe.seeds)} seeds "
@@ -44,12 +48,11 @@ def rehearse(recipe: Recipe, store: ArtifactStore) -> list[str]:
     return list(dict.fromkeys(said))
 
 
-def check_groups(recipe: Recipe, like: Variant, rows: list[Row]) -> None:
-    """Refuse variants with the source of `like` that hold out groups of a column which its rows do not have."""
-    for variant in variants_of(recipe).values():
-        if (variant.data.train, variant.data.columns) == (like.data.train, like.data.columns):
-            check_column(rows, variant.data.test.group_by, "data.test.group_by")
-            check_column(rows, variant.data.validation.group_by, "data.validation.group_by")
+def check_groups(variants: Sequence[Variant], rows: list[Row]) -> None:
+    """Refuse variants that hold out groups of a column which the rows of their source do not have."""
+    for variant in variants:
+        check_column(rows, variant.data.test.group_by, "data.test.group_by")
+        check_column(rows, variant.data.validation.group_by, "data.validation.group_by")
 
 
 def head(variant: Variant, problem: Problem, store: ArtifactStore) -> list[Row]:
@@ -74,13 +77,7 @@ def first_records(path: Path) -> list[Mapping[str, Any]] | None:
     of which the import tells more."""
     try:
         found = list(read_head(path))
-    except (
-        csv.Error,
-        ValueError,
-        OSError,
-        StopIteration,
-        RecursionError,
-    ):  # also of a file whose kind is not read at all
+    except UNREADABLE:
         return None
     return found if all(isinstance(record, dict) for record in found) else None
 

@@ -64,9 +64,8 @@ def progress(what: str, total: int, quiet: float | None = None) -> Iterator[Prog
         while not ended.wait(min(1.0, shown.quiet)):
             shown.remind()
 
-    watcher = threading.Thread(
-        target=copy_context().run, args=(watch,), daemon=True
-    )  # the run's logger is in the context
+    context = copy_context()  # where the run's logger is
+    watcher = threading.Thread(target=context.run, args=(watch,), daemon=True)
     watcher.start()
     try:
         yield shown

@@ -3,23 +3,16 @@
 from __future__ import annotations
 
 import logging
-import time
-from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from prefect.exceptions import MissingContextError
 from prefect.logging import get_run_logger
 
-from reseed.leftovers import work_folder
 from reseed.records import Artifact
 from reseed.step import Step
-from reseed.steps import Asking, Making
+from reseed.steps import Asking, Making, Write, commit
 from reseed.store import ArtifactStore
-
-Write = Callable[[Path], dict[str, Any]]
-"""Writes files into a folder and returns metrics for the manifest."""
 
 
 def run_once(store: ArtifactStore, step: Step[Making | Asking], write: Write, spent: float = 0.0) -> Artifact:
@@ -27,11 +20,7 @@ def run_once(store: ArtifactStore, step: Step[Making | Asking], write: Write, sp
     if store.find(step.artifact) is not None:
         log().info("%s: in the store", step.artifact)
         return step.artifact
-    started = time.monotonic()
-    with work_folder() as folder:
-        metrics = write(folder)
-        seconds = spent + time.monotonic() - started
-        store.write(step, folder, metrics, seconds)
+    metrics, seconds = commit(store, step, write, spent)
     log().info("%s: done in %.1f s: %s", step.artifact, seconds, step.work.summary(metrics))
     return step.artifact
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
@@ -13,6 +14,9 @@ from reseed.models.names import ModelSpec
 from reseed.records import Artifact, Generation
 from reseed.step import Metrics, Step, Work
 from reseed.store import ArtifactStore
+
+Write = Callable[[Path], Metrics]
+"""Writes files into a folder and returns metrics for the manifest."""
 
 
 class Making(Work, Protocol):
@@ -29,13 +33,20 @@ class Making(Work, Protocol):
         ...
 
 
+def commit(store: ArtifactStore, step: Step[Any], write: Write, spent: float = 0.0) -> tuple[Metrics, float]:
+    """Store what `write` writes as the step's artifact; `spent` are seconds that it has taken so far. Metrics, seconds."""
+    started = time.monotonic()
+    with work_folder() as folder:
+        metrics = write(folder)
+        seconds = spent + time.monotonic() - started
+        store.write(step, folder, metrics, seconds)
+    return metrics, seconds
+
+
 def make_step(store: ArtifactStore, step: Step[Making]) -> Artifact:
     """The step's artifact, made in this process unless it is there."""
     if store.find(step.artifact) is None:
-        started = time.monotonic()
-        with work_folder() as folder:
-            metrics = step.work.make(step, store, folder)
-            store.write(step, folder, metrics, time.monotonic() - started)
+        commit(store, step, partial(step.work.make, step, store))
     return step.artifact
 
 
