@@ -28,8 +28,8 @@ from reseed.models.names import ModelSpec, Upcycle
 from reseed.models.sizes import described, sizes
 from reseed.models.tokenizers import load_tokenizer
 from reseed.problems import load_problem
-from reseed.recipe import TrainingSettings
 from reseed.records import Row
+from reseed.settings import TrainingSettings
 from reseed.training.job import Silent, TrainJob
 from reseed.training.layout import collate
 from reseed.training.loop import train

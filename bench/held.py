@@ -24,8 +24,8 @@ from reseed.models.cache import materialise
 from reseed.models.loading import load_model
 from reseed.models.names import ModelSpec
 from reseed.models.sizes import sizes
-from reseed.recipe import TrainingSettings
-from reseed.training.memory_plan import Memory
+from reseed.settings import TrainingSettings
+from reseed.training.memory.plan import Memory
 
 STEPS = 3  # ZeRO-3 records the order of the layers in the first one, and fetches ahead from the second on
 
@@ -122,7 +122,7 @@ def held_by_rank(
     from reseed.training.arguments import training_arguments
     from reseed.training.job import Silent, TrainJob
     from reseed.training.trainer import KeepBest, build_trainer
-    from reseed.training.zero import join_ranks
+    from reseed.training.zero.settings import join_ranks
 
     folder, job = materialise(spec), TrainJob(spec, settings, 0, world, rows)
     count = STEPS * rows * world

@@ -32,13 +32,13 @@ def bare() -> dict[str, float]:
     from reseed.data.sources import draw_pairs
     from reseed.evaluation.answers import blend
     from reseed.evaluation.scoring import Scorer, Trained, score_experiment
-    from reseed.generation.transformers_engine import TransformersEngine
+    from reseed.generation.engines.transformers_engine import TransformersEngine
     from reseed.language.embedding import load_embedder
     from reseed.line import shard_size
     from reseed.problems import load_problem
-    from reseed.profile import load_profile
-    from reseed.profile import student as student_of
-    from reseed.reading import load_recipe
+    from reseed.recipe.profile import load_profile
+    from reseed.recipe.profile import student as student_of
+    from reseed.recipe.reading import load_recipe
     from reseed.records import Member, Prompt, Sampling
     from reseed.training.job import Silent, TrainJob
     from reseed.training.loop import train

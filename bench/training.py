@@ -32,7 +32,7 @@ from reseed.models.loading import load_model
 from reseed.models.names import ModelSpec, Upcycle
 from reseed.models.tokenizers import load_tokenizer
 from reseed.problems import load_problem
-from reseed.recipe import TrainingSettings
+from reseed.settings import TrainingSettings
 from reseed.training.job import Silent, TrainJob
 from reseed.training.layout import Layout
 from reseed.training.loss import evaluation_loss
@@ -135,7 +135,7 @@ def ours(model: Any, job: TrainJob, training: list[Example], validation: list[Ex
     from reseed.training.arguments import training_arguments
     from reseed.training.checkpoints import origin_of, prepare_work
     from reseed.training.trainer import build_trainer
-    from reseed.training.zero import join_ranks
+    from reseed.training.zero.settings import join_ranks
 
     arguments = training_arguments(job, len(training), folder)
     if job.deepspeed:

@@ -16,8 +16,8 @@ from reseed.records import ReseedError
 from reseed.text import visible
 
 if TYPE_CHECKING:
-    from reseed.profile import Profile
-    from reseed.store import ArtifactStore
+    from reseed.recipe.profile import Profile
+    from reseed.store.artifacts import ArtifactStore
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -134,10 +134,10 @@ def plan(options: argparse.Namespace) -> int:
     """Print every step and whether the store has it."""
     from flows.plan_memory import print_memory, print_room
     from reseed.line import plan_line
-    from reseed.profile import load_profile
-    from reseed.reading import load_recipe, split_overrides
+    from reseed.recipe.profile import load_profile
+    from reseed.recipe.reading import load_recipe, split_overrides
     from reseed.rehearsal import rehearse
-    from reseed.store import ArtifactStore
+    from reseed.store.artifacts import ArtifactStore
 
     own, place = split_overrides(options.overrides)
     profile = load_profile(options.profile, place)
@@ -183,8 +183,8 @@ def run(options: argparse.Namespace) -> int:
 def fetch(options: argparse.Namespace) -> int:
     """Fetch and convert the profile's models, and the students of a recipe: the profile's, or its variants' own."""
     from reseed.models.cache import materialise
-    from reseed.profile import load_profile
-    from reseed.reading import load_recipe, split_overrides
+    from reseed.recipe.profile import load_profile
+    from reseed.recipe.reading import load_recipe, split_overrides
 
     own, place = split_overrides(options.overrides)
     if own and options.recipe is None:
@@ -219,8 +219,8 @@ def doctor(options: argparse.Namespace) -> int:
 
 def profile_of(options: argparse.Namespace) -> Profile:
     """The profile, for a command that reads no recipe."""
-    from reseed.profile import load_profile
-    from reseed.reading import split_overrides
+    from reseed.recipe.profile import load_profile
+    from reseed.recipe.reading import split_overrides
 
     own, place = split_overrides(options.overrides)
     if own:
@@ -232,7 +232,7 @@ def profile_of(options: argparse.Namespace) -> Profile:
 
 def open_store(options: argparse.Namespace) -> ArtifactStore:
     """The profile's store."""
-    from reseed.store import ArtifactStore
+    from reseed.store.artifacts import ArtifactStore
 
     return ArtifactStore(profile_of(options).store)
 
@@ -268,7 +268,7 @@ def report(options: argparse.Namespace) -> int:
 def export(options: argparse.Namespace) -> int:
     """Copy an adapter out of the store, or merge it."""
     from reseed.export import export_adapter, merge_adapter
-    from reseed.trained import find_adapter
+    from reseed.recipe.stored_adapters import find_adapter
 
     store = open_store(options)
     artifact = find_adapter(store, options.artifact)

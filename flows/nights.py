@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Literal
 from zoneinfo import ZoneInfo
 
 from reseed.data.versions import published_days
-from reseed.profile import Profile
-from reseed.store import ArtifactStore
+from reseed.recipe.profile import Profile
+from reseed.store.artifacts import ArtifactStore
 
 if TYPE_CHECKING:
     from prefect.client.schemas.schedules import CronSchedule, IntervalSchedule, RRuleSchedule

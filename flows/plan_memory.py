@@ -5,18 +5,18 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from flows.terminal import open_console
-from reseed.profile import Profile
-from reseed.recipe import Recipe
+from reseed.recipe.profile import Profile
+from reseed.recipe.recipe import Recipe
 from reseed.records import ReseedError
 from reseed.text import visible
 
 
 def print_room(recipe: Recipe, profile: Profile, names: Collection[str]) -> int:
     """Print what training of these variants needs beside what there is. Raises ReseedError when it certainly does not fit."""
-    from reseed.stages import variants_of
-    from reseed.training.fits import fit_of, needs_of
-    from reseed.training.room import refuse_workers, room_of
-    from reseed.training.smaller import refuse_unfit
+    from reseed.recipe.stages import variants_of
+    from reseed.training.memory.fits import fit_of, needs_of
+    from reseed.training.memory.room import refuse_workers, room_of
+    from reseed.training.memory.smaller import refuse_unfit
 
     room = room_of(profile)
     variants = {name: variant for name, variant in variants_of(recipe).items() if name in names}
@@ -34,10 +34,10 @@ def print_room(recipe: Recipe, profile: Profile, names: Collection[str]) -> int:
 def print_memory(recipe: Recipe, profile: Profile) -> int:
     """Print what training will take, once for each variant whose model or training differs."""
     from reseed.models.configs import fetched_config, is_hub, shape_here
+    from reseed.recipe.stages import variants_of
     from reseed.reporting.memory import memory_table
-    from reseed.stages import variants_of
-    from reseed.training.fits import needs_of, unfetched
-    from reseed.training.memory_plan import plan_memory
+    from reseed.training.memory.fits import needs_of, unfetched
+    from reseed.training.memory.plan import plan_memory
 
     for need in needs_of(variants_of(recipe), profile):
         name, *others = need.variants

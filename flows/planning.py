@@ -6,14 +6,14 @@ from collections.abc import Callable, Sequence
 
 from reseed.evaluation.experiment import check_comparable
 from reseed.line import Line, plan_line
-from reseed.profile import load_profile
-from reseed.reading import load_recipe, split_overrides
+from reseed.recipe.profile import load_profile
+from reseed.recipe.reading import load_recipe, split_overrides
+from reseed.recipe.stages import refuse_leaks
 from reseed.rehearsal import rehearse
-from reseed.stages import refuse_leaks
-from reseed.store import ArtifactStore
-from reseed.training.fits import fit_of, needs_of
-from reseed.training.room import refuse_workers, room_of
-from reseed.training.smaller import refuse_unfit
+from reseed.store.artifacts import ArtifactStore
+from reseed.training.memory.fits import fit_of, needs_of
+from reseed.training.memory.room import refuse_workers, room_of
+from reseed.training.memory.smaller import refuse_unfit
 from tasks.run_once import log
 
 Say = Callable[[str], None]

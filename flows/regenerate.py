@@ -8,11 +8,11 @@ from prefect import flow
 
 from flows.nights import Missed, nights_of_this_run
 from reseed.line import Line
-from reseed.profile import Profile, load_profile
-from reseed.reading import load_recipe, split_overrides
-from reseed.recipe import Recipe
+from reseed.recipe.profile import Profile, load_profile
+from reseed.recipe.reading import load_recipe, split_overrides
+from reseed.recipe.recipe import Recipe
 from reseed.records import Artifact
-from reseed.store import ArtifactStore
+from reseed.store.artifacts import ArtifactStore
 from tasks.ask import ask
 from tasks.make import make
 from tasks.publish import publish, published

@@ -14,16 +14,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from reseed.files import cache_root, file_digest
-from reseed.manifest import OWN_FOLDERS, Manifest, again, listed_files, read_manifest
 from reseed.models.configs import config_here
 from reseed.models.names import ModelSpec, cpu_dtype, is_local, parse_wheel
-from reseed.objects import Objects
-from reseed.profile import Profile
-from reseed.provenance import PACKAGES, package_versions
+from reseed.recipe.profile import Profile
 from reseed.records import ReseedError
-from reseed.store import ArtifactStore
-from reseed.store_errors import explained
-from reseed.verified import fault, faults, model_faults, model_sums
+from reseed.store.artifacts import ArtifactStore
+from reseed.store.errors import explained
+from reseed.store.manifest import OWN_FOLDERS, Manifest, again, listed_files, read_manifest
+from reseed.store.objects import Objects
+from reseed.store.provenance import PACKAGES, package_versions
+from reseed.store.verified import fault, faults, model_faults, model_sums
 
 PYTHONS = ((3, 11), (3, 12))
 GIB = 1 << 30

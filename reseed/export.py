@@ -13,7 +13,7 @@ from reseed.models.loading import load_model
 from reseed.models.names import ModelSpec, identity
 from reseed.models.tokenizers import load_tokenizer
 from reseed.records import Artifact, ReseedError
-from reseed.store import ArtifactStore
+from reseed.store.artifacts import ArtifactStore
 
 SENTENCE = "The most likely text prompt given to transform the original text into the rewritten text was:"
 

@@ -13,18 +13,19 @@ from typing import Any, Concatenate, ParamSpec, TypeVar, cast
 from reseed.data.sources import Source, draw_pairs, resolve_source
 from reseed.language.prompts import prompt_format
 from reseed.problems import load_problem
-from reseed.profile import Profile, student
-from reseed.recipe import GenerationSettings, Recipe, Variant
+from reseed.recipe.profile import Profile, student
+from reseed.recipe.recipe import Recipe, Variant
+from reseed.recipe.stages import scored_variants, start_of, training_order, variants_of
+from reseed.recipe.stored_adapters import stored_start
 from reseed.records import Artifact, Member, ReseedError, Sampling
-from reseed.stages import scored_variants, start_of, training_order, variants_of
-from reseed.step import Step
+from reseed.settings import GenerationSettings
 from reseed.steps.generate import JoinShards, WriteShard
 from reseed.steps.predict import Blend, Predict
 from reseed.steps.rows import Curate, Import, Partition
 from reseed.steps.score import Report, Score, report_step, score_inputs
 from reseed.steps.train import Train
-from reseed.store import ArtifactStore
-from reseed.trained import stored_start
+from reseed.store.artifacts import ArtifactStore
+from reseed.store.step import Step
 from reseed.training.arguments import check_place, micro_batch
 from reseed.training.job import Judge
 

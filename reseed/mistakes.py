@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from pydantic import BaseModel, ValidationError
 
-from reseed.provenance import without_credentials
+from reseed.credentials import without_credentials
 
 
 def listed(where: str, lines: Sequence[str]) -> str:

@@ -12,10 +12,10 @@ from typing import Any
 from reseed.data.partition import check_column
 from reseed.data.sources import as_rows, check_columns, draw_pairs, read_file, resolve_source
 from reseed.problems import INVENTED, Problem, dry_call, load_problem
-from reseed.recipe import Recipe, Variant
+from reseed.recipe.recipe import Recipe, Variant
+from reseed.recipe.stages import variants_of
 from reseed.records import Row
-from reseed.stages import variants_of
-from reseed.store import ArtifactStore
+from reseed.store.artifacts import ArtifactStore
 
 UNREADABLE = (csv.Error, ValueError, OSError, StopIteration, RecursionError)  # also files of a kind that is not read
 HEAD = 20  # rows at the beginning of a source, of which the first that is not refused is tried

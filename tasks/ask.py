@@ -11,11 +11,11 @@ from prefect.cache_policies import NO_CACHE
 
 from reseed.generation.engine import Batch
 from reseed.models.names import ModelSpec
-from reseed.profile import Profile
+from reseed.recipe.profile import Profile
 from reseed.records import Artifact, Generation, ReseedError
-from reseed.step import Step
 from reseed.steps import Asking
-from reseed.store import ArtifactStore
+from reseed.store.artifacts import ArtifactStore
+from reseed.store.step import Step
 from tasks.engines import engine_pool
 from tasks.progress import progress
 from tasks.run_once import log, run_once

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from reseed.files import create_file
-from reseed.leftovers import take_away_temporary
-from reseed.profile import Profile, cluster_address
+from reseed.recipe.profile import Profile, cluster_address
 from reseed.records import ReseedError
+from reseed.store.leftovers import take_away_temporary
 from tasks.sessions import session_root, take_away_sessions
 
 LOOPBACK = "127.0.0.1"

@@ -11,9 +11,9 @@ from typing import Any
 from reseed.generation.engine import Batch, Engine, open_engine
 from reseed.models.names import ModelSpec
 from reseed.problems import portable_errors
-from reseed.profile import Profile
+from reseed.recipe.profile import Profile
 from reseed.records import Generation
-from reseed.store import ArtifactStore
+from reseed.store.artifacts import ArtifactStore
 from tasks.cluster import connect, store_url, without_gpu
 from tasks.mistakes import raise_failures
 

@@ -8,11 +8,11 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from reseed.problems import portable_errors
-from reseed.profile import Profile
+from reseed.recipe.profile import Profile
 from reseed.records import Artifact
-from reseed.step import Step
 from reseed.steps import Making, make_step
-from reseed.store import ArtifactStore
+from reseed.store.artifacts import ArtifactStore
+from reseed.store.step import Step
 from tasks.cluster import connect, store_url, without_gpu
 from tasks.mistakes import unwrapped
 from tasks.run_once import log, make_here

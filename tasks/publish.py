@@ -10,12 +10,12 @@ from prefect.cache_policies import NO_CACHE
 
 from reseed.data.sources import DATASET
 from reseed.data.versions import published_days
-from reseed.profile import Profile
+from reseed.recipe.profile import Profile
 from reseed.records import Artifact, ReseedError
 from reseed.reporting.markdown import markdown_text
-from reseed.step import Step
 from reseed.steps.publish import Publish
-from reseed.store import ArtifactStore
+from reseed.store.artifacts import ArtifactStore
+from reseed.store.step import Step
 from tasks.progress import artifact_key
 from tasks.run_once import log, make_here
 

@@ -7,15 +7,15 @@ from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.cache_policies import NO_CACHE
 
 from reseed.evaluation.experiment import KIND, load_results
-from reseed.profile import Profile
+from reseed.recipe.profile import Profile
 from reseed.records import Results
 from reseed.reporting.markdown import markdown_report, markdown_text
 from reseed.reporting.tables import verdict
-from reseed.step import Step
 from reseed.steps.score import Report, Score
-from reseed.store import ArtifactStore
+from reseed.store.artifacts import ArtifactStore
+from reseed.store.step import Step
 from reseed.text import one_line
-from reseed.tracking import TrackedRun, find_account, reference, track_results
+from reseed.training.tracking import TrackedRun, find_account, reference, track_results
 from tasks.progress import artifact_key
 from tasks.run_once import log, make_here
 

@@ -10,9 +10,9 @@ from prefect.exceptions import MissingContextError
 from prefect.logging import get_run_logger
 
 from reseed.records import Artifact
-from reseed.step import Step
 from reseed.steps import Asking, Making, Write, commit
-from reseed.store import ArtifactStore
+from reseed.store.artifacts import ArtifactStore
+from reseed.store.step import Step
 
 
 def run_once(store: ArtifactStore, step: Step[Making | Asking], write: Write, spent: float = 0.0) -> Artifact:

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import psutil
 
-from reseed.lease import this_place
-from reseed.leftovers import age
 from reseed.records import ReseedError
+from reseed.store.lease import this_place
+from reseed.store.leftovers import age
 
 STARTING = 600.0  # seconds: so long a session without sockets may be one that starts, in another container
 SILENT = 86_400.0  # seconds

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from reseed.profile import Profile
+from reseed.recipe.profile import Profile
 from reseed.records import ReseedError
 from tasks.waiting import waited_for
 

@@ -14,14 +14,14 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 from prefect.futures import PrefectFuture
 
-from reseed.lease import Lease, LeaseLostError, discard
-from reseed.profile import Profile, cluster_address
+from reseed.recipe.profile import Profile, cluster_address
 from reseed.records import Artifact, ReseedError
-from reseed.step import Step
 from reseed.steps.train import Train
-from reseed.store import ArtifactStore
-from reseed.store_errors import explained
-from reseed.tracking import OfflineRun, find_account
+from reseed.store.artifacts import ArtifactStore
+from reseed.store.errors import explained
+from reseed.store.lease import Lease, LeaseLostError, discard
+from reseed.store.step import Step
+from reseed.training.tracking import OfflineRun, find_account
 from tasks.cluster import connect, store_url
 from tasks.mistakes import last_line
 from tasks.process_group import LOOPBACK_ONLY, process_group

@@ -13,17 +13,17 @@ from pathlib import Path
 from typing import Any
 
 from reseed.files import digest, read_jsonl, write_jsonl
-from reseed.lease import LeaseLostError, holder_of
-from reseed.leftovers import held, take_away_temporary
 from reseed.problems import load_problem, portable_errors
 from reseed.records import LossPoint, ReseedError
-from reseed.step import Step
 from reseed.steps.train import Train
-from reseed.store import ArtifactStore
-from reseed.tracking import OfflineRun, TrackedRun, Tracker, reference
+from reseed.store.artifacts import ArtifactStore
+from reseed.store.lease import LeaseLostError, holder_of
+from reseed.store.leftovers import held, take_away_temporary
+from reseed.store.step import Step
 from reseed.training.checkpoints import damage_of
 from reseed.training.job import TrainSummary
 from reseed.training.loop import train as train_loop
+from reseed.training.tracking import OfflineRun, TrackedRun, Tracker, reference
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from s3_server import forget_clients, s3_server, weed_program
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 if TYPE_CHECKING:
-    from reseed.store import ArtifactStore
+    from reseed.store.artifacts import ArtifactStore
 
 BUCKET = "reseed-tests"
 
@@ -50,7 +50,7 @@ def store_url(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytes
 @pytest.fixture
 def store(store_url: str) -> ArtifactStore:
     """An empty store."""
-    from reseed.store import ArtifactStore
+    from reseed.store.artifacts import ArtifactStore
 
     return ArtifactStore(store_url)
 
@@ -58,7 +58,7 @@ def store(store_url: str) -> ArtifactStore:
 @pytest.fixture
 def s3_store(s3_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ArtifactStore:
     """An empty store on S3."""
-    from reseed.store import ArtifactStore
+    from reseed.store.artifacts import ArtifactStore
 
     monkeypatch.setenv("RESEED_CACHE", str(tmp_path / "cache"))
     return ArtifactStore(f"{s3_url}/{uuid.uuid4().hex[:12]}")

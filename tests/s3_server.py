@@ -220,6 +220,6 @@ def end(*connection: socket.socket) -> None:
 
 def forget_clients() -> None:
     """Clients are remembered by fsspec; those made from now on read the environment anew."""
-    from reseed.patient_s3 import PatientS3
+    from reseed.store.patient_s3 import PatientS3
 
     PatientS3.clear_instance_cache()

@@ -203,8 +203,8 @@ def test_deployments_are_of_no_one_machine(deployments: list[dict[str, Any]]) ->
 def test_deployments_name_flows_recipes_and_profiles_that_exist(deployments: list[dict[str, Any]]) -> None:
     from prefect import Flow
 
-    from reseed.profile import load_profile
-    from reseed.reading import load_recipe
+    from reseed.recipe.profile import load_profile
+    from reseed.recipe.reading import load_recipe
 
     for deployment in deployments:
         module, _, name = deployment["entrypoint"].rpartition(".")

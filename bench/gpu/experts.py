@@ -12,7 +12,7 @@ from gpu.setup import Row, Setup, measured, mixtral, tried
 from reseed.models.adapters import add_adapter
 from reseed.models.loading import load_model
 from reseed.models.sizes import sizes
-from reseed.recipe import TrainingSettings
+from reseed.settings import TrainingSettings
 from reseed.training.loss import summed_loss
 
 SETTINGS = TrainingSettings(targets=("q_proj", "gate_proj", "up_proj", "down_proj"), rank=8)

@@ -14,8 +14,8 @@ import torch
 from gpu.setup import PROBLEM, Row, Setup, measured, mixtral, one_rank, text_rows, tried
 
 from reseed.models.names import ModelSpec
-from reseed.recipe import TrainingSettings
 from reseed.records import LossPoint
+from reseed.settings import TrainingSettings
 from reseed.training.job import Silent, TrainJob
 from reseed.training.loop import train
 

@@ -21,9 +21,9 @@ from reseed.models.adapters import add_adapter
 from reseed.models.four_bit import check_four_bit, quantised
 from reseed.models.names import ModelSpec
 from reseed.models.sizes import described, sizes
-from reseed.recipe import TrainingSettings
+from reseed.settings import TrainingSettings
 from reseed.training.loss import summed_loss
-from reseed.training.memory_plan import plan_memory
+from reseed.training.memory.plan import plan_memory
 
 STEPS = 5
 

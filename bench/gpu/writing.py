@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from gpu.setup import Row, Setup, gemma, measured, mixtral, passages, tried
 
-from reseed.generation.transformers_engine import TransformersEngine
+from reseed.generation.engines.transformers_engine import TransformersEngine
 from reseed.models.names import ModelSpec
 from reseed.records import Prompt, Sampling
 

@@ -11,9 +11,9 @@ from infra.local.follow import follow, start_deployment
 from infra.local.server import up
 from infra.local.settings import environment
 from reseed.evaluation.experiment import latest_results
-from reseed.profile import load_profile
+from reseed.recipe.profile import load_profile
 from reseed.records import ReseedError
-from reseed.store import ArtifactStore
+from reseed.store.artifacts import ArtifactStore
 from reseed.text import visible
 
 

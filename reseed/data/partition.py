@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from reseed.mistakes import nearest
-from reseed.recipe import DataSettings, Holdout
 from reseed.records import ReseedError, Row
+from reseed.settings import DataSettings, Holdout
 
 
 @dataclass(frozen=True)

@@ -13,13 +13,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from reseed.credentials import unsigned, without_credentials, without_secrets
 from reseed.files import digest, file_digest, read_jsonl
 from reseed.mistakes import nearest
 from reseed.problems import Problem
-from reseed.provenance import unsigned, without_credentials, without_secrets
-from reseed.recipe import RECIPES, GenerationSettings
 from reseed.records import Artifact, ReseedError, Row
-from reseed.store import ArtifactStore
+from reseed.settings import RECIPES, GenerationSettings
+from reseed.store.artifacts import ArtifactStore
 
 DATASET = "dataset"
 FILE_KINDS = (".csv", ".parquet", ".jsonl", ".json")

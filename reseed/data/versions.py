@@ -6,7 +6,7 @@ from contextlib import suppress
 from datetime import date
 
 from reseed.data.sources import DATASET
-from reseed.store import ArtifactStore
+from reseed.store.artifacts import ArtifactStore
 
 
 def published_days(store: ArtifactStore, name: str) -> list[date]:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from reseed.files import read_jsonl
 from reseed.problems import Problem
 from reseed.records import Artifact, ReseedError
-from reseed.store import ArtifactStore
+from reseed.store.artifacts import ArtifactStore
 
 Answers = Mapping[str, str]
 """Row id → answer."""

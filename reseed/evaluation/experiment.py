@@ -25,7 +25,7 @@ from reseed.records import (
     Row,
     VariantResult,
 )
-from reseed.store import ArtifactStore
+from reseed.store.artifacts import ArtifactStore
 
 KIND = "results"
 

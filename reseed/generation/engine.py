@@ -56,6 +56,6 @@ class Engine(Protocol):
 
 def open_engine(spec: ModelSpec, batch_size: int) -> Engine:
     """The engine that runs a model."""
-    from reseed.generation.transformers_engine import TransformersEngine
+    from reseed.generation.engines.transformers_engine import TransformersEngine
 
     return TransformersEngine(spec, batch_size)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from reseed.recipe import TrainingSettings
 from reseed.records import ReseedError
+from reseed.settings import TrainingSettings
 
 Turns = list[dict[str, str]]
 # In the keys of all that chat templates are used for: raise it when this code makes another text of the same prompt.

@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from reseed.leftovers import work_folder
 from reseed.mistakes import first_line
 from reseed.models.expert_adapters import (
     FILES,
@@ -19,8 +18,9 @@ from reseed.models.expert_adapters import (
     to_module_names,
 )
 from reseed.models.names import is_local
-from reseed.recipe import TrainingSettings
 from reseed.records import ReseedError
+from reseed.settings import TrainingSettings
+from reseed.store.leftovers import work_folder
 
 
 def add_adapter(model: Any, settings: TrainingSettings, seed: int) -> Any:

@@ -11,7 +11,7 @@ from reseed.files import cache_root, digest, file_digest, locked, new_folder, wr
 from reseed.models.loading import quietly
 from reseed.models.names import ModelSpec, identity, is_local, parse_wheel
 from reseed.records import ReseedError
-from reseed.verified import CHECKSUMS, check_model, stamp, write_stamps
+from reseed.store.verified import CHECKSUMS, check_model, stamp, write_stamps
 
 
 def materialise(spec: ModelSpec) -> Path:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from reseed.text import visible
-from reseed.training.memory_plan import Memory
+from reseed.training.memory.plan import Memory
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
 from reseed.generation.engine import Batch
-from reseed.leftovers import work_folder
 from reseed.models.names import ModelSpec
 from reseed.records import Artifact, Generation
-from reseed.step import Metrics, Step, Work
-from reseed.store import ArtifactStore
+from reseed.store.artifacts import ArtifactStore
+from reseed.store.leftovers import work_folder
+from reseed.store.step import Metrics, Step, Work
 
 Write = Callable[[Path], Metrics]
 """Writes files into a folder and returns metrics for the manifest."""

@@ -14,8 +14,8 @@ from reseed.language.prompts import RENDERING
 from reseed.models.names import ModelSpec, attention_mark, identity
 from reseed.problems import ProblemModule, load_problem, problem_identity
 from reseed.records import Generation, Prompt, Sampling
-from reseed.step import Metrics, Step
-from reseed.store import ArtifactStore
+from reseed.store.artifacts import ArtifactStore
+from reseed.store.step import Metrics, Step
 
 
 @dataclass(frozen=True)

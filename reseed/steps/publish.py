@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from reseed.data.sources import DATASET
-from reseed.step import Metrics, Step
-from reseed.store import ArtifactStore
+from reseed.store.artifacts import ArtifactStore
+from reseed.store.step import Metrics, Step
 
 
 @dataclass(frozen=True)

@@ -16,9 +16,9 @@ from reseed.models.cache import tokenizer_folder
 from reseed.models.names import ModelSpec, identity
 from reseed.models.tokenizers import load_tokenizer
 from reseed.problems import ProblemModule, load_problem, problem_identity
-from reseed.recipe import DataSettings
-from reseed.step import Metrics, Step
-from reseed.store import ArtifactStore
+from reseed.settings import DataSettings
+from reseed.store.artifacts import ArtifactStore
+from reseed.store.step import Metrics, Step
 
 PARTS = ("train", "validation", "test")
 

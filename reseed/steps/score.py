@@ -13,8 +13,8 @@ from reseed.problems import ProblemModule, problem_identity
 from reseed.records import Artifact, Member
 from reseed.reporting.html import html_report
 from reseed.reporting.markdown import markdown_report
-from reseed.step import Metrics, Step
-from reseed.store import ArtifactStore
+from reseed.store.artifacts import ArtifactStore
+from reseed.store.step import Metrics, Step
 
 
 @dataclass(frozen=True)

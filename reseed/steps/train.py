@@ -8,8 +8,8 @@ from typing import Any, ClassVar
 from reseed.language.prompts import prompt_format, rendering_mark
 from reseed.models.names import ModelSpec, identity
 from reseed.problems import ProblemModule, problem_identity
-from reseed.recipe import TrainingSettings
 from reseed.records import Member
+from reseed.settings import TrainingSettings
 from reseed.training.job import Judge, TrainJob
 
 

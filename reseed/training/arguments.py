@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from reseed.models.names import ModelSpec
-from reseed.recipe import TrainingSettings
 from reseed.records import ReseedError
-from reseed.training.zero import deepspeed_settings
+from reseed.settings import TrainingSettings
+from reseed.training.zero.settings import deepspeed_settings
 
 if TYPE_CHECKING:
     from reseed.training.job import TrainJob

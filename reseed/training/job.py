@@ -8,8 +8,8 @@ from typing import Protocol
 
 from reseed.models.names import ModelSpec
 from reseed.models.sizes import Size
-from reseed.recipe import TrainingSettings
 from reseed.records import LossPoint
+from reseed.settings import TrainingSettings
 
 
 @dataclass(frozen=True)

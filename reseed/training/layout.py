@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from reseed.language.tokens import IGNORED, Example
-from reseed.recipe import TrainingSettings
 from reseed.records import ReseedError
+from reseed.settings import TrainingSettings
 
 if TYPE_CHECKING:
     import torch

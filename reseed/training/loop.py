@@ -25,13 +25,13 @@ from reseed.problems import Problem
 from reseed.records import LossPoint, ReseedError, Row
 from reseed.training.arguments import check_worker, training_arguments
 from reseed.training.checkpoints import Origin, check_origin, origin_of, prepare_work
-from reseed.training.divided import is_divided, undivided, verify_divided
 from reseed.training.early import stopped_early
 from reseed.training.job import TrainJob, TrainSummary, Watcher
-from reseed.training.memory import memory_explained
+from reseed.training.memory.explained import memory_explained
 from reseed.training.metric import ValidationMetric
-from reseed.training.unpickling import only_tensors
-from reseed.training.zero import join_ranks
+from reseed.training.zero.settings import join_ranks
+from reseed.training.zero.sharded import is_divided, undivided, verify_divided
+from reseed.training.zero.unpickling import only_tensors
 
 if TYPE_CHECKING:
     from reseed.training.trainer import AdapterTrainer

@@ -11,7 +11,7 @@ from reseed.language.tokens import TooLongError, fit
 from reseed.language.writing import write
 from reseed.problems import Problem
 from reseed.records import Row, Sampling
-from reseed.training.divided import undivided
+from reseed.training.zero.sharded import undivided
 
 if TYPE_CHECKING:
     from reseed.problems import Embed

@@ -20,13 +20,13 @@ from reseed.models.adapters import save_adapter
 from reseed.records import LossPoint, ReseedError
 from reseed.training.checkpoints import set_aside
 from reseed.training.cpu_attention import use_blockwise
-from reseed.training.divided import is_divided, whole_adapter
 from reseed.training.early import exhausted, is_better
 from reseed.training.finite import StepLosses
 from reseed.training.layout import Layout, check_attention, layout_of
 from reseed.training.loss import evaluation_loss, label_count, summed_loss
 from reseed.training.moments import gather_moments, load_moments, save_moments, take_over
 from reseed.training.order import SeededOrder
+from reseed.training.zero.sharded import is_divided, whole_adapter
 
 if TYPE_CHECKING:
     from reseed.training.job import TrainJob, Watcher

@@ -20,7 +20,7 @@ import psutil
 from infra.local.processes import marked
 from infra.local.server import running
 from infra.local.settings import LocalServer
-from reseed.store import ArtifactStore
+from reseed.store.artifacts import ArtifactStore
 
 RESEED = Path(sys.executable).parent / "reseed"
 MARK = "RESEED_TEST_PROJECT"  # in the environment of every process that is started here

@@ -13,7 +13,7 @@ from plain_step import plain_step
 
 from reseed.evaluation.experiment import KIND, save_results
 from reseed.records import Interval, MemberResult, Results, VariantResult
-from reseed.store import ArtifactStore
+from reseed.store.artifacts import ArtifactStore
 
 RESEED = Path(sys.executable).parent / "reseed"
 PATIENCE = 300  # seconds, on a machine that does much else; the longest command here takes ten alone
@@ -79,8 +79,8 @@ def test_plan_knows_what_the_store_has(work: Path) -> None:
     partition = next(line.split()[3] for line in before.splitlines() if " partition " in line)
     # the key is cut to 12 digits in the output, so the step is planned again here
     from reseed.line import plan_line
-    from reseed.profile import load_profile
-    from reseed.reading import load_recipe
+    from reseed.recipe.profile import load_profile
+    from reseed.recipe.reading import load_recipe
 
     store = ArtifactStore(str(work / ".reseed" / "store"))
     line = plan_line(load_recipe("quickstart"), load_profile("laptop"), store)

@@ -15,7 +15,7 @@ from line_project import LineProject, describe, eventually, lineage
 from s3_server import SECRET_KEY
 
 from reseed.evaluation.experiment import latest_results
-from reseed.store import ArtifactStore
+from reseed.store.artifacts import ArtifactStore
 
 pytestmark = pytest.mark.slow
 

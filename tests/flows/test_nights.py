@@ -10,7 +10,7 @@ from prefect.client.schemas.schedules import CronSchedule, IntervalSchedule, RRu
 
 from flows.nights import Missed, nights
 from flows.regenerate import generating
-from reseed.reading import load_recipe
+from reseed.recipe.reading import load_recipe
 
 if TYPE_CHECKING:
     from flows.nights import Schedule

@@ -5,14 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from test_store import FILES, folder_with, step
-from test_verified import WEIGHTS, build, change
+from stored_files import FILES, WEIGHTS, build, change, folder_with, step
 
 from flows.cli import main
 from reseed.doctor import examine, verify
 from reseed.models.cache import cached
-from reseed.profile import Profile, load_profile
-from reseed.store import ArtifactStore
+from reseed.recipe.profile import Profile, load_profile
+from reseed.store.artifacts import ArtifactStore
 
 
 def profile(store_url: str) -> Profile:

@@ -17,9 +17,9 @@ import yaml
 from plain_step import plain_step
 
 from reseed.line import plan_line
-from reseed.profile import load_profile
-from reseed.reading import load_recipe
-from reseed.store import ArtifactStore
+from reseed.recipe.profile import load_profile
+from reseed.recipe.reading import load_recipe
+from reseed.store.artifacts import ArtifactStore
 
 KEYS = Path(__file__).with_name("golden_keys.json")
 HOLDOUT = {"fraction": 0.2, "group_by": "rewrite_prompt"}

@@ -15,13 +15,13 @@ from tiny import save_model
 
 from reseed.language.prompts import RENDERING
 from reseed.line import Line, plan_line
-from reseed.profile import load_profile
-from reseed.reading import load_recipe
-from reseed.recipe import RECIPES
+from reseed.recipe.profile import load_profile
+from reseed.recipe.reading import load_recipe
 from reseed.records import Artifact, Member, ReseedError
-from reseed.step import Step
+from reseed.settings import RECIPES
 from reseed.steps.generate import WriteShard
-from reseed.store import ArtifactStore
+from reseed.store.artifacts import ArtifactStore
+from reseed.store.step import Step
 
 EVERYTHING = {"shard", "rows", "curated", "partition", "adapter", "predictions", "untrained", "ensemble", "results"}
 FROM_PARTITION = {"partition", "adapter", "predictions", "untrained", "ensemble", "results"}

@@ -16,12 +16,12 @@ from plain_step import plain_step
 from reseed.evaluation.scoring import Scorer
 from reseed.line import plan_line
 from reseed.problems import ProblemModule, load_problem
-from reseed.profile import load_profile
-from reseed.reading import load_recipe
-from reseed.recipe import Recipe
+from reseed.recipe.profile import load_profile
+from reseed.recipe.reading import load_recipe
+from reseed.recipe.recipe import Recipe
 from reseed.records import ReseedError
 from reseed.rehearsal import first_records, rehearse
-from reseed.store import ArtifactStore
+from reseed.store.artifacts import ArtifactStore
 
 DOCS = Path(__file__).parents[2] / "docs/problems.md"
 ARC = '''

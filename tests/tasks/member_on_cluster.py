@@ -15,12 +15,12 @@ from tiny import THINGS
 from reseed.files import write_jsonl
 from reseed.line import training_of
 from reseed.problems import load_problem
-from reseed.profile import load_profile
-from reseed.reading import load_recipe
+from reseed.recipe.profile import load_profile
+from reseed.recipe.reading import load_recipe
 from reseed.records import Artifact, Member
-from reseed.step import Step
 from reseed.steps.rows import Partition
-from reseed.store import ArtifactStore
+from reseed.store.artifacts import ArtifactStore
+from reseed.store.step import Step
 from tasks.train import train
 
 discard = ArtifactStore.discard_scratch

@@ -13,10 +13,10 @@ from tiny import save_profile
 
 from reseed.files import read_jsonl
 from reseed.line import Line, plan_line
-from reseed.profile import load_profile
-from reseed.reading import load_recipe
+from reseed.recipe.profile import load_profile
+from reseed.recipe.reading import load_recipe
 from reseed.records import Artifact, ReseedError
-from reseed.store import ArtifactStore
+from reseed.store.artifacts import ArtifactStore
 from tasks.make import make
 
 HOLDOUT = {"fraction": 0.2, "group_by": "rewrite_prompt"}

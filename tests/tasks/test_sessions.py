@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from reseed.profile import Profile
+from reseed.recipe.profile import Profile
 from reseed.records import ReseedError
 from tasks import cluster
 from tasks.cluster import start_ray

@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 from plain_step import plain_step
 
-from reseed import lease as leases
-from reseed.lease import Lease, Place
 from reseed.records import Artifact, ReseedError
-from reseed.store import ArtifactStore
+from reseed.store import lease as leases
+from reseed.store.artifacts import ArtifactStore
+from reseed.store.lease import Lease, Place
 from tasks import train as training
 from tasks.progress import Progress, artifact_key, progress
 from tasks.publish import move_latest

@@ -23,7 +23,7 @@ import psutil
 import pytest
 from tiny import save_profile, save_recipe
 
-from reseed.store import ArtifactStore
+from reseed.store.artifacts import ArtifactStore
 from tasks.train import KEPT
 
 pytestmark = pytest.mark.slow

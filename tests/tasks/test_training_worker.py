@@ -14,14 +14,14 @@ from typing import Any
 import pytest
 import torch
 
-from reseed.lease import Lease, LeaseLostError
 from reseed.models.names import ModelSpec
 from reseed.problems import ProblemModule
-from reseed.recipe import TrainingSettings
 from reseed.records import Artifact, Member
-from reseed.step import Step
+from reseed.settings import TrainingSettings
 from reseed.steps.train import Train
-from reseed.store import ArtifactStore
+from reseed.store.artifacts import ArtifactStore
+from reseed.store.lease import Lease, LeaseLostError
+from reseed.store.step import Step
 from reseed.training.checkpoints import set_aside
 from reseed.training.job import TrainSummary
 from tasks.training_worker import Assignment, RayWatcher, check_lease, first_whole, node_folder

@@ -12,8 +12,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from reseed.data.sources import draw_pairs
-from reseed.recipe import GenerationSettings
 from reseed.records import ReseedError
+from reseed.settings import GenerationSettings
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -66,7 +66,7 @@ def test_seed_decides(tmp_path: Path) -> None:
 
 def test_pairs_are_the_same_in_every_process() -> None:
     code = (
-        "from reseed.data.sources import draw_pairs; from reseed.recipe import GenerationSettings;"
+        "from reseed.data.sources import draw_pairs; from reseed.settings import GenerationSettings;"
         "print([pair.id for pair in draw_pairs(GenerationSettings(rows=100, seed=5))])"
     )
     told = [

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from reseed.data.partition import Partition, hold_out, partition
 from reseed.files import digest
-from reseed.recipe import DataSettings, Holdout
 from reseed.records import ReseedError, Row
+from reseed.settings import DataSettings, Holdout
 
 ROOT = Path(__file__).resolve().parents[3]
 

@@ -18,12 +18,12 @@ import pyarrow.parquet
 import pytest
 from plain_step import plain_step
 
+from reseed.credentials import without_credentials
 from reseed.data.sources import as_rows, is_hub_id, read_source, resolve_source, seed_texts
 from reseed.problems import load_problem
-from reseed.provenance import without_credentials
-from reseed.recipe import GenerationSettings
 from reseed.records import ReseedError, Row
-from reseed.store import ArtifactStore
+from reseed.settings import GenerationSettings
+from reseed.store.artifacts import ArtifactStore
 
 ROOT = Path(__file__).resolve().parents[3]
 REWRITES = Path("..", "shared", "data", "gemma_rewrites.csv")  # from the repository's root
@@ -308,7 +308,8 @@ def test_address_that_nobody_answers_is_told_in_seconds(store: ArtifactStore) ->
 @pytest.mark.slow
 def test_hub_that_does_not_answer_is_told(tmp_path: Path) -> None:
     code = (
-        "from reseed.data.sources import *; from reseed.problems import load_problem; from reseed.store import ArtifactStore\n"
+        "from reseed.data.sources import *; from reseed.problems import load_problem\n"
+        "from reseed.store.artifacts import ArtifactStore\n"
         "store = ArtifactStore('store')\n"
         "try: read_source(resolve_source('owner/name', store), store, load_problem('prompt-recovery'))\n"
         "except ReseedError as error: print(error)"

@@ -20,14 +20,14 @@ from transformers import (
     GenerationConfig,
 )
 
-from reseed.generation.transformers_engine import TransformersEngine
+from reseed.generation.engines.transformers_engine import TransformersEngine
 from reseed.language.prompts import prompt_ids
 from reseed.models.adapters import add_adapter, save_adapter
 from reseed.models.loading import load_model
 from reseed.models.names import ModelSpec, Upcycle
 from reseed.problems import load_problem
-from reseed.recipe import TrainingSettings
 from reseed.records import Generation, Prompt, Sampling
+from reseed.settings import TrainingSettings
 
 TEXT = "the sea rolls in grey and slow while gulls cry over harbour walls and old boats creak at their ropes"
 WORDS = TEXT.split()

@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from reseed.generation.transformers_engine import TransformersEngine
+from reseed.generation.engines.transformers_engine import TransformersEngine
 from reseed.language.embedding import load_embedder
 from reseed.models.cache import materialise
 from reseed.models.loading import load_model

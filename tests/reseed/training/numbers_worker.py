@@ -19,10 +19,10 @@ from tiny_rows import PROBLEM, SHORT, PowerError, Recorder, job, rows
 
 from reseed.models.loading import load_model
 from reseed.models.names import ModelSpec
-from reseed.recipe import TrainingSettings
+from reseed.settings import TrainingSettings
 from reseed.training.arguments import training_arguments
 from reseed.training.loop import train
-from reseed.training.zero import deepspeed_settings, join_ranks
+from reseed.training.zero.settings import deepspeed_settings, join_ranks
 
 RANK, WORLD = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
 MICRO = 32

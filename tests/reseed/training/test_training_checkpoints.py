@@ -19,7 +19,7 @@ from reseed.records import ReseedError
 from reseed.training.checkpoints import ORIGIN, damage_of, origin_of, set_aside
 from reseed.training.job import Silent, TrainJob
 from reseed.training.loop import train
-from reseed.training.unpickling import only_tensors
+from reseed.training.zero.unpickling import only_tensors
 
 
 @pytest.fixture(scope="module")

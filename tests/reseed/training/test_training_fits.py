@@ -11,16 +11,16 @@ import pytest
 
 from reseed.models.configs import shape_here
 from reseed.models.names import ModelSpec
-from reseed.profile import PROFILES, Profile, load_profile
-from reseed.reading import load_recipe
-from reseed.recipe import RECIPES, TrainingSettings
+from reseed.recipe.profile import PROFILES, Profile, load_profile
+from reseed.recipe.reading import load_recipe
+from reseed.recipe.stages import variants_of
 from reseed.records import ReseedError
-from reseed.stages import variants_of
-from reseed.training.bound import KNOWN, at_most
-from reseed.training.fits import Demand, Fit, Need, fit_of, needs_of, planned, planned_fit
-from reseed.training.memory_plan import plan_memory
-from reseed.training.room import Room, refuse_workers, room_of
-from reseed.training.smaller import changed, refuse_unfit
+from reseed.settings import RECIPES, TrainingSettings
+from reseed.training.memory.bound import KNOWN, at_most
+from reseed.training.memory.fits import Demand, Fit, Need, fit_of, needs_of, planned, planned_fit
+from reseed.training.memory.plan import plan_memory
+from reseed.training.memory.room import Room, refuse_workers, room_of
+from reseed.training.memory.smaller import changed, refuse_unfit
 
 GIB = 2**30
 MIDDLE = {
@@ -68,8 +68,8 @@ def test_every_shipped_recipe_fits_every_shipped_profile(
 ) -> None:
     """By the bound, which is more than the plan (below), on 10 GiB of memory (README) or the card that the profile names.
     In float32 the bound is too much for the longest rows, and the plan decides."""
-    monkeypatch.setattr("reseed.training.room.memory_here", lambda: 10 * GIB)
-    monkeypatch.setattr("reseed.training.room.cards_here", tuple)
+    monkeypatch.setattr("reseed.training.memory.room.memory_here", lambda: 10 * GIB)
+    monkeypatch.setattr("reseed.training.memory.room.cards_here", tuple)
     where = load_profile(profile)
     loaded = load_recipe(recipe, (f"model={shapes}",), profile)
     needs = needs_of(variants_of(loaded), where)
@@ -235,7 +235,7 @@ def test_variants_that_train_alike_are_one_need(mixtral: Path) -> None:
 
 
 def test_card_is_the_machines_own_or_what_the_profile_says(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("reseed.training.room.cards_here", lambda: (24 * GIB, 16 * GIB))
+    monkeypatch.setattr("reseed.training.memory.room.cards_here", lambda: (24 * GIB, 16 * GIB))
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     gpu, cluster = load_profile("gpu"), load_profile("cluster")
     assert room_of(gpu).card == 16 * GIB, "the smallest"
@@ -251,7 +251,7 @@ def test_card_is_the_machines_own_or_what_the_profile_says(monkeypatch: pytest.M
 
 
 def test_driver_is_asked_for_every_card(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from reseed.training.room import cards_here
+    from reseed.training.memory.room import cards_here
 
     tool = tmp_path / "nvidia-smi"
     tool.write_text("#!/bin/sh\necho 81559\necho 40960\n")
@@ -264,13 +264,13 @@ def test_driver_is_asked_for_every_card(tmp_path: Path, monkeypatch: pytest.Monk
 
 def test_workers_that_this_machine_cannot_give_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    monkeypatch.setattr("reseed.training.room.cards_here", tuple)
-    monkeypatch.setattr("reseed.training.room.DEVICES", ())
+    monkeypatch.setattr("reseed.training.memory.room.cards_here", tuple)
+    monkeypatch.setattr("reseed.training.memory.room.DEVICES", ())
     with pytest.raises(ReseedError, match=r"wants 3 workers of 1 CPU .* this machine has 2 CPU and 0 GPU"):
         refuse_workers(load_profile("laptop", ("cpus=2", "training.workers=3")))
     with pytest.raises(ReseedError, match="and 1 GPU each, and this machine has 8 CPU and 0 GPU"):
         refuse_workers(load_profile("gpu", ("cpus=8",)))
-    monkeypatch.setattr("reseed.training.room.DEVICES", ("/dev/null",))
+    monkeypatch.setattr("reseed.training.memory.room.DEVICES", ("/dev/null",))
     refuse_workers(load_profile("gpu", ("cpus=8",)))  # a card that nvidia-smi does not tell of
     refuse_workers(load_profile("laptop", ("cpus=2",)))
     refuse_workers(load_profile("cluster"))

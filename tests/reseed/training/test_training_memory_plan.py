@@ -10,11 +10,11 @@ from tiny_rows import SHORT
 
 from bench.held import held_alone
 from reseed.models.names import ModelSpec, Upcycle
-from reseed.recipe import TrainingSettings
-from reseed.training import memory_plan
-from reseed.training.activations import activation_bytes
-from reseed.training.memory_plan import plan_memory, scale_bytes, shape_of
-from reseed.training.zero import BUCKET
+from reseed.settings import TrainingSettings
+from reseed.training.memory import plan as memory_plan
+from reseed.training.memory.activations import activation_bytes
+from reseed.training.memory.plan import plan_memory, scale_bytes, shape_of
+from reseed.training.zero.settings import BUCKET
 
 SETTINGS = SHORT.model_copy(update={"max_tokens": 128})
 TARGETS = {"attention": SHORT.targets, "experts": ("gate_proj", "up_proj", "down_proj")}

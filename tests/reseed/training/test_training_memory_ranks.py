@@ -11,7 +11,7 @@ from tiny_rows import SHORT
 
 from bench.held import held_by_ranks
 from reseed.models.names import ModelSpec, Upcycle
-from reseed.training.memory_plan import plan_memory
+from reseed.training.memory.plan import plan_memory
 
 pytestmark = pytest.mark.slow
 COLUMNS = ("weights", "adapters", "gradients", "optimizer", "activations", "host")

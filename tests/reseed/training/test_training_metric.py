@@ -13,13 +13,13 @@ import pytest
 from tiny import save_embedder
 from tiny_rows import PROBLEM, SHORT, PowerError, Recorder, job, rows
 
-from reseed.generation.transformers_engine import TransformersEngine
+from reseed.generation.engines.transformers_engine import TransformersEngine
 from reseed.line import judge_of, plan_line
 from reseed.models.names import ModelSpec
-from reseed.profile import load_profile
-from reseed.reading import load_recipe
+from reseed.recipe.profile import load_profile
+from reseed.recipe.reading import load_recipe
 from reseed.records import Member, ReseedError, Row, Sampling
-from reseed.store import ArtifactStore
+from reseed.store.artifacts import ArtifactStore
 from reseed.training.early import is_better
 from reseed.training.job import Judge, Silent, TrainJob, TrainSummary
 from reseed.training.loop import train

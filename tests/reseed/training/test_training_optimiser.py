@@ -16,8 +16,8 @@ from reseed.models.adapters import add_adapter
 from reseed.models.cache import materialise
 from reseed.models.loading import load_model
 from reseed.models.names import ModelSpec
-from reseed.recipe import TrainingSettings
 from reseed.records import ReseedError
+from reseed.settings import TrainingSettings
 from reseed.training.arguments import check_place, optimisation, precision
 from reseed.training.job import Silent, TrainSummary
 from reseed.training.loop import train

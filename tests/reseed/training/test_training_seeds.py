@@ -13,8 +13,8 @@ from reseed.language.tokens import encode
 from reseed.models.cache import materialise
 from reseed.models.loading import load_model
 from reseed.models.tokenizers import load_tokenizer
-from reseed.recipe import TrainingSettings
 from reseed.records import ReseedError
+from reseed.settings import TrainingSettings
 from reseed.training.job import TrainJob, TrainSummary
 from reseed.training.layout import Layout
 from reseed.training.loop import train

@@ -9,10 +9,10 @@ import pytest
 from tiny import THINGS
 from tiny_rows import PROBLEM, job
 
-from reseed.generation.transformers_engine import TransformersEngine
+from reseed.generation.engines.transformers_engine import TransformersEngine
 from reseed.language.prompts import prompt_format
-from reseed.recipe import TrainingSettings
 from reseed.records import Sampling
+from reseed.settings import TrainingSettings
 from reseed.training.job import Silent
 from reseed.training.loop import train
 

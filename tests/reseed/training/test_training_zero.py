@@ -10,9 +10,9 @@ from tiny_rows import SHORT, job
 
 from reseed.models.cache import materialise
 from reseed.models.loading import load_model
-from reseed.reading import load_recipe
+from reseed.recipe.reading import load_recipe
 from reseed.records import ReseedError
-from reseed.training.zero import deepspeed_settings
+from reseed.training.zero.settings import deepspeed_settings
 
 
 def settings(stage: int, offload: str = "none", dtype: str = "float32") -> dict[str, Any]:

@@ -1,0 +1,70 @@
+"""Reading a recipe: its file, what it says of the profile, and what the command line says."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import reduce
+from pathlib import Path
+from typing import Any
+
+from reseed.mistakes import listed, nearest
+from reseed.problems import find_problem
+from reseed.recipe.by_profile import on_profile, profile_mistakes
+from reseed.recipe.recipe import VARIABLE, Recipe, validate
+from reseed.recipe.stages import stage_mistakes
+from reseed.recipe.values import merge, parse_override, read_yaml
+from reseed.records import ReseedError
+from reseed.settings import RECIPES
+
+
+def load_recipe(name: str, overrides: tuple[str, ...] = (), profile: str | None = None) -> Recipe:
+    """The recipe in file `name`, or the shipped recipe of that name, with what it says of the profile of that name laid
+    on it, and `a.b=c` overrides applied last.
+
+    Raises ReseedError with every mistake at once: key, value seen, what was wanted, nearest valid name.
+    """
+    path = find_recipe(name)
+    values = read_yaml(path)
+    of_profiles = [text for text in overrides if text.startswith("profiles")]
+    # Any other override is for this profile: it may well not go with what is said of another one.
+    elsewhere = profile_mistakes(reduce(override, of_profiles, values), profile)
+    values = reduce(override, overrides, values)
+    if isinstance(problem := values.get("problem"), str):
+        values["problem"] = find_problem(problem, path.parent)
+    recipe = validate(on_profile(values, profile), f"recipe {path.name}", elsewhere)
+    if wrong := stage_mistakes(recipe):
+        raise ReseedError(listed(f"recipe {path.name}", wrong))
+    return recipe
+
+
+def find_recipe(name: str) -> Path:
+    """A YAML file by its path, or a shipped recipe by its name."""
+    for path in (Path(name), RECIPES / f"{name}.yaml"):
+        if path.is_file():
+            return path
+    shipped = sorted(p.stem for p in RECIPES.glob("*.yaml"))
+    raise ReseedError(
+        f"recipe '{name}': no such file, and no recipe of that name{nearest(name, shipped)}; there is {', '.join(shipped)}"
+    )
+
+
+def override(values: dict[str, Any], text: str) -> dict[str, Any]:
+    """`a.b=c` laid on a recipe, and on each of its variants and profiles, which would hide it otherwise."""
+    given = parse_override(text)
+    if text.partition("=")[0].strip() == "variants":
+        return {**values, **given}  # the whole set anew
+    laid = merge(values, given)
+    changes = {key: value for key, value in given.items() if key in VARIABLE}
+    for key in ("profiles", "variants"):
+        if changes and isinstance(laid.get(key), dict):
+            laid[key] = {name: merge(own, changes) if isinstance(own, dict) else own for name, own in laid[key].items()}
+    return laid
+
+
+def split_overrides(overrides: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The recipe's overrides, and the profile's, which begin with `profile.`. A model that is set beats the student."""
+    own = tuple(text for text in overrides if not text.startswith("profile."))
+    place = tuple(text.removeprefix("profile.") for text in overrides if text.startswith("profile."))
+    if any(text.partition("=")[0].strip() == "model" for text in own):
+        place = ("roles.student=null", *place)
+    return own, place

@@ -1,0 +1,154 @@
+"""A recipe: one experiment as data. It states the question it answers, the variants it compares, and the seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+from pydantic import Field, PlainValidator, ValidationError, field_validator, model_validator
+
+from reseed.mistakes import listed, mistakes, nearest
+from reseed.problems import ProblemModule
+from reseed.recipe.values import merge
+from reseed.records import Member, ReseedError
+from reseed.settings import DataSettings, GenerationSettings, PredictionSettings, Section, TrainingSettings
+
+# What a variant may change, and what may differ by profile; all else is shared.
+VARIABLE = ("generation", "data", "model", "training", "prediction")
+
+
+def as_module(value: object) -> ProblemModule:
+    """A problem as a recipe names it; `load_recipe` has found it by then."""
+    if isinstance(value, ProblemModule):
+        return value
+    if not isinstance(value, str):
+        raise ValueError("wanted the name of a problem")
+    return ProblemModule(value)
+
+
+class Variant(Section):
+    """What is trained and scored together, the recipe's settings with one variant's changes laid on them."""
+
+    recipe: str
+    problem: ProblemModule
+    generation: GenerationSettings | None
+    data: DataSettings
+    model: str | None
+    training: TrainingSettings
+    prediction: PredictionSettings
+
+
+class Recipe(Section):
+    """One experiment."""
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")
+    problem: Annotated[ProblemModule, PlainValidator(as_module)]
+    question: str
+    generation: GenerationSettings | None = None
+    data: DataSettings
+    model: str | None = None  # the profile's student wins, see "Later wins" in the README
+    training: TrainingSettings = TrainingSettings()
+    prediction: PredictionSettings = PredictionSettings()
+    constants: tuple[str, ...] = ()  # fixed answers scored beside the model
+    profiles: dict[str, dict[str, Any]] = Field(default={})  # profile → what differs there; laid on before the variants
+    variants: dict[str, dict[str, Any]] = Field(default={"default": {}})
+    baseline: str | None = None
+    seeds: tuple[int, ...] = (0, 1, 2)
+
+    @field_validator("seeds")
+    @classmethod
+    def _seeds_once(cls, seeds: tuple[int, ...]) -> tuple[int, ...]:
+        if not seeds:
+            raise ValueError("wanted at least one seed")
+        if strange := [seed for seed in seeds if not 0 <= seed < 2**32]:
+            raise ValueError(f"seed {strange[0]} is no seed for NumPy; wanted 0 to {2**32 - 1}")
+        twice = sorted({seed for seed in seeds if seeds.count(seed) > 1})
+        if twice:
+            raise ValueError(f"seed {twice[0]} stands twice; name every seed once")
+        return seeds
+
+    @model_validator(mode="after")
+    def _parts_agree(self) -> Recipe:
+        wrong = []
+        if self.data.train is None and self.generation is None:
+            wrong.append("data.train: no rows: give data.train, or a generation section")
+        if self.data.validation.fraction + self.data.test.fraction >= 1:
+            wrong.append(
+                "data.test.fraction: with data.validation.fraction it leaves no row to train on; wanted a sum below 1"
+            )
+        if self.prediction.max_new_tokens >= self.training.max_tokens:
+            wrong.append(
+                f"prediction.max_new_tokens: {self.prediction.max_new_tokens} leave no room for a prompt in "
+                f"training.max_tokens, {self.training.max_tokens}; lower one or raise the other"
+            )
+        if not self.variants:
+            wrong.append("variants: at least one is needed; leave the key out for a single one")
+        wrong += baseline_mistakes(self.baseline, self.variants)
+        for what, sections in (("variant", self.variants), ("profile", self.profiles)):
+            wrong += [
+                f"{what}s.{name}.{key}: a {what} cannot change what all share; it can change {', '.join(VARIABLE)}"
+                for name, changes in sections.items()
+                for key in changes
+                if key in type(self).model_fields and key not in VARIABLE
+            ]
+        if wrong:
+            raise ValueError("\n".join(wrong))
+        return self
+
+    @property
+    def first(self) -> str:
+        """The variant that the others are compared with: the baseline, else the one that is written first."""
+        return self.baseline or next(iter(self.variants))
+
+    def members(self) -> list[Member]:
+        """Every (variant, seed), in the order they are written."""
+        return [Member(variant, seed) for variant in self.variants for seed in self.seeds]
+
+    def variant(self, name: str) -> Variant:
+        """One variant."""
+        values = merge(self.model_dump(exclude={"profiles", "variants", "baseline", "problem"}), self.variants[name])
+        values["problem"] = self.problem  # as it was found, and not as a mapping
+        whole = validate(values, f"recipe '{self.name}', variant '{name}'")
+        return Variant(recipe=self.name, problem=self.problem, **{part: getattr(whole, part) for part in VARIABLE})
+
+
+def baseline_mistakes(baseline: object, variants: object) -> list[str]:
+    """What is wrong with the baseline, also where the rest of the recipe is no recipe yet."""
+    if not isinstance(baseline, str) or not isinstance(variants, dict) or not variants or baseline in variants:
+        return []
+    names = [str(name) for name in variants]
+    return [f"baseline: '{baseline}' is none of the variants {', '.join(names)}{nearest(baseline, names)}"]
+
+
+def variable(changes: dict[str, Any]) -> dict[str, Any]:
+    """The changes without what all variants and profiles share, which is told as a mistake of its own."""
+    return {key: value for key, value in changes.items() if key in VARIABLE or key not in Recipe.model_fields}
+
+
+def validate(values: dict[str, Any], where: str, elsewhere: Sequence[str] = ()) -> Recipe:
+    """A checked recipe whose variants are checked too, or one ReseedError that names every mistake, also those found
+    `elsewhere`: in what a profile changes, where a mistake is told by its place in the file."""
+    recipe, wrong = attempt(values)
+    variants = values.get("variants")
+    wrong += [
+        line
+        for line in baseline_mistakes(values.get("baseline"), values.get("variants", {"default": {}}))
+        if line not in wrong
+    ]
+    shared = {key: value for key, value in values.items() if key not in ("profiles", "variants", "baseline")}
+    for name, changes in variants.items() if isinstance(variants, dict) else ():
+        if isinstance(changes, dict):
+            lines = attempt(merge(shared, variable(changes)))[1]
+            wrong += [f"variants.{name}.{line}" for line in lines if line not in wrong]
+    told = [line for line in wrong if not any(other.endswith(f".{line}") for other in elsewhere)] + list(elsewhere)
+    if recipe is None or told:
+        raise ReseedError(listed(where, told))
+    return recipe
+
+
+def attempt(values: dict[str, Any]) -> tuple[Recipe | None, list[str]]:
+    """The recipe, or None and its mistakes."""
+    try:
+        return Recipe.model_validate(values), []
+    except ValidationError as error:
+        return None, mistakes(error, Recipe)

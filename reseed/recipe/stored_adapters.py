@@ -1,0 +1,93 @@
+"""Adapters that earlier runs left in the store: found by what a user types, judged as a start, with what they have seen."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from reseed.mistakes import listed, nearest
+from reseed.models.names import ModelSpec, identity
+from reseed.records import Artifact, ReseedError
+from reseed.settings import TrainingSettings
+from reseed.store.artifacts import ArtifactStore
+from reseed.store.manifest import Manifest
+
+SHAPE = ("method", "rank", "alpha", "targets", "rslora", "dora")  # what an adapter cannot change on the way
+SHOWN = 20  # keys in a message
+
+
+def find_adapter(store: ArtifactStore, name: str) -> Artifact:
+    """The adapter `adapter/<name>/<key>`, of whose key a beginning is enough, as `reseed results` shows it."""
+    kind, _, rest = name.strip("/").partition("/")
+    adapter, _, key = rest.partition("/")
+    if kind != "adapter" or not adapter or not key:
+        raise ReseedError(f"artifact '{name}': wanted adapter/NAME/KEY, as `reseed results NAME --json` shows it")
+    begin = [Artifact("adapter", adapter, known) for known in store.keys("adapter", adapter, key)]
+    fits = [found for found in begin if found.key == key] or begin
+    if len(fits) <= SHOWN:  # else so few letters were typed that it is no use to look at them all
+        fits = list(store.find_many(fits))
+    if len(fits) == 1:
+        return fits[0]
+    if fits:
+        some = ", ".join(found.key[:20] for found in fits[:SHOWN]) + (", …" if len(fits) > SHOWN else "")
+        raise ReseedError(f"artifact '{name}': {len(fits)} keys begin so: {some}")
+    raise ReseedError(f"artifact '{name}': not in the store {store.url}; {known_keys(store, adapter)}")
+
+
+def known_keys(store: ArtifactStore, adapter: str) -> str:
+    """What there is instead of a key that is not there."""
+    keys = store.keys("adapter", adapter)
+    some = [Artifact("adapter", adapter, key) for key in keys[:SHOWN]]
+    if finished := list(store.find_many(some, listing=True)):
+        return f"its keys are {', '.join(a.key[:12] for a in finished)}" + (", …" if len(keys) > SHOWN else "")
+    if keys:
+        return "nothing of that name is finished"
+    return f"no such name{nearest(adapter, store.names('adapter'))}"
+
+
+def is_stored(start: str) -> bool:
+    """True when a `start_from` names an adapter in the store rather than a variant."""
+    return start.startswith("adapter/")
+
+
+def stored_start(store: ArtifactStore, variant: str, settings: TrainingSettings, model: ModelSpec) -> Artifact | None:
+    """The adapter in the store that a variant's members continue, if it names one. Raises ReseedError with all that
+    does not fit."""
+    if settings.start_from is None or not is_stored(settings.start_from):
+        return None
+    found = find_adapter(store, settings.start_from)
+    if wrong := unlike(store.manifest(found), variant, settings, model):
+        raise ReseedError(listed(f"start from {found}", wrong))
+    return found
+
+
+def unlike(manifest: Manifest, variant: str, settings: TrainingSettings, model: ModelSpec) -> list[str]:
+    """What keeps a variant from going on from a stored adapter, as lines that begin with a key."""
+    own = settings.model_dump(mode="json")
+    defaults = TrainingSettings().model_dump(mode="json")  # an older run may not have known all of them
+    before = defaults | manifest.spec["training"]
+    wrong = [
+        f"variants.{variant}.training.{field}: {own[field]!r}, but the stored adapter has {before[field]!r}; "
+        "an adapter keeps its shape"
+        for field in SHAPE
+        if own[field] != before[field]
+    ]
+    if settings.keep_optimizer and not before["keep_optimizer"]:
+        wrong.append(
+            f"variants.{variant}.training.keep_optimizer: the stored adapter has no optimiser state; leave it out"
+        )
+    base, known = identity(model), manifest.spec["model"]
+    wrong += [
+        f"variants.{variant}: its model's {part} is {base.get(part)!r}, and the stored adapter was trained on "
+        f"{known.get(part)!r}; take the same model"
+        for part in ("name", "upcycle")
+        if base.get(part) != known.get(part)
+    ]
+    return wrong
+
+
+def partitions_behind(store: ArtifactStore, adapter: Artifact) -> Iterator[Artifact]:
+    """The partitions that a stored adapter was trained on, and before it those that it continued."""
+    inputs = store.manifest(adapter).inputs
+    yield Artifact(*inputs["partition"].split("/"))
+    if "start" in inputs:
+        yield from partitions_behind(store, Artifact(*inputs["start"].split("/")))

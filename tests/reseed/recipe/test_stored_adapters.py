@@ -1,0 +1,38 @@
+"""An adapter is found by the beginning of its key, whatever else lies beside it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from stored_files import FILES, folder_with, step
+
+from reseed.recipe.stored_adapters import find_adapter
+from reseed.records import ReseedError
+from reseed.store.artifacts import ArtifactStore
+
+
+def test_an_adapter_is_found_without_reading_the_others(
+    store: ArtifactStore, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    whole = store.write(step(), folder_with(tmp_path / "work", FILES))
+    for number in range(30):
+        assert store.objects.create(f"adapter/one/zzz{number:02}/manifest.json", b"")
+    assert find_adapter(store, str(whole)) == find_adapter(store, whole.path) == whole
+    assert caplog.messages == [], "not one of the others was read"
+    with pytest.raises(ReseedError, match=r"30 keys begin so: zzz00, .*zzz19, …$"):
+        find_adapter(store, "adapter/one/zzz")
+    with pytest.raises(ReseedError, match=r"zzz07/manifest.json is damaged; remove it"):
+        find_adapter(store, "adapter/one/zzz07")
+
+
+def test_what_is_not_there_is_answered_with_what_is(store: ArtifactStore, tmp_path: Path) -> None:
+    whole = store.write(step(), folder_with(tmp_path / "work", FILES))
+    assert store.objects.create("adapter/begun/abc/0123/adapter.json", b"")
+    for asked, said in (
+        ("adapter/one/xyz", f"its keys are {whole.key[:12]}"),
+        ("adapter/onn/xyz", "no such name .did you mean 'one'"),
+        ("adapter/begun/abc", "nothing of that name is finished"),
+    ):
+        with pytest.raises(ReseedError, match=said):
+            find_adapter(store, asked)
