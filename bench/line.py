@@ -18,6 +18,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections import Counter
 from pathlib import Path
 
 import psutil
@@ -29,10 +30,11 @@ def bare() -> dict[str, float]:
     """Everything in this process; returns the scores, to show that the work was done."""
     from reseed.data.curation import curate
     from reseed.data.partition import partition
-    from reseed.data.sources import draw_pairs
+    from reseed.data.rows import rows_of
     from reseed.evaluation.answers import blend
     from reseed.evaluation.scoring import Scorer, Trained, score_experiment
     from reseed.generation.engines.transformers_engine import TransformersEngine
+    from reseed.generation.pairs import draw_pairs
     from reseed.language.embedding import load_embedder
     from reseed.line import shard_size
     from reseed.problems import load_problem
@@ -56,8 +58,8 @@ def bare() -> dict[str, float]:
         prompts = [engine.chat(Prompt(p.id, problem.request(p.source, p.instruction))) for p in shard]
         answers += engine.generate(prompts, sampling, settings.seed + start)
     rows = [problem.row(p.source, p.instruction, a.text) for p, a in zip(pairs, answers, strict=True)]
-    finishes = {row["id"]: answer.finish for row, answer in zip(rows, answers, strict=True)}
-    parts = partition(curate(rows, finishes, problem).rows, recipe.data)
+    ended = [{**row, "finish": answer.finish} for row, answer in zip(rows, answers, strict=True)]
+    parts = partition(rows_of(curate(ended, problem, Counter())), recipe.data)
     del engine
 
     student = student_of(recipe.variant("default"), profile)
@@ -87,7 +89,7 @@ def bare() -> dict[str, float]:
             )
             for seed in recipe.seeds
         }
-    scorer = Scorer(problem, parts.test, load_embedder(profile.roles.embedder))
+    scorer = Scorer(problem, list(parts.test), load_embedder(profile.roles.embedder))
     ensembles = {"default": blend(problem, [answers for _, answers in members.values()])}
     scores = score_experiment(scorer, untrained, members, ensembles, recipe.constants, parts.train)
     return {"untrained": scores.untrained, "ensemble": scores.variants[0].ensemble, "rows": len(parts.train)}

@@ -146,7 +146,7 @@ def plan(options: argparse.Namespace) -> int:
         return print_memory(recipe, profile)
     store = ArtifactStore(profile.store)
     line = plan_line(recipe, profile, store)
-    notes = rehearse(recipe, store)
+    notes = [*line.notes(), *rehearse(line)]
     stored = store.finished(step.artifact for step in line.steps())
     for step in line.steps():
         state = "in the store" if step.artifact in stored else "would run"
@@ -183,6 +183,7 @@ def run(options: argparse.Namespace) -> int:
 def fetch(options: argparse.Namespace) -> int:
     """Fetch and convert the profile's models, and the students of a recipe: the profile's, or its variants' own."""
     from reseed.models.cache import materialise
+    from reseed.recipe.pins import pinned_name
     from reseed.recipe.profile import load_profile
     from reseed.recipe.reading import load_recipe, split_overrides
 
@@ -197,8 +198,9 @@ def fetch(options: argparse.Namespace) -> int:
         wanted += [("student", spec) for spec in dict.fromkeys(students)]
     elif profile.roles.student is not None:
         wanted.append(("student", profile.roles.student))
-    for name, spec in wanted:
-        print(visible(f"{name}: {materialise(spec).name}"), flush=True)
+    for role, spec in wanted:
+        pinned = spec.model_copy(update={"name": pinned_name(spec.name)})
+        print(visible(f"{role}: {materialise(pinned).name}"), flush=True)
     return 0
 
 

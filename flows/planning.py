@@ -9,6 +9,7 @@ from reseed.line import Line, plan_line
 from reseed.recipe.profile import load_profile
 from reseed.recipe.reading import load_recipe, split_overrides
 from reseed.recipe.stages import refuse_leaks
+from reseed.records import ReseedError
 from reseed.rehearsal import rehearse
 from reseed.store.artifacts import ArtifactStore
 from reseed.training.memory.fits import fit_of, needs_of
@@ -28,10 +29,20 @@ def read_line(recipe: str, profile: str, overrides: Sequence[str], say: Say | No
     own, where = split_overrides(overrides)
     place = load_profile(profile, where)
     line = plan_line(load_recipe(recipe, own, place.name), place, ArtifactStore(place.store))
-    for note in rehearse(line.recipe, line.store):
+    refuse_unpinned(line)
+    for note in [*line.notes(), *rehearse(line)]:
         say(note)
     check_room(line, say)
     return line
+
+
+def refuse_unpinned(line: Line) -> None:
+    """Refuse to run models whose commit is not known: the hub may give another one than the keys will be taken for."""
+    if line.unpinned:
+        raise ReseedError(
+            f"model '{line.unpinned[0]}': the hub cannot be reached and never was asked from here, so its commit is not "
+            "known; name one, as in owner/name@commit, check the network, or choose --profile laptop, which needs no hub"
+        )
 
 
 def check_room(line: Line, say: Say) -> None:

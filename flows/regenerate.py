@@ -7,6 +7,7 @@ from datetime import date
 from prefect import flow
 
 from flows.nights import Missed, nights_of_this_run
+from flows.planning import refuse_unpinned
 from reseed.line import Line
 from reseed.recipe.profile import Profile, load_profile
 from reseed.recipe.reading import load_recipe, split_overrides
@@ -47,6 +48,7 @@ def make_night(recipe: str, overrides: tuple[str, ...], place: Profile, day: dat
     if version := published(place, dated.name, day):
         return version
     line = Line(generating(dated), place, ArtifactStore(place.store))
+    refuse_unpinned(line)
     ask(place, line.shards("default"))
     make(place, line.rows("default"))
     return publish(place, dated.name, make(place, line.curated("default")), day)

@@ -10,9 +10,11 @@ from collections.abc import Callable, Iterable
 from functools import wraps
 from typing import Any, Concatenate, ParamSpec, TypeVar, cast
 
-from reseed.data.sources import Source, draw_pairs, resolve_source
+from reseed.data.sources import Source, resolve_source
+from reseed.generation.pairs import draw_pairs
 from reseed.language.prompts import prompt_format
 from reseed.problems import load_problem
+from reseed.recipe.pins import pin
 from reseed.recipe.profile import Profile, student
 from reseed.recipe.recipe import Recipe, Variant
 from reseed.recipe.stages import scored_variants, start_of, training_order, variants_of
@@ -51,16 +53,23 @@ class Line:
     """All steps of one recipe on one profile. Variants are asked for by name; None is the untrained student."""
 
     def __init__(self, recipe: Recipe, place: Profile, store: ArtifactStore) -> None:
-        self.recipe, self.place, self.store = recipe, place, store
-        self.variants = variants_of(recipe)
-        self.scored = scored_variants(recipe)  # the others are stages that these continue
-        self.members = training_order(recipe)  # each after the one that it continues
+        pinned = pin(recipe, place)
+        self.recipe, self.place, self.store = pinned.recipe, pinned.place, store
+        self.unpinned = pinned.unknown  # models whose commit is not known, since the hub cannot be reached
+        self.variants = variants_of(self.recipe)
+        self.scored = scored_variants(self.recipe)  # the others are stages that these continue
+        self.members = training_order(self.recipe)  # each after the one that it continues
         self.known: dict[tuple[object, ...], object] = {}
 
     @once
-    def source(self, given: str) -> Source:
+    def source(self, given: str, config: str | None, split: str) -> Source:
         """What `data.train` names today."""
-        return resolve_source(given, self.store)
+        return resolve_source(given, self.store, config, split)
+
+    def source_of(self, variant: str) -> Source | None:
+        """Where a variant's rows come from; None if they are generated."""
+        data = self.variants[variant].data
+        return None if data.train is None else self.source(data.train, data.config, data.split)
 
     @once
     def shards(self, variant: str) -> list[Step[WriteShard]]:
@@ -80,10 +89,9 @@ class Line:
     def rows(self, variant: str) -> Step[JoinShards] | Step[Import]:
         """The raw rows: those of a source that exists, or those that the generator writes."""
         own = self.variants[variant]
-        if own.data.train is None:
+        if (source := self.source_of(variant)) is None:
             inputs = {f"shard {number}": shard.artifact for number, shard in enumerate(self.shards(variant))}
             return Step(JoinShards(own.problem), own.recipe, inputs)
-        source = self.source(own.data.train)
         of_store = {"source": source.artifact} if source.artifact is not None else {}
         return Step(Import(own.problem, source, own.data.columns), own.recipe, of_store)
 
@@ -188,6 +196,15 @@ class Line:
     def ensembles(self) -> list[Step[Blend]]:
         """Of all variants."""
         return different(self.ensemble(name) for name in self.scored)
+
+    def notes(self) -> list[str]:
+        """What is doubtful about the sources and models."""
+        sources = [source for name in self.variants if (source := self.source_of(name)) is not None]
+        return list(dict.fromkeys(source.note for source in sources if source.note)) + [
+            f"model '{name}': the hub cannot be reached and never was asked from here, so its commit is not known, and the "
+            "keys above are not those of a run"
+            for name in self.unpinned
+        ]
 
     def steps(self) -> list[AnyStep]:
         """Every step once, each after those that it rests on."""

@@ -39,7 +39,9 @@ class Holdout(Section):
 class DataSettings(Section):
     """Where rows come from and how they are split. Without `train`, the rows are generated."""
 
-    train: str | None = None  # store name@ref, path, URL, or hub id
+    train: str | None = None  # store name@ref, path or pattern of paths, URL, or hub id
+    config: str | None = None  # of a hub dataset that has several
+    split: str = "train"  # of a hub dataset
     columns: dict[str, str] | None = None  # the problem's column → the source's, where they differ
     limit: int | None = Field(None, ge=1)  # rows used, after curation, drawn with `seed`
     validation: Holdout  # chooses the best step

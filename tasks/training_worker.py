@@ -12,7 +12,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from reseed.files import digest, read_jsonl, write_jsonl
+from reseed.data.rows import open_rows
+from reseed.files import digest, write_jsonl
 from reseed.problems import load_problem, portable_errors
 from reseed.records import LossPoint, ReseedError
 from reseed.steps.train import Train
@@ -162,8 +163,8 @@ def worker(config: dict[str, Any]) -> None:
                 summary = train_loop(
                     given.job(),
                     load_problem(given.problem),
-                    read_jsonl(rows / "train.jsonl"),
-                    read_jsonl(rows / "validation.jsonl"),
+                    open_rows(rows, "train"),
+                    open_rows(rows, "validation"),
                     work,
                     watcher,
                     checkpoint,

@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 from gpu.setup import Row, Setup, mixtral, text_rows, tried
 
-from reseed.files import write_jsonl
+from reseed.data.rows import write_rows
 
 
 def trainer(setup: Setup) -> Iterator[Row]:
@@ -34,7 +34,7 @@ def member(setup: Setup) -> Row:
     store, parts = ArtifactStore(profile.store), setup.own("placed/parts")
     rows = text_rows(60)
     for part, some in (("train", rows[:48]), ("validation", rows[48:56]), ("test", rows[56:])):
-        write_jsonl(parts / f"{part}.jsonl", some)
+        write_rows(parts / f"{part}.parquet", some)
     curated = Artifact("curated", recipe.name, "made-by-hand")
     partition = store.write(Step(Partition(recipe.data), recipe.name, {"curated": curated}, recipe.data.seed), parts)
     work = training_of(recipe.variant("default"), profile, Member("default", 0))

@@ -3,42 +3,38 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
 
 from reseed.problems import Problem
-from reseed.records import Finish, ReseedError, Row
+from reseed.records import ReseedError, Row
+
+OF_GENERATION = ("finish", "tokens")  # what a generator says beside a row
 
 
-@dataclass(frozen=True)
-class Curated:
-    """The rows that stay, in their order, and what was dropped: reason → count."""
+def curate(rows: Iterable[Row], problem: Problem, dropped: Counter[str]) -> Iterator[Row]:
+    """The rows that stay, in their order; those that do not are counted in `dropped`, by reason.
 
-    rows: list[Row]
-    dropped: dict[str, int]
-
-
-def curate(rows: Sequence[Row], finishes: Mapping[str, Finish], problem: Problem) -> Curated:
-    """Drop rows whose generation did not end by itself, rows that the problem refuses, and exact duplicates."""
-    kept: list[Row] = []
-    dropped: Counter[str] = Counter()
+    Out go rows whose generation did not end by itself, rows that the problem refuses, and exact duplicates. Raises
+    ReseedError at the end if no row is left.
+    """
     seen: set[str] = set()
+    extra = [column for column in OF_GENERATION if column not in problem.columns]
     for row in rows:
-        reason = refuse(row, finishes.get(row["id"], "stop"), problem) or ("duplicate" if row["id"] in seen else None)
+        said = {column: row.pop(column) for column in extra if column in row}
+        reason = refuse(row, said.get("finish"), problem) or ("duplicate" if row["id"] in seen else None)
         if reason is not None:
             dropped[reason] += 1
         else:
             seen.add(row["id"])
-            kept.append(row)
-    if not kept:
+            yield row
+    if not seen:
         counts = ", ".join(f"{reason} {count}" for reason, count in dropped.items()) or "there were none"
         raise ReseedError(
-            f"curation: no row is left of {len(rows)} ({counts}); look at the source, or generate longer texts"
+            f"curation: no row is left of {dropped.total()} ({counts}); look at the source, or generate longer texts"
         )
-    return Curated(kept, dict(sorted(dropped.items())))
 
 
-def refuse(row: Row, finish: Finish, problem: Problem) -> str | None:
+def refuse(row: Row, finish: str | None, problem: Problem) -> str | None:
     """Why a row is dropped, or None."""
     if finish == "length":
         return "truncated"

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from pydantic import TypeAdapter
 
+from reseed.data.rows import Rows, open_rows
 from reseed.evaluation.answers import read_answers
 from reseed.evaluation.scoring import Scorer, Scores, Trained, score_experiment
 from reseed.files import read_jsonl
@@ -22,7 +23,6 @@ from reseed.records import (
     MemberResult,
     ReseedError,
     Results,
-    Row,
     VariantResult,
 )
 from reseed.store.artifacts import ArtifactStore
@@ -56,7 +56,7 @@ def evaluate(store: ArtifactStore, evidence: Evidence, experiment: str, question
     problem = load_problem(evidence.problem)
     first = next(iter(evidence.partitions.values()))
     check_comparable(store, evidence.partitions)
-    test, train = part(store, first, "test"), part(store, first, "train")
+    test, train = list(part(store, first, "test")), part(store, first, "train")
     members = {
         m: (trained(store, evidence.of("adapter", m)), read_answers(store, evidence.of("predictions", m)))
         for m in evidence.members
@@ -83,7 +83,7 @@ def evaluate(store: ArtifactStore, evidence: Evidence, experiment: str, question
 
 
 def dataset_of(store: ArtifactStore, partition: Artifact) -> DatasetStats:
-    """The dataset table of the rows that a partition divides."""
+    """The dataset table of the rows that a partition splits."""
     curated = Artifact(*store.manifest(partition).inputs["curated"].split("/"))
     known = DatasetStats.__dataclass_fields__
     return DatasetStats(**{key: value for key, value in store.manifest(curated).metrics.items() if key in known})
@@ -92,18 +92,18 @@ def dataset_of(store: ArtifactStore, partition: Artifact) -> DatasetStats:
 def check_comparable(store: ArtifactStore, partitions: Mapping[str, Artifact]) -> None:
     """Refuse variants whose test rows are not those of the first one; a flow asks before anything is trained."""
     (first, known), *others = partitions.items()
-    wanted = {row["id"] for row in part(store, known, "test")}
+    wanted = set(part(store, known, "test").column("id"))
     for name, other in others:
-        if other != known and {row["id"] for row in part(store, other, "test")} != wanted:
+        if other != known and set(part(store, other, "test").column("id")) != wanted:
             raise ReseedError(
                 f"variant '{name}' is scored on other rows than '{first}', so they cannot be compared; let variants "
                 "share data.test and the source of its rows"
             )
 
 
-def part(store: ArtifactStore, partition: Artifact, name: str) -> list[Row]:
+def part(store: ArtifactStore, partition: Artifact, name: str) -> Rows:
     """One part of a partition."""
-    return read_jsonl(store.fetch(partition) / f"{name}.jsonl")
+    return open_rows(store.fetch(partition), name)
 
 
 def trained(store: ArtifactStore, adapter: Artifact) -> Trained:

@@ -8,6 +8,7 @@ from typing import Any
 
 from reseed.files import cache_root
 from reseed.mistakes import first_line
+from reseed.models.commits import known_commit
 from reseed.models.names import ModelSpec, is_local, parse_wheel
 from reseed.records import ReseedError
 
@@ -23,7 +24,7 @@ def config_here(name: str) -> Path | None:
 
         repository, _, revision = name.partition("@")
         try:
-            found = try_to_load_from_cache(repository, "config.json", revision=revision or None)
+            found = try_to_load_from_cache(repository, "config.json", revision=known_commit(name) or revision or None)
         except ValueError as error:
             raise ReseedError(f"model '{name}': neither a folder nor a hub id ({first_line(error)})") from error
         path = Path(found) if isinstance(found, str) else Path()

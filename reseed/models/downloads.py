@@ -23,21 +23,22 @@ PIECE = 1 << 20
 
 
 @contextmanager
-def get(url: str, headers: Mapping[str, str], stream: bool = False) -> Iterator[Any]:
+def get(url: str, headers: Mapping[str, str], stream: bool = False, retries: int = 2) -> Iterator[Any]:
     """An answer of `requests`: with the proxies of the environment, netrc, and pip's `cert` and `proxy`.
 
-    Raises OSError (all of `requests`' errors are) where there is no answer.
+    urllib3 logs the address of each retry, so an address that may hold a credential has 0 `retries`. Raises OSError (all of
+    `requests`' errors are) where there is no answer.
     """
     import requests
 
     verify, proxies = pip_network(os.environ)
     statuses = (500, 502, 503, 504)
-    retries = requests.adapters.Retry(
-        2, backoff_factor=0.5, status_forcelist=statuses, respect_retry_after_header=False
+    policy = requests.adapters.Retry(
+        retries, backoff_factor=0.5, status_forcelist=statuses, respect_retry_after_header=False
     )
     with requests.Session() as session:
         for scheme in ("http://", "https://"):
-            session.mount(scheme, requests.adapters.HTTPAdapter(max_retries=retries))
+            session.mount(scheme, requests.adapters.HTTPAdapter(max_retries=policy))
         with session.get(
             url, headers=dict(headers), timeout=TIMEOUT, stream=stream, verify=verify, proxies=proxies
         ) as answer:
@@ -52,8 +53,11 @@ def place_of(url: str) -> str:
     return f"{split.scheme}://{host}{port}{split.path}" if split.scheme else split.path
 
 
-def download(url: str, target: Path) -> None:
-    """Put the file at `url` into `target`, piece by piece; a connection that breaks is taken up where it broke."""
+def download(url: str, target: Path, secret: bool = False) -> None:
+    """Put the file at `url` into `target`, piece by piece; a connection that breaks is continued where it broke.
+
+    A `secret` address is not logged, and what is there may be of any size: a model in a wheel is of `LARGEST` at most.
+    """
     split = urlsplit(url)
     if split.scheme in ("", "file"):
         shutil.copyfile(url2pathname(split.path), target)
@@ -63,7 +67,7 @@ def download(url: str, target: Path) -> None:
         while True:
             before = file.tell()
             try:
-                fetch_rest(url, file, show)
+                fetch_rest(url, file, show, secret)
                 return
             except OSError as error:
                 failed = 1 if file.tell() > before else failed + 1
@@ -75,11 +79,11 @@ def download(url: str, target: Path) -> None:
                 time.sleep(0.2 * 2**failed)
 
 
-def fetch_rest(url: str, file: Any, show: Callable[[int, int | None], None]) -> None:
+def fetch_rest(url: str, file: Any, show: Callable[[int, int | None], None], secret: bool) -> None:
     """Append what `file` lacks; from the beginning where the server knows no ranges."""
     have = file.tell()
     headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
-    with get(url, headers, stream=True) as answer:
+    with get(url, headers, stream=True, retries=0 if secret else 2) as answer:
         answer.raise_for_status()
         if have and answer.status_code != 206:
             file.seek(0)
@@ -89,7 +93,7 @@ def fetch_rest(url: str, file: Any, show: Callable[[int, int | None], None]) -> 
         total = have + int(length) if length else None
         for piece in answer.iter_content(PIECE):
             file.write(piece)
-            if file.tell() > LARGEST:
+            if not secret and file.tell() > LARGEST:
                 raise ReseedError(
                     f"{place_of(url)}: more than {LARGEST >> 30} GiB, which no model in a wheel has; not used"
                 )

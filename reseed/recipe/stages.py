@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from reseed.files import read_jsonl
+from reseed.data.rows import open_rows
 from reseed.mistakes import nearest
 from reseed.recipe.recipe import Recipe, Variant
 from reseed.recipe.stored_adapters import SHAPE, find_adapter, is_stored, partitions_behind
@@ -108,11 +108,11 @@ def refuse_leaks(store: ArtifactStore, variants: Mapping[str, Variant], partitio
         for before, earlier in earlier_partitions(store, stages(variants, name)[1:], partitions):
             if earlier.key == partitions[name].key:
                 continue
-            seen = read_jsonl(store.fetch(earlier) / "train.jsonl")
+            seen = open_rows(store.fetch(earlier), "train")
+            ids = set(seen.column("id"))
             for part, how in (("validation", variant.data.validation), ("test", variant.data.test)):
-                rows = read_jsonl(store.fetch(partitions[name]) / f"{part}.jsonl")
-                ids = {row["id"] for row in seen}
-                groups = {row.get(how.group_by) for row in seen}
+                rows = open_rows(store.fetch(partitions[name]), part)
+                groups = set(seen.column(how.group_by)) if how.group_by in seen.columns else set()
                 if known := [row for row in rows if row["id"] in ids or row[how.group_by] in groups]:
                     raise ReseedError(
                         f"variant '{name}': {len(known)} of its {len(rows)} {part} rows are, or share {how.group_by} "

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any, ClassVar
 
-from reseed.data.sources import Pair
-from reseed.files import digest, read_jsonl, write_jsonl
+from reseed.data.rows import open_rows, write_rows
+from reseed.files import digest
 from reseed.generation.engine import Batch
+from reseed.generation.pairs import Pair
 from reseed.language.prompts import RENDERING
 from reseed.models.names import ModelSpec, attention_mark, identity
 from reseed.problems import ProblemModule, load_problem, problem_identity
@@ -54,15 +56,14 @@ class WriteShard:
         return [Batch(step.artifact.key, self.sampling, seed, prompts, chat=True)]
 
     def keep(self, answers: Sequence[Generation], folder: Path) -> Metrics:
-        """`rows.jsonl`, in the order of the pairs, each row with how its generation ended."""
+        """`rows.parquet`, in the order of the pairs, each row with how its generation ended."""
         problem, given = load_problem(self.problem), {answer.id: answer for answer in answers}
         rows = []
         for pair in self.pairs:
             answer = given[pair.id]
             row = problem.row(pair.source, pair.instruction, answer.text)
             rows.append({**row, "finish": answer.finish, "tokens": str(answer.tokens)})
-        write_jsonl(folder / "rows.jsonl", rows)
-        return {"rows": len(rows)}
+        return {"rows": write_rows(folder / "rows.parquet", rows)}
 
     def summary(self, metrics: Metrics) -> str:
         """What came out."""
@@ -84,10 +85,10 @@ class JoinShards:
         return {"problem": problem_identity(self.problem)}
 
     def make(self, step: Step[Any], store: ArtifactStore, folder: Path) -> Metrics:
-        """`rows.jsonl`, in the order of the shards."""
-        rows = [row for shard in step.inputs.values() for row in read_jsonl(store.fetch(shard) / "rows.jsonl")]
-        write_jsonl(folder / "rows.jsonl", rows)
-        return {"rows": len(rows), "tokens": sum(int(row["tokens"]) for row in rows)}
+        """`rows.parquet`, in the order of the shards."""
+        shards = [open_rows(store.fetch(shard)) for shard in step.inputs.values()]
+        rows = write_rows(folder / "rows.parquet", chain.from_iterable(shards))
+        return {"rows": rows, "tokens": sum(int(count) for shard in shards for count in shard.column("tokens"))}
 
     def summary(self, metrics: Metrics) -> str:
         """What came out."""

@@ -7,8 +7,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
+from reseed.data.rows import open_rows
 from reseed.evaluation.answers import blend, read_answers
-from reseed.files import read_jsonl, write_jsonl
+from reseed.files import write_jsonl
 from reseed.generation.engine import Batch
 from reseed.language.prompts import PromptFormat, format_mark, rendering_mark
 from reseed.models.names import ModelSpec, attention_mark, identity
@@ -48,7 +49,7 @@ class Predict:
     def batches(self, step: Step[Any], store: ArtifactStore) -> Sequence[Batch]:
         """The held-out rows, those of like length together."""
         problem = load_problem(self.problem)
-        rows = read_jsonl(store.fetch(step.inputs["partition"]) / "test.jsonl")
+        rows = list(open_rows(store.fetch(step.inputs["partition"]), "test"))
         rows.sort(key=lambda row: (len(problem.prompt(row)), row["id"]))
         return [
             Batch(

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 from typing import Any, ClassVar
 
+from reseed.data.rows import open_rows, write_rows
 from reseed.data.sources import DATASET
 from reseed.store.artifacts import ArtifactStore
 from reseed.store.step import Metrics, Step
@@ -28,9 +28,9 @@ class Publish:
         return {"date": self.day.isoformat()}
 
     def make(self, step: Step[Any], store: ArtifactStore, folder: Path) -> Metrics:
-        """`rows.jsonl`; the metrics are the dataset table."""
+        """`rows.parquet`; the metrics are the dataset table."""
         curated = step.inputs["curated"]
-        shutil.copy(store.fetch(curated) / "rows.jsonl", folder / "rows.jsonl")
+        write_rows(folder / "rows.parquet", open_rows(store.fetch(curated)))
         return store.manifest(curated).metrics
 
     def summary(self, metrics: Metrics) -> str:

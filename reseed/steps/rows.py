@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -9,9 +10,9 @@ from typing import Any, ClassVar
 
 from reseed.data.curation import curate
 from reseed.data.partition import partition
+from reseed.data.rows import open_rows, write_rows
 from reseed.data.sources import Source, read_source
 from reseed.data.statistics import dataset_stats
-from reseed.files import read_jsonl, write_jsonl
 from reseed.models.cache import tokenizer_folder
 from reseed.models.names import ModelSpec, identity
 from reseed.models.tokenizers import load_tokenizer
@@ -40,10 +41,9 @@ class Import:
         return {"problem": problem_identity(self.problem), "content": self.source.content, "columns": self.columns}
 
     def make(self, step: Step[Any], store: ArtifactStore, folder: Path) -> Metrics:
-        """`rows.jsonl`."""
+        """`rows.parquet`."""
         rows = read_source(self.source, store, load_problem(self.problem), self.columns)
-        write_jsonl(folder / "rows.jsonl", rows)
-        return {"rows": len(rows), "source": Path(self.source.given).name}
+        return {"rows": write_rows(folder / "rows.parquet", rows), "source": Path(self.source.given).name}
 
     def summary(self, metrics: Metrics) -> str:
         """What came out."""
@@ -66,16 +66,12 @@ class Curate:
         return {"problem": problem_identity(self.problem), "tokenizer": identity(self.student)["name"]}
 
     def make(self, step: Step[Any], store: ArtifactStore, folder: Path) -> Metrics:
-        """`rows.jsonl`; the metrics are the dataset table and what was dropped."""
-        problem = load_problem(self.problem)
-        raw = read_jsonl(store.fetch(step.inputs["rows"]) / "rows.jsonl")
-        finishes = {row["id"]: row.pop("finish", "stop") for row in raw}
-        for row in raw:
-            row.pop("tokens", None)
-        curated = curate(raw, finishes, problem)
-        write_jsonl(folder / "rows.jsonl", curated.rows)
+        """`rows.parquet`; the metrics are the dataset table and what was dropped."""
+        problem, dropped = load_problem(self.problem), Counter[str]()
+        raw = open_rows(store.fetch(step.inputs["rows"]))
+        write_rows(folder / "rows.parquet", curate(raw, problem, dropped))
         tokenizer = load_tokenizer(tokenizer_folder(self.student))
-        return asdict(dataset_stats(curated.rows, problem, tokenizer, curated.dropped))
+        return asdict(dataset_stats(open_rows(folder), problem, tokenizer, dict(sorted(dropped.items()))))
 
     def summary(self, metrics: Metrics) -> str:
         """What came out."""
@@ -95,14 +91,12 @@ class Partition:
 
     def spec(self) -> dict[str, Any]:
         """What the key holds."""
-        return self.settings.model_dump(exclude={"train", "columns", "seed"})
+        return self.settings.model_dump(exclude={"train", "config", "split", "columns", "seed"})
 
     def make(self, step: Step[Any], store: ArtifactStore, folder: Path) -> Metrics:
-        """`train.jsonl`, `validation.jsonl`, `test.jsonl`."""
-        parts = partition(read_jsonl(store.fetch(step.inputs["curated"]) / "rows.jsonl"), self.settings)
-        for name in PARTS:
-            write_jsonl(folder / f"{name}.jsonl", getattr(parts, name))
-        return {name: len(getattr(parts, name)) for name in PARTS}
+        """`train.parquet`, `validation.parquet`, `test.parquet`."""
+        parts = partition(open_rows(store.fetch(step.inputs["curated"])), self.settings)
+        return {name: write_rows(folder / f"{name}.parquet", getattr(parts, name)) for name in PARTS}
 
     def summary(self, metrics: Metrics) -> str:
         """What came out."""

@@ -14,6 +14,8 @@ from typing import Any
 from line_project import LineProject, broken, lineage, manifests
 from offline_runs import read_back
 
+from reseed.data.rows import open_rows
+
 KINDS = {"shard": 6, "rows": 1, "curated": 1, "partition": 1, "adapter": 1, "predictions": 2, "ensemble": 1,
          "results": 1, "report": 1}  # fmt: skip
 ABSOLUTE = re.compile(r"""(?<![\w.~…*:/}>-])/(?:tmp|home|root|var|usr|work|Users|private)/[^\s"'<]*|file://""")
@@ -71,7 +73,7 @@ def test_manifests_tell_where_things_came_from(undisturbed: LineProject) -> None
 def test_rows_too_long_for_the_generator_are_counted(undisturbed: LineProject) -> None:
     manifest, folder = only(undisturbed.folder / "store", "curated")
     assert manifest["metrics"]["dropped"]["too-long"] == 4
-    kept = [json.loads(line) for line in (folder / "rows.jsonl").read_text().splitlines()]
+    kept = list(open_rows(folder))
     assert kept
     assert all(len(row["original_text"]) < 200 for row in kept)
 

@@ -1,6 +1,6 @@
 """The keys of whole lines as they were: a store that somebody filled yesterday is found again today.
 
-A key that has to move needs a decision that says why. Then: python tests/reseed/test_golden_keys.py
+A key that has to move needs a decision that says why. Then: PYTHONPATH=.:tests python tests/reseed/test_golden_keys.py
 """
 
 from __future__ import annotations
@@ -16,7 +16,9 @@ import pytest
 import yaml
 from plain_step import plain_step
 
+from reseed.files import write_atomically
 from reseed.line import plan_line
+from reseed.models.commits import note_of
 from reseed.recipe.profile import load_profile
 from reseed.recipe.reading import load_recipe
 from reseed.store.artifacts import ArtifactStore
@@ -24,6 +26,7 @@ from reseed.store.artifacts import ArtifactStore
 KEYS = Path(__file__).with_name("golden_keys.json")
 HOLDOUT = {"fraction": 0.2, "group_by": "rewrite_prompt"}
 EXPERTS = ["q_proj", "v_proj", "gate_proj", "up_proj", "down_proj"]
+COMMIT = "c0ffee" + "0" * 34
 BASE: dict[str, Any] = {
     "name": "golden",
     "problem": "prompt-recovery",
@@ -61,20 +64,33 @@ RECIPES: dict[str, dict[str, Any]] = {
         "generation": None,
         "data": {**BASE["data"], "train": "rows.csv", "columns": {"rewrite_prompt": "prompt"}, "limit": 3, "seed": 7},
     },
-    "address": {"generation": None, "data": {**BASE["data"], "train": "https://example.org/rows.csv"}},
+    "hub": {"generation": None, "data": {**BASE["data"], "train": f"owner/rows@{COMMIT}", "config": "small", "split": "all"}},
 }  # fmt: skip
 BF16 = ("roles.generator.dtype=bfloat16", "roles.student.dtype=bfloat16")  # not what this machine's CPU computes in
+ON_THE_HUB = ("google/gemma-2-9b-it", "mistralai/Mixtral-8x7B-Instruct-v0.1", "sentence-transformers/sentence-t5-base")
 SHIPPED = ("quickstart", "rewrites", "prompt-recovery")
 
 
 def plan(recipe: str, profile: str) -> list[str]:
     """Verb and place of every step that is planned in the working folder."""
     place = load_profile(profile, ("store=store", *(BF16 if profile == "laptop" else ())))
-    line = plan_line(load_recipe(recipe, (), place.name), place, ArtifactStore(place.store))
+    here = ("data.train=rows.csv",) if recipe == "prompt-recovery" else ()  # its rows are at an address
+    line = plan_line(load_recipe(recipe, here, place.name), place, ArtifactStore(place.store))
+    assert line.unpinned == ()
     return sorted(f"{step.verb} {step.artifact.path}" for step in line.steps())
 
 
 def all_keys(folder: Path) -> dict[str, list[str]]:
+    """Every case's steps, where the hub says `COMMIT` of every model."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RESEED_CACHE", str(folder / "cache"))
+        patch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+        for model in ON_THE_HUB:
+            write_atomically(note_of(model, "main", "model"), COMMIT.encode())
+        return keys_of_cases(folder)
+
+
+def keys_of_cases(folder: Path) -> dict[str, list[str]]:
     """Every case's steps."""
     (folder / "rows.csv").write_text("original_text,rewritten_text,prompt\na,b,c\n")
     (folder / "rows").mkdir()

@@ -13,14 +13,16 @@ import pytest
 import yaml
 from plain_step import plain_step
 
+from reseed.data.readers import read_records
 from reseed.evaluation.scoring import Scorer
-from reseed.line import plan_line
+from reseed.line import Line, plan_line
 from reseed.problems import ProblemModule, load_problem
 from reseed.recipe.profile import load_profile
 from reseed.recipe.reading import load_recipe
 from reseed.recipe.recipe import Recipe
 from reseed.records import ReseedError
-from reseed.rehearsal import first_records, rehearse
+from reseed.rehearsal import first_records
+from reseed.rehearsal import rehearse as rehearse_line
 from reseed.store.artifacts import ArtifactStore
 
 DOCS = Path(__file__).parents[2] / "docs/problems.md"
@@ -65,6 +67,12 @@ LABELS = (
     'def scores(answers, rows, embed): return [float(a == r["label"]) for a, r in zip(answers, rows)]\n'
 )
 HOLDOUT = {"fraction": 0.2, "group_by": "text"}
+AWAY = f"owner/rows@{'c0ffee' + '0' * 34}"  # which nobody asks the hub for when a run is planned
+
+
+def rehearse(recipe: Recipe, store: ArtifactStore) -> list[str]:
+    """On a profile whose models come from no hub."""
+    return rehearse_line(Line(recipe, load_profile("laptop"), store))
 
 
 @pytest.fixture
@@ -76,13 +84,13 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ArtifactStore:
 
 
 def recipe(folder: Path, problem: str, train: str | None = None, group: str = "text", **changes: Any) -> Recipe:
-    """A recipe with its problem beside it; the rows are at an address unless they are said."""
+    """A recipe with its problem beside it; the rows are on the hub unless they are said."""
     (folder / "own").mkdir(exist_ok=True)
     (folder / "own" / "mine.py").write_text(problem)
     held = {"fraction": 0.2, "group_by": group}
     values = {
         "name": "own", "problem": "mine", "question": "Is it?", "seeds": [0],
-        "data": {"train": train or "https://example.org/rows.csv", "validation": held, "test": held}, **changes,
+        "data": {"train": train or AWAY, "validation": held, "test": held}, **changes,
     }  # fmt: skip
     (folder / "own" / "own.yaml").write_text(yaml.safe_dump(values))
     return load_recipe(str(folder / "own" / "own.yaml"))
@@ -214,9 +222,10 @@ def test_an_answer_may_be_blank(tmp_path: Path, store: ArtifactStore) -> None:
 
 
 @pytest.mark.parametrize("lines", ["1\n2\n", '["a", "b"]\n', "[" * 100_000])
-def test_lines_that_are_no_rows_are_left_to_the_import(tmp_path: Path, store: ArtifactStore, lines: str) -> None:
+def test_lines_that_are_no_rows_are_refused_when_planned(tmp_path: Path, store: ArtifactStore, lines: str) -> None:
     (tmp_path / "rows.jsonl").write_text(lines)
-    assert rehearse(recipe(tmp_path, LABELS, str(tmp_path / "rows.jsonl")), store) == []
+    with pytest.raises(ReseedError, match=r"rows.jsonl: cannot be read as jsonl: .*; mend the file, or its ending"):
+        rehearse(recipe(tmp_path, LABELS, str(tmp_path / "rows.jsonl")), store)
 
 
 def test_what_is_only_odd_is_a_note(tmp_path: Path, store: ArtifactStore) -> None:
@@ -261,7 +270,8 @@ def test_a_recipe_that_generates_needs_a_problem_that_does(tmp_path: Path, store
 
 
 def test_what_ships_is_without_a_word(store: ArtifactStore) -> None:
-    for name in ("quickstart", "rewrites", "prompt-recovery"):
+    assert rehearse(load_recipe("prompt-recovery", (f"data.train={AWAY}",)), store) == []
+    for name in ("quickstart", "rewrites"):
         assert rehearse(load_recipe(name), store) == []
 
 
@@ -282,9 +292,10 @@ def test_the_head_of_a_file_of_each_kind(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("text,label\n" + "".join(f"{row['text']},good\n" for row in rows))
     pyarrow.parquet.write_table(pa.Table.from_pylist(rows), tmp_path / "a.parquet")
     for kind in ("jsonl", "json", "csv", "parquet"):
-        assert first_records(tmp_path / f"a.{kind}") == rows[:20], kind
+        assert first_records(read_records(tmp_path / f"a.{kind}", kind)) == rows[:20], kind
         (tmp_path / f"bad.{kind}").write_bytes(b"\xff\xfe{")
-        assert first_records(tmp_path / f"bad.{kind}") is None, "the import says more of it"
+        with pytest.raises(ReseedError, match=f"^bad: (is not UTF-8 text|cannot be read as {kind})"):
+            first_records(read_records(tmp_path / f"bad.{kind}", "bad"))
 
 
 def test_another_module_is_another_line_from_the_first_key_on(tmp_path: Path, store: ArtifactStore) -> None:

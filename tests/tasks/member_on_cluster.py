@@ -12,7 +12,7 @@ from pathlib import Path
 
 from tiny import THINGS
 
-from reseed.files import write_jsonl
+from reseed.data.rows import write_rows
 from reseed.line import training_of
 from reseed.problems import load_problem
 from reseed.recipe.profile import load_profile
@@ -45,7 +45,7 @@ def main(profile_path: str, recipe_path: str) -> None:
     ]
     with tempfile.TemporaryDirectory() as folder:
         for part, count in (("train", rows[:40]), ("validation", rows[40:44]), ("test", rows[44:])):
-            write_jsonl(Path(folder) / f"{part}.jsonl", count)
+            write_rows(Path(folder) / f"{part}.parquet", count)
         divided = Step(
             Partition(recipe.data), recipe.name, {"curated": Artifact("curated", recipe.name, "made-by-hand")}
         )

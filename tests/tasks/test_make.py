@@ -11,7 +11,7 @@ import yaml
 from plain_step import plain_step
 from tiny import save_profile
 
-from reseed.files import read_jsonl
+from reseed.data.rows import open_rows, write_rows
 from reseed.line import Line, plan_line
 from reseed.recipe.profile import load_profile
 from reseed.recipe.reading import load_recipe
@@ -29,7 +29,7 @@ def row(text: str) -> dict[str, str]:
 def publish(store: ArtifactStore, folder: Path, day: str) -> Artifact:
     """A dataset version of one row, which `latest` then names."""
     folder.mkdir()
-    (folder / "rows.jsonl").write_text(json.dumps(row(day)) + "\n")
+    write_rows(folder / "rows.parquet", [row(day)])
     made = store.write(plain_step("publish", 1, "dataset", "rewrites", {"date": day}), folder)
     store.point("dataset", "rewrites", "latest", made)
     return made
@@ -55,7 +55,7 @@ def test_a_dataset_that_moves_after_planning_changes_nothing(tmp_path: Path) -> 
     assert make.fn(line.place, step) == step.artifact
     manifest = store.manifest(step.artifact)
     assert manifest.inputs == {"source": old.path}
-    assert [kept["original_text"] for kept in read_jsonl(store.fetch(step.artifact) / "rows.jsonl")] == ["2026-11-26"]
+    assert [kept["original_text"] for kept in open_rows(store.fetch(step.artifact))] == ["2026-11-26"]
     again = planned(tmp_path, "rewrites@latest").rows("default")
     assert again.inputs == {"source": new}, "the next run takes the new version"
     assert again.artifact != step.artifact

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from reseed.data.sources import draw_pairs
+from reseed.generation.pairs import draw_pairs
 from reseed.records import ReseedError
 from reseed.settings import GenerationSettings
 
@@ -66,7 +66,7 @@ def test_seed_decides(tmp_path: Path) -> None:
 
 def test_pairs_are_the_same_in_every_process() -> None:
     code = (
-        "from reseed.data.sources import draw_pairs; from reseed.settings import GenerationSettings;"
+        "from reseed.generation.pairs import draw_pairs; from reseed.settings import GenerationSettings;"
         "print([pair.id for pair in draw_pairs(GenerationSettings(rows=100, seed=5))])"
     )
     told = [

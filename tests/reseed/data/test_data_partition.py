@@ -5,13 +5,16 @@ import os
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reseed.data.partition import Partition, hold_out, partition
+from reseed.data.partition import Partition, hold_out
+from reseed.data.partition import partition as partition_of
+from reseed.data.rows import rows_of
 from reseed.files import digest
 from reseed.records import ReseedError, Row
 from reseed.settings import DataSettings, Holdout
@@ -46,11 +49,15 @@ def how(
     )
 
 
+def partition(rows: list[Row], settings: DataSettings) -> Partition:
+    return partition_of(rows_of(rows), settings)
+
+
 def ids(parts: Partition) -> list[list[str]]:
     return [[row["id"] for row in part] for part in (parts.train, parts.validation, parts.test)]
 
 
-def groups(rows: list[Row], column: str = "rewrite_prompt") -> set[str]:
+def groups(rows: Iterable[Row], column: str = "rewrite_prompt") -> set[str]:
     return {row[column] for row in rows}
 
 
@@ -88,8 +95,7 @@ def test_no_prompt_stands_on_two_sides_and_sizes_are_near_the_fractions() -> Non
 
 def test_columns_of_the_holdouts_may_differ() -> None:
     parts = partition(made(400, texts=31), how(group_by="original_text"))
-    rest = parts.train + parts.validation
-    assert not groups(parts.test) & groups(rest)
+    assert not groups(parts.test) & groups([*parts.train, *parts.validation])
     assert not groups(parts.validation, "original_text") & groups(parts.train, "original_text")
 
 
@@ -120,7 +126,7 @@ def test_large_group_is_held_out_as_often_as_a_small_one(fraction: float) -> Non
     settings = Holdout(fraction=fraction, group_by="group")
     times: Counter[int] = Counter()
     for seed in range(400):
-        _, held = hold_out(rows, settings, round(fraction * len(rows)), seed, "test")
+        _, held = hold_out(rows_of(rows), settings, round(fraction * len(rows)), seed, "test")
         times.update(sizes[int(group)] for group in groups(held, "group"))
     small, large = (times[size] / sizes.count(size) / 400 for size in (1, 20))
     assert large == pytest.approx(small, rel=0.2)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -90,9 +91,10 @@ def test_what_a_problem_has_is_taken() -> None:
     problem = own(OBJECT)
     assert (problem.generates, problem.votes) == (True, False)
     made = problem.row("a", "Shout.", "A")
-    assert made == as_rows([{"text": "a", "loud": "A"}], problem, "here")[0], "the id is the digest of the content"
-    kept = curate([made, problem.row("b", "Shout.", "b")], {}, problem)
-    assert kept.dropped == {"quiet": 1}
+    assert made == next(as_rows([{"text": "a", "loud": "A"}], problem, "here")), "the id is the digest of the content"
+    dropped: Counter[str] = Counter()
+    assert list(curate([made, problem.row("b", "Shout.", "b")], problem, dropped)) == [made]
+    assert dropped == {"quiet": 1}
     assert problem.blend(["x", "y"]) == "y"
     assert problem.shorten(ROWS[1] | {"text": "abcd"}, 0.5)["text"] == "ab"
 

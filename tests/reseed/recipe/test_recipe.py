@@ -9,7 +9,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reseed.data.sources import draw_pairs
+from reseed.generation.pairs import draw_pairs
 from reseed.recipe.profile import load_profile
 from reseed.recipe.reading import find_recipe, load_recipe, split_overrides
 from reseed.recipe.values import merge

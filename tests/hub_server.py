@@ -15,18 +15,21 @@ COMMIT = "c0ffee" + "0" * 34
 
 
 class Hub:
-    """Its address, and the files that it gave."""
+    """Its address, the files that it gave, and how often it was asked for a commit."""
 
     def __init__(self) -> None:
         self.url = ""
         self.given: list[str] = []
+        self.asked = 0
 
 
 @contextmanager
-def hub_of(repository: str, folder: Path) -> Iterator[Hub]:
-    """Serve `folder` as `repository`."""
+def hub_of(repository: str, folder: Path, kind: str = "model") -> Iterator[Hub]:
+    """Serve `folder` as `repository`, a `model` or a `dataset`."""
     hub = Hub()
     files = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
+    about = f"/api/{kind}s/{repository}"
+    resolve = f"{'/datasets' if kind == 'dataset' else ''}/{repository}/resolve/{COMMIT}/"
 
     class Handler(BaseHTTPRequestHandler):
         def answer(self, body: bytes, kind: str = "application/json", **headers: str) -> None:
@@ -40,13 +43,16 @@ def hub_of(repository: str, folder: Path) -> Iterator[Hub]:
 
         def do_GET(self) -> None:
             path = unquote(urlsplit(self.path).path)
-            resolve = f"/{repository}/resolve/{COMMIT}/"
-            if path.startswith(f"/api/models/{repository}/revision/"):
-                self.answer(json.dumps({"id": repository, "sha": COMMIT, "siblings": []}).encode())
-            elif path.startswith(f"/api/models/{repository}/tree/"):
-                tree = [{"type": "file", "path": name, "size": file.stat().st_size, "oid": oid(file)}
-                        for name, file in files.items()]  # fmt: skip
-                self.answer(json.dumps(tree).encode())
+            if path == about or path.startswith(f"{about}/revision/"):
+                if path.endswith("/gone"):
+                    self.send_error(404)
+                    return
+                hub.asked += 1
+                siblings = [{"rfilename": name} for name in files]
+                self.answer(json.dumps({"id": repository, "sha": COMMIT, "siblings": siblings}).encode())
+            elif path.startswith(f"{about}/tree/"):
+                below = path.removeprefix(f"{about}/tree/").partition("/")[2]
+                self.answer(json.dumps(tree(files, below, "recursive=true" in self.path.lower())).encode())
             elif path.startswith(resolve) and path.removeprefix(resolve) in files:
                 name = path.removeprefix(resolve)
                 if self.command == "GET":
@@ -68,6 +74,19 @@ def hub_of(repository: str, folder: Path) -> Iterator[Hub]:
     finally:
         server.shutdown()
         server.server_close()
+
+
+def tree(files: dict[str, Path], below: str, recursive: bool) -> list[dict[str, object]]:
+    """What is in a folder of the repository, as the hub tells it."""
+    place = f"{below}/" if below else ""
+    inside = {name: file for name, file in files.items() if name.startswith(place)}
+    found: list[dict[str, object]] = [
+        {"type": "file", "path": name, "size": file.stat().st_size, "oid": oid(file)}
+        for name, file in inside.items()
+        if recursive or "/" not in name.removeprefix(place)
+    ]
+    folders = {place + name.removeprefix(place).partition("/")[0] for name in inside if "/" in name.removeprefix(place)}
+    return found + [{"type": "directory", "path": name, "size": 0, "oid": "0" * 40} for name in sorted(folders)]
 
 
 def oid(file: Path) -> str:

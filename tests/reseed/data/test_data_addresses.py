@@ -1,0 +1,168 @@
+"""Sources at an address: named by what is there, fetched once, and read without a network once they were."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from reseed.data.sources import Source, read_source, resolve_source
+from reseed.files import file_digest
+from reseed.problems import load_problem
+from reseed.records import ReseedError
+from reseed.store.artifacts import ArtifactStore
+
+PROBLEM = load_problem("prompt-recovery")
+HEADER = "original_text,rewritten_text,rewrite_prompt\n"
+
+
+class Page:
+    """One file that a web server gives, and how often it was asked for and gave it whole."""
+
+    def __init__(self, tag: bool = True) -> None:
+        self.content, self.tag, self.asked, self.given, self.status = f"{HEADER}a,b,c\n".encode(), tag, 0, 0, 200
+        self.port = 0
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}/rows.csv"
+
+
+@contextmanager
+def serving(page: Page) -> Iterator[None]:
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            page.asked += 1
+            tag = f'"{len(page.content)}"'
+            if page.tag and self.headers.get("If-None-Match") == tag:
+                self.send_response(304)
+                self.end_headers()
+                return
+            page.given += 1
+            self.send_response(page.status)
+            self.send_header("Content-Length", str(len(page.content)))
+            if page.tag:
+                self.send_header("ETag", tag)
+            self.end_headers()
+            self.wfile.write(page.content)
+
+        def log_message(self, format: str, *arguments: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", page.port), Handler) as server:
+        page.port = server.server_port
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+        yield
+        server.shutdown()
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> ArtifactStore:
+    return ArtifactStore(str(tmp_path / "store"))
+
+
+def texts(source: Source, store: ArtifactStore) -> list[str]:
+    return [row["original_text"] for row in read_source(source, store, PROBLEM)]
+
+
+def test_the_key_is_the_content_s_and_moves_with_it(tmp_path: Path, store: ArtifactStore, cache: Path) -> None:
+    page = Page()
+    (tmp_path / "copy.csv").write_bytes(page.content)
+    with serving(page):
+        first = resolve_source(page.url, store)
+        assert first.content == resolve_source(str(tmp_path / "copy.csv"), store).content
+        assert (resolve_source(page.url, store), page.given) == (first, 2), "one look and one download, then 304"
+        page.content += b"d,e,f\n"
+        second = resolve_source(page.url, store)
+    assert second.content != first.content
+    assert (texts(first, store), texts(second, store)) == (["a"], ["a", "d"]), "what was planned with is still there"
+    assert sorted(path.stem for path in (cache / "sources").glob("*.csv")) == sorted([first.content, second.content])
+
+
+def test_without_a_network_the_last_copy_is_taken_and_said(store: ArtifactStore) -> None:
+    page = Page()
+    with serving(page):
+        known = resolve_source(page.url, store)
+        page.status, page.tag = 503, False
+        assert "cannot be reached; taken as it was" in resolve_source(page.url, store).note
+    offline = resolve_source(page.url, store)
+    assert (offline.content, texts(offline, store)) == (known.content, ["a"])
+    assert offline.note == f"{page.url}: cannot be reached; taken as it was when it was last fetched"
+    with pytest.raises(ReseedError, match=r"cannot fetch http.*other\.csv \(.*check the address and the network"):
+        resolve_source(page.url.replace("rows", "other"), store)
+
+
+def test_a_file_that_is_gone_is_not_taken_from_the_cache(store: ArtifactStore) -> None:
+    page = Page()
+    with serving(page):
+        resolve_source(page.url, store)
+        page.status, page.tag = 404, False
+        with pytest.raises(ReseedError, match="cannot fetch .*404"):
+            resolve_source(page.url, store)
+
+
+def test_a_server_that_says_no_version_is_asked_for_the_file_each_time(store: ArtifactStore) -> None:
+    page = Page(tag=False)
+    with serving(page):
+        first = resolve_source(page.url, store)
+        page.content = page.content.replace(b"a,b,c", b"x,b,c")  # of the same size
+        assert texts(resolve_source(page.url, store), store) == ["x"]
+        assert texts(first, store) == ["a"]
+
+
+def test_a_damaged_copy_is_noticed(store: ArtifactStore) -> None:
+    page = Page()
+    with serving(page):
+        source = resolve_source(page.url, store)
+        source.files[0].write_bytes(page.content + b"x,y,z\n")
+        with pytest.raises(ReseedError, match="was changed after this run was planned"):
+            texts(source, store)
+        assert resolve_source(page.url, store).content == file_digest(source.files[0]) == source.content, (
+            "fetched again"
+        )
+
+
+def test_files_of_a_pattern_are_one_source(
+    tmp_path: Path, store: ArtifactStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name, text in (("b", "two"), ("a", "one"), ("deep/c", "three")):
+        (tmp_path / "data" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "data" / f"{name}.csv").write_text(f"{HEADER}{text},b,c\n")
+    source = resolve_source("data/**/*.csv", store)
+    assert texts(source, store) == ["one", "two", "three"]
+    (tmp_path / "data").rename(tmp_path / "moved")
+    assert resolve_source("moved/**/*.csv", store).content == source.content
+    with pytest.raises(ReseedError, match="was removed after this run was planned"):
+        texts(source, store)
+    (tmp_path / "moved" / "d.csv").write_text("original_text\nx\n")
+    with pytest.raises(ReseedError, match=r"moved/d\.csv: no column 'rewritten_text'"):
+        texts(resolve_source("moved/**/*.csv", store), store)
+    (tmp_path / "moved" / "notes.txt").write_text("x")
+    with pytest.raises(ReseedError, match=r"moved/notes\.txt: files ending in \.txt are not read"):
+        resolve_source("moved/*", store)
+    with pytest.raises(ReseedError, match=r"no file 'nothing/\*\.csv'"):
+        resolve_source("nothing/*.csv", store)
+
+
+def test_a_file_has_no_split(tmp_path: Path, store: ArtifactStore) -> None:
+    (tmp_path / "rows.csv").write_text(f"{HEADER}a,b,c\n")
+    with pytest.raises(ReseedError, match=r"rows.csv is no hub dataset, so it has no data.config and data.split"):
+        resolve_source(str(tmp_path / "rows.csv"), store, split="test")
+
+
+def test_an_object_of_s3(s3_store: ArtifactStore) -> None:
+    url, path = f"{s3_store.url}/sources/rows.csv", f"{s3_store.root}/sources/rows.csv"
+    s3_store.fs.pipe_file(path, f"{HEADER}a,b,c\n".encode())
+    first = resolve_source(url, s3_store)
+    assert resolve_source(url, s3_store) == first
+    s3_store.fs.pipe_file(path, f"{HEADER}x,b,c\n".encode())
+    second = resolve_source(url, s3_store)
+    assert (texts(first, s3_store), texts(second, s3_store)) == (["a"], ["x"])
+    s3_store.fs.rm(path)
+    with pytest.raises(ReseedError, match="cannot fetch s3://.*FileNotFoundError"):
+        resolve_source(url, s3_store)
