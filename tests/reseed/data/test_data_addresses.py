@@ -101,7 +101,7 @@ def test_a_file_that_is_gone_is_not_taken_from_the_cache(store: ArtifactStore) -
     with serving(page):
         resolve_source(page.url, store)
         page.status, page.tag = 404, False
-        with pytest.raises(ReseedError, match="cannot fetch .*404"):
+        with pytest.raises(ReseedError, match=r"cannot fetch .*404"):
             resolve_source(page.url, store)
 
 
@@ -164,5 +164,5 @@ def test_an_object_of_s3(s3_store: ArtifactStore) -> None:
     second = resolve_source(url, s3_store)
     assert (texts(first, s3_store), texts(second, s3_store)) == (["a"], ["x"])
     s3_store.fs.rm(path)
-    with pytest.raises(ReseedError, match="cannot fetch s3://.*FileNotFoundError"):
+    with pytest.raises(ReseedError, match=r"cannot fetch s3://.*FileNotFoundError"):
         resolve_source(url, s3_store)
