@@ -89,7 +89,7 @@ class TrainingSettings(Section):
     def _settings_agree(self) -> TrainingSettings:
         if self.offload == "parameters" and self.zero_stage != 3:
             raise ValueError(
-                "offload 'parameters' needs zero_stage 3, which divides the parameters among the workers, "
+                "offload 'parameters' needs zero_stage 3, which shards the parameters across the workers, "
                 f"saw {self.zero_stage}; set zero_stage: 3, or offload: optimizer"
             )
         if self.offload != "none" and self.optimizer != "adamw":

@@ -83,7 +83,7 @@ def evaluate(store: ArtifactStore, evidence: Evidence, experiment: str, question
 
 
 def dataset_of(store: ArtifactStore, partition: Artifact) -> DatasetStats:
-    """The dataset table of the rows that a partition divides."""
+    """The dataset table of the rows that were partitioned."""
     curated = Artifact(*store.manifest(partition).inputs["curated"].split("/"))
     known = DatasetStats.__dataclass_fields__
     return DatasetStats(**{key: value for key, value in store.manifest(curated).metrics.items() if key in known})

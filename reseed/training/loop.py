@@ -30,7 +30,7 @@ from reseed.training.job import TrainJob, TrainSummary, Watcher
 from reseed.training.memory.explained import memory_explained
 from reseed.training.metric import ValidationMetric
 from reseed.training.zero.settings import join_ranks
-from reseed.training.zero.sharded import is_divided, undivided, verify_divided
+from reseed.training.zero.sharded import is_sharded, unsharded, verify_sharded
 from reseed.training.zero.unpickling import only_tensors
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ def train(
     shift = verified(model, work / "best" / "adapter", given.tokenizer, trainer.is_world_process_zero())
     if not trainer.is_world_process_zero():
         return None
-    with undivided():
+    with unsharded():
         check_stock_names(work / "best" / "adapter", given.folder)
     return summary_of(trainer, work, given, fresh, shift, groups)
 
@@ -126,8 +126,8 @@ def summary_of(
 
 def verified(model: Any, adapter: Path, tokenizer: Any, first_rank: bool) -> float:
     """How far the saved adapter moves the logits; under ZeRO-3 found by all ranks together, else by the first one."""
-    if is_divided(model):
-        return verify_divided(model, adapter, tokenizer)
+    if is_sharded(model):
+        return verify_sharded(model, adapter, tokenizer)
     return verify_adapter(adapter, model.unload(), tokenizer) if first_rank else 0.0  # a second copy would not fit
 
 

@@ -11,7 +11,7 @@ from reseed.language.tokens import TooLongError, fit
 from reseed.language.writing import write
 from reseed.problems import Problem
 from reseed.records import Row, Sampling
-from reseed.training.zero.sharded import undivided
+from reseed.training.zero.sharded import unsharded
 
 if TYPE_CHECKING:
     from reseed.problems import Embed
@@ -69,7 +69,7 @@ class ValidationMetric:
         from reseed.language.embedding import load_embedder
 
         if self._embed is None:
-            with undivided():
+            with unsharded():
                 self._embed = load_embedder(self.judge.embedder)
         return float(
             self.problem.scores([answers.get(row["id"], "") for row in self.rows], self.rows, self._embed).mean()

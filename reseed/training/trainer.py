@@ -26,7 +26,7 @@ from reseed.training.layout import Layout, check_attention, layout_of
 from reseed.training.loss import evaluation_loss, label_count, summed_loss
 from reseed.training.moments import gather_moments, load_moments, save_moments, take_over
 from reseed.training.order import SeededOrder
-from reseed.training.zero.sharded import is_divided, whole_adapter
+from reseed.training.zero.sharded import is_sharded, whole_adapter
 
 if TYPE_CHECKING:
     from reseed.training.job import TrainJob, Watcher
@@ -91,7 +91,7 @@ class AdapterTrainer(Trainer):
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """The adapter: under ZeRO-3 the Trainer would gather the whole model, layer by layer, to write that."""
-        if not is_divided(self.model):
+        if not is_sharded(self.model):
             super().save_model(output_dir, _internal_call)
             return
         with whole_adapter(self.model):

@@ -1,7 +1,7 @@
 """More than training can take, from the numbers of a model's config alone, in no time: torch is not imported.
 
 What stays below a card's or a machine's memory by this needs no plan, which takes seconds. It is generous on purpose:
-about twice the plan's activations, all weights as they are before ZeRO divides them, nothing offloaded.
+about twice the plan's activations, all weights as they are before ZeRO shards them, nothing offloaded.
 """
 
 from __future__ import annotations

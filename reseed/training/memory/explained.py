@@ -58,7 +58,7 @@ def cures(job: TrainJob) -> list[str]:
         found.append("set training.method to qlora (the base in 4 bit)")
     if job.world > 1 and settings.zero_stage < 3:
         found.append(
-            "set training.zero_stage to 3, with gradient checkpointing (the base is divided among the workers)"
+            "set training.zero_stage to 3, with gradient checkpointing (the base is sharded across the workers)"
         )
     elif settings.zero_stage == 3 and settings.offload == "none":
         found.append("set training.offload to parameters (the base waits in the machine's memory)")

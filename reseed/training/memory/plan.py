@@ -8,7 +8,7 @@ upper bound for a model larger than what it may hold at once (`LIVE`): what it f
 layers. Not in the plan: the CUDA context, the allocator's fragments, what a kernel takes for itself while it runs, the
 gradients' 32-bit copy of the optimiser's step, when the activations are gone, the buffer of a layer that arrives in a
 smaller model, gradients that offloading sums up on the host, and what loading takes beside the weights: a 4-bit model
-under ZeRO-3 is whole on every rank before it is divided, and beside it are the 16-bit weights that are being quantised.
+under ZeRO-3 is whole on every rank before it is sharded, and beside it are the 16-bit weights that are being quantised.
 """
 
 from __future__ import annotations
@@ -42,9 +42,9 @@ class Memory:
     gradients: int
     optimizer: int
     activations: int
-    gathered: int = 0  # under ZeRO-3: the divided weights that are whole on every rank at once
+    gathered: int = 0  # under ZeRO-3: sharded weights that are whole on every rank at once
     host: int = 0  # offloaded: in the machine's own memory, not in the accelerator's
-    loading: int = 0  # before training: a 4-bit model that ZeRO-3 divides only when it is whole
+    loading: int = 0  # before training: a 4-bit model, which ZeRO-3 shards only once it is whole
 
     @property
     def total(self) -> int:
@@ -89,8 +89,8 @@ def plan_memory(
     traced: dict[tuple[torch.dtype, bool], int] = {}
     plans: list[Memory] = []
     for stage, world in worlds.items():
-        # PEFT makes an adapter in 32 bit and DeepSpeed casts it, but not where ZeRO-3 has divided the model while it was
-        # loaded: then the adapter stays in 32 bit, as without DeepSpeed. A 4-bit model is divided later.
+        # PEFT makes an adapter in 32 bit and DeepSpeed casts it, but not where ZeRO-3 has sharded the model while it was
+        # loaded: then the adapter stays in 32 bit, as without DeepSpeed. A 4-bit model is sharded later.
         key = (dtype if stage in (1, 2) or (stage == 3 and spec.four_bit) else torch.float32, stage == 3)
         cast_adapter(model, key[0])
         weights = stored_weights(model, spec)
@@ -100,9 +100,9 @@ def plan_memory(
             tokens, checkpointing = settings.max_tokens, settings.gradient_checkpointing
             traced[key] = activation_bytes(model, rows, tokens, labels, checkpointing, inputs)
         if stage < 3:
-            plan = undivided_plan(weights, settings, dtype.itemsize, stage, world)
+            plan = unsharded_plan(weights, settings, dtype.itemsize, stage, world)
         else:
-            plan = divided_plan(weights, settings, dtype.itemsize, world, model.config.hidden_size)
+            plan = sharded_plan(weights, settings, dtype.itemsize, world, model.config.hidden_size)
             whole = sum(weight.bytes + weight.scales for weight in weights if not weight.trained)
             plan = replace(plan, loading=whole if spec.four_bit else 0)
         plan = replace(plan, activations=traced[key])
@@ -115,7 +115,7 @@ def moments(settings: Any) -> int:
     return 2 if "8bit" in settings.optimizer else 8
 
 
-def undivided_plan(weights: Sequence[Weight], settings: Any, itemsize: int, stage: int, world: int) -> Memory:
+def unsharded_plan(weights: Sequence[Weight], settings: Any, itemsize: int, stage: int, world: int) -> Memory:
     """Stages 0 to 2: every rank has all weights."""
     trained = sum(weight.elements for weight in weights if weight.trained)
     frozen = sum(weight.bytes + weight.scales for weight in weights if not weight.trained)
@@ -136,10 +136,10 @@ def undivided_plan(weights: Sequence[Weight], settings: Any, itemsize: int, stag
     )
 
 
-def divided_plan(weights: Sequence[Weight], settings: Any, itemsize: int, world: int, width: int) -> Memory:
-    """ZeRO-3: every rank has a part of each weight, and what is too small to divide whole as well."""
+def sharded_plan(weights: Sequence[Weight], settings: Any, itemsize: int, world: int, width: int) -> Memory:
+    """ZeRO-3: every rank has a shard of each weight, and those too small to be worth sharding whole as well."""
     away = settings.offload == "parameters"
-    parts, whole, divided, trained = {True: 0, False: 0}, {True: 0, False: 0}, list[Weight](), 0
+    parts, whole, sharded, trained = {True: 0, False: 0}, {True: 0, False: 0}, list[Weight](), 0
     for weight in weights:
         part = -(-weight.elements // world)
         trained += part if weight.trained else 0
@@ -150,7 +150,7 @@ def divided_plan(weights: Sequence[Weight], settings: Any, itemsize: int, world:
         if weight.elements <= persistent(width):
             whole[weight.trained] += weight.bytes
         else:
-            divided.append(weight)
+            sharded.append(weight)
     return Memory(
         zero_stage=3,
         world=world,
@@ -159,7 +159,7 @@ def divided_plan(weights: Sequence[Weight], settings: Any, itemsize: int, world:
         gradients=BUCKET * itemsize + (4 * trained if settings.offload == "none" else 0),
         optimizer=trained * (4 + moments(settings)),
         activations=0,
-        gathered=gathered_bytes(divided, itemsize, settings.gradient_checkpointing),
+        gathered=gathered_bytes(sharded, itemsize, settings.gradient_checkpointing),
         host=sum(parts.values()) if away else 0,
     )
 
@@ -171,18 +171,18 @@ def offloaded(plan: Memory, itemsize: int) -> Memory:
     return replace(plan, optimizer=0, host=plan.host + plan.optimizer + share * (4 + itemsize))
 
 
-def gathered_bytes(divided: Sequence[Weight], itemsize: int, checkpointing: bool) -> int:
-    """Divided weights that are whole on a rank at once.
+def gathered_bytes(sharded: Sequence[Weight], itemsize: int, checkpointing: bool) -> int:
+    """Bytes of the sharded weights that are whole on a rank at once.
 
     DeepSpeed does not release what is needed again within LIVE elements: a smaller model is whole on every rank at the
     end of the forward pass. Of a larger one a layer is there twice while it arrives, in the buffer and out of it.
     Besides, a release does not free what autograd holds: of all that is no plain linear layer, fused experts and 4-bit
     weights, it saves the gathered weight itself, and the backward pass gathers it anew.
     """
-    if sum(weight.elements for weight in divided) <= LIVE:
-        return sum(weight.bytes for weight in divided)
+    if sum(weight.elements for weight in sharded) <= LIVE:
+        return sum(weight.bytes for weight in sharded)
     layers, kept = dict[str, int](), dict[str, int]()
-    for weight in divided:
+    for weight in sharded:
         layers[weight.layer] = layers.get(weight.layer, 0) + weight.bytes
         if weight.layer.isdigit() and not (weight.trained or weight.linear):
             kept[weight.layer] = kept.get(weight.layer, 0) + weight.bytes

@@ -30,7 +30,7 @@ def deepspeed_settings(settings: TrainingSettings, dtype: str) -> dict[str, Any]
             "allgather_bucket_size": BUCKET,
             **({"offload_optimizer": dict(TO_CPU)} if offload != "none" else {}),
             **({"offload_param": dict(TO_CPU)} if offload == "parameters" else {}),
-            **(divided_parameters() if stage == 3 else {}),
+            **(sharding_settings() if stage == 3 else {}),
         },
         "zero_allow_untested_optimizer": True,
         # Offloaded states are stepped by torch's AdamW, fused on the CPU too: DeepSpeed's own is compiled on every machine.
@@ -58,14 +58,14 @@ def data_types(stage: int) -> dict[str, Any]:
 
 
 def join_ranks() -> None:
-    """Tell DeepSpeed of the other ranks: ZeRO-3 divides the model while it is loaded, before DeepSpeed looks by itself."""
+    """Start the process group early: ZeRO-3 shards the model while it loads, before DeepSpeed would start one itself."""
     import deepspeed
 
     deepspeed.init_distributed(auto_mpi_discovery=False, verbose=False)
 
 
-def divided_parameters() -> dict[str, Any]:
-    """What only ZeRO-3 has. Sized by the model's width: by DeepSpeed's own numbers a tiny model would never be divided."""
+def sharding_settings() -> dict[str, Any]:
+    """What only ZeRO-3 needs, sized by the model's width: DeepSpeed's own defaults would never shard a tiny model."""
     return {
         "stage3_prefetch_bucket_size": "auto",
         "stage3_param_persistence_threshold": "auto",

@@ -1,4 +1,4 @@
-"""A model whose parameters ZeRO-3 divides among the ranks: no rank holds one whole, except inside `whole_adapter`."""
+"""A model that ZeRO-3 shards across the ranks: no rank holds a parameter whole, except inside `whole_adapter`."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from reseed.models.expert_adapters import has_separate_experts, to_module_names
 from reseed.records import ReseedError
 
 
-def is_divided(model: Any) -> bool:
-    """True from the moment that DeepSpeed has taken hold of the model's parameters under ZeRO-3."""
+def is_sharded(model: Any) -> bool:
+    """True once DeepSpeed has sharded the model's parameters (ZeRO-3)."""
     return any(hasattr(weight, "ds_id") for weight in model.parameters())
 
 
@@ -26,7 +26,7 @@ def whole_adapter(model: Any, changed_by: int | None = None) -> Iterator[None]:
     Saved without it, an adapter under ZeRO-3 is 40 bytes of nothing (trl#4416). What rank `changed_by` writes into
     the weights is what every rank has afterwards.
     """
-    if not is_divided(model):
+    if not is_sharded(model):
         yield
         return
     import deepspeed
@@ -37,9 +37,9 @@ def whole_adapter(model: Any, changed_by: int | None = None) -> Iterator[None]:
 
 
 @contextmanager
-def undivided() -> Iterator[None]:
-    """Models that are made in the block are this rank's own: under ZeRO-3 transformers divides every model, and one that
-    a single rank makes would wait for the others for ever."""
+def unsharded() -> Iterator[None]:
+    """Within the block models load whole, on this rank alone: under ZeRO-3 transformers shards every model it loads, and
+    one that a single rank loads would wait for the others forever."""
     from transformers.integrations import deepspeed as state
 
     settings = state._hf_deepspeed_config_weak_ref() if state._hf_deepspeed_config_weak_ref is not None else None
@@ -51,7 +51,7 @@ def undivided() -> Iterator[None]:
             state.set_hf_deepspeed_config(settings)
 
 
-def verify_divided(model: Any, folder: Path, tokenizer: Any) -> float:
+def verify_sharded(model: Any, folder: Path, tokenizer: Any) -> float:
     """As `verify_adapter`, by all ranks together; only rank 0 needs the files.
 
     They are read by PEFT into the adapter that was trained, not into a second one: DeepSpeed would not know the new

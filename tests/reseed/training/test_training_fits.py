@@ -222,8 +222,8 @@ def test_what_is_offloaded_is_counted_on_the_machine(mixtral: Path) -> None:
 def test_4_bit_model_under_zero_3_is_whole_while_it_is_loaded(mixtral: Path) -> None:
     need = need_of(mixtral, load_profile("cluster"), "training.zero_stage=3")
     plan = planned(need.spec, need.settings, need.rows, need.labels, need.workers)
-    undivided = planned(need.spec, need.settings.model_copy(update={"zero_stage": 2}), need.rows, need.labels, 8)
-    assert plan.loading == undivided.weights
+    unsharded = planned(need.spec, need.settings.model_copy(update={"zero_stage": 2}), need.rows, need.labels, 8)
+    assert plan.loading == unsharded.weights
     assert plan.peak >= plan.loading > 2 * plan.weights
 
 

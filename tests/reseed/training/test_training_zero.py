@@ -39,7 +39,7 @@ def test_the_number_format_is_the_model_s(dtype: str) -> None:
 
 
 @pytest.mark.parametrize("stage", [1, 2])
-def test_parameters_are_offloaded_only_where_they_are_divided(stage: int) -> None:
+def test_parameters_are_offloaded_only_where_they_are_sharded(stage: int) -> None:
     with pytest.raises(ReseedError, match=rf"training: offload 'parameters' needs zero_stage 3, .* saw {stage}; set"):
         load_recipe("quickstart", (f"training.zero_stage={stage}", "training.offload=parameters"))
     assert load_recipe("quickstart", ("training.zero_stage=3", "training.offload=parameters")).training.zero_stage == 3
