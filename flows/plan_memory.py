@@ -36,7 +36,7 @@ def print_memory(recipe: Recipe, profile: Profile) -> int:
     from reseed.models.configs import fetched_config, is_hub, shape_here
     from reseed.recipe.stages import variants_of
     from reseed.reporting.memory import memory_table
-    from reseed.training.memory.fits import needs_of, unfetched
+    from reseed.training.memory.fits import fetch_advice, needs_of
     from reseed.training.memory.plan import plan_memory
 
     for need in needs_of(variants_of(recipe), profile):
@@ -45,7 +45,7 @@ def print_memory(recipe: Recipe, profile: Profile) -> int:
             if is_hub(need.spec.name):
                 fetched_config(need.spec.name)
             elif shape_here(need.spec) is None:
-                raise ReseedError(unfetched(need.spec))  # a plan fetches no weights
+                raise ReseedError(fetch_advice(need.spec))  # a plan fetches no weights
         except ReseedError as error:
             print(visible(f"{name}: not planned: {error}"))
             continue

@@ -22,7 +22,7 @@ from reseed.steps.train import Train
 from reseed.store.artifacts import ArtifactStore
 from reseed.store.lease import Lease, LeaseLostError
 from reseed.store.step import Step
-from reseed.training.checkpoints import set_aside
+from reseed.training.checkpoints import assemble_checkpoint
 from reseed.training.job import TrainSummary
 from tasks.training_worker import Assignment, RayWatcher, check_lease, first_whole, node_folder
 
@@ -119,7 +119,7 @@ def checkpoints(place: Path) -> list[Any]:
         (work / f"checkpoint-{step}").mkdir(parents=True)
         (work / "origin.json").write_text("{}")
         (work / f"checkpoint-{step}" / "optim_states.pt").write_bytes(b"moments" * 1000 * step)
-        shutil.move(set_aside(work, step, 0), place / f"step-{step}")
+        shutil.move(assemble_checkpoint(work, step, 0), place / f"step-{step}")
         made.append(ray.train.Checkpoint.from_directory(str(place / f"step-{step}")))
     return made
 

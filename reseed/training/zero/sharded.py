@@ -21,10 +21,10 @@ def is_sharded(model: Any) -> bool:
 
 @contextmanager
 def whole_adapter(model: Any, changed_by: int | None = None) -> Iterator[None]:
-    """The trained weights, whole on every rank. All ranks enter together; one that stays away lets the others wait.
+    """Within the block the trained weights are whole on every rank. All ranks must enter, or the others wait forever.
 
-    Saved without it, an adapter under ZeRO-3 is 40 bytes of nothing (trl#4416). What rank `changed_by` writes into
-    the weights is what every rank has afterwards.
+    Saved without this, an adapter under ZeRO-3 is 40 bytes of nothing (trl#4416). What rank `changed_by` writes into the
+    weights is what every rank has afterwards.
     """
     if not is_sharded(model):
         yield
@@ -52,36 +52,36 @@ def unsharded() -> Iterator[None]:
 
 
 def verify_sharded(model: Any, folder: Path, tokenizer: Any) -> float:
-    """As `verify_adapter`, by all ranks together; only rank 0 needs the files.
+    """Like `verify_adapter`, but by all ranks together; only rank 0 needs the files.
 
-    They are read by PEFT into the adapter that was trained, not into a second one: DeepSpeed would not know the new
-    parameters, and a base without adapter would have to be gathered whole.
+    PEFT reads them into the adapter that was trained, not into a second one: DeepSpeed would not know the new parameters,
+    and a base without an adapter would have to be gathered whole.
     """
     import torch
 
-    told: list[str | None] = [None]
+    mistake: list[str | None] = [None]
     with whole_adapter(model, changed_by=0):
         if torch.distributed.get_rank() == 0:
-            told = [mistake_in(model, folder)]
-    torch.distributed.broadcast_object_list(told)  # an error that only rank 0 raised would leave the others waiting
-    if told[0] is not None:
-        raise ReseedError(told[0])
+            mistake = [mistake_in(model, folder)]
+    torch.distributed.broadcast_object_list(mistake)  # an error that only rank 0 raised would leave the others waiting
+    if mistake[0] is not None:
+        raise ReseedError(mistake[0])
     device = next(model.parameters()).device
     ids = tokenizer("An adapter that changes nothing has learnt nothing.", return_tensors="pt").input_ids.to(device)
     model.eval()
     with torch.no_grad(), whole_model(model):
         with model.disable_adapter():
             plain = model(ids).logits.float()
-        moved = [float((model(ids).logits.float() - plain).abs().max())]
-    torch.distributed.broadcast_object_list(moved)
-    check_moved(moved[0])
-    return moved[0]
+        shift = [float((model(ids).logits.float() - plain).abs().max())]
+    torch.distributed.broadcast_object_list(shift)
+    check_moved(shift[0])
+    return shift[0]
 
 
 @contextmanager
 def whole_model(model: Any) -> Iterator[None]:
-    """Every weight on every rank, for a model that has not trained: a run that was killed at its very end and goes on
-    has no engine, which would otherwise gather one layer after the other."""
+    """Within the block every weight is whole, for a model without DeepSpeed's engine, which would gather layer by layer:
+    that of a run that was killed at its very end and resumed."""
     if all(hasattr(weight, "ds_id") for weight in model.parameters()):
         yield
         return
@@ -92,7 +92,7 @@ def whole_model(model: Any) -> Iterator[None]:
 
 
 def mistake_in(model: Any, folder: Path) -> str | None:
-    """Read the adapter's files into the model, whose adapter is whole; what is wrong with them, or None."""
+    """Read the adapter's files into the model's whole adapter; return what is wrong with them, or None."""
     from peft import load_peft_weights, set_peft_model_state_dict
 
     try:

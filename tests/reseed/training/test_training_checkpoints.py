@@ -16,7 +16,7 @@ from tiny import save_model
 from tiny_rows import PROBLEM, SHORT, PowerError, Recorder, job, rows
 
 from reseed.records import ReseedError
-from reseed.training.checkpoints import ORIGIN, damage_of, origin_of, set_aside
+from reseed.training.checkpoints import ORIGIN, assemble_checkpoint, damage_of, origin_of
 from reseed.training.job import Silent, TrainJob
 from reseed.training.loop import train
 from reseed.training.zero.unpickling import only_tensors
@@ -58,7 +58,7 @@ def test_another_run_s_is_refused(checkpoint: Path, tiny_model: Path, tmp_path: 
         (job(tiny_model, micro=2), r"micro_batch_size was 4 and is 2"),
         (bf16, r"model\.dtype was 'float32' and is 'bfloat16'"),
         (job(stranger), r"another run's: model was '\w+' and is '\w+';"),
-        (replace(mine, world=2), r"is of 1 workers and cannot go on with 2; set the profile's training\.workers to 1"),
+        (replace(mine, world=2), r"is of 1 workers and cannot be resumed with 2; set the profile's training\.workers to 1"),
         (replace(mine, deepspeed=True), r"deepspeed was False and is True"),
     ):
         with pytest.raises(ReseedError, match=told):
@@ -105,7 +105,7 @@ def test_only_the_node_of_rank_0_hands_over_the_best(tmp_path: Path, rank: int) 
     (tmp_path / "best").mkdir()
     (tmp_path / "checkpoint-4").mkdir()
     (tmp_path / ORIGIN).write_text("{}")
-    whole = set_aside(tmp_path, 4, rank)
+    whole = assemble_checkpoint(tmp_path, 4, rank)
     assert {path.name for path in whole.iterdir()} == {ORIGIN, "state", f"sums-{rank}.json"} | (
         {"best"} if rank == 0 else set()
     )

@@ -179,7 +179,7 @@ def test_two_ranks_of_one_node(tiny_model: Path, shared_cache: Path, tmp_path: P
         shards = [path.name for path in (checkpoint / "state").rglob("*optim_states.pt")]
         assert len(shards) == 2, "every rank's shard is part of the checkpoint"
         assert_goes_on(tmp_path / f"resumed-{stage}", tmp_path / f"whole-{stage}")
-    assert "the checkpoint is of 2 workers and cannot go on with 1" in result(tmp_path / "one-worker")["error"]
+    assert "the checkpoint is of 2 workers and cannot be resumed with 1" in result(tmp_path / "one-worker")["error"]
     assert "training.zero_stage was 2 and is 3" in result(tmp_path / "other-stage")["error"]
     assert losses(result(tmp_path / "bfloat16")["curve"]) == pytest.approx(losses(alone["curve"]), rel=0.01)
     two_bits, three_bits = (losses(result(tmp_path / f"four-bit-{stage}")["curve"]) for stage in "23")
