@@ -13,8 +13,8 @@ from typing import Any
 from reseed.files import create_file
 from reseed.recipe.profile import Profile, cluster_address
 from reseed.records import ReseedError
-from reseed.store.leftovers import take_away_temporary
-from tasks.sessions import session_root, take_away_sessions
+from reseed.store.leftovers import remove_temporary_folders
+from tasks.sessions import remove_dead_sessions, session_root
 
 LOOPBACK = "127.0.0.1"
 _connecting = threading.Lock()
@@ -47,7 +47,7 @@ def start_ray(profile: Profile) -> None:
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")  # so late a finished member is noticed
     if address is None:
         os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")  # a local Ray has no node to lose
-    take_away_temporary()
+    remove_temporary_folders()
     started: Future[None] = Future()
     threading.Thread(target=init_and_stay, args=(address, profile, started), name="ray", daemon=True).start()
     try:
@@ -93,7 +93,7 @@ def start_local(profile: Profile) -> None:
 
     require_token()
     root = session_root()
-    take_away_sessions(root)
+    remove_dead_sessions(root)
     with local_address():
         ray.init(
             address="local",

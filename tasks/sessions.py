@@ -51,7 +51,7 @@ def _root(place: Path) -> Path:
     return place / f"ray-reseed-{os.getuid()}" / (boot or "ray")
 
 
-def take_away_sessions(root: Path) -> None:
+def remove_dead_sessions(root: Path) -> None:
     """Remove the sessions of flows that have ended, and the roots of boots and machines where nothing goes on."""
     for other in root.parent.iterdir():
         if other != root and is_silent(other):

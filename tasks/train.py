@@ -48,10 +48,10 @@ def train(place: Profile, step: Step[Train]) -> Artifact:
         with training_slot(place):
             taken = lease.take()
             if taken:
-                with lease.kept():
+                with lease.keep():
                     fit_once(store, assignment_for(place, step, lease), place)
         if not taken:
-            log().info("%s: waits for another flow, which trains it: %s", step.artifact, lease.told())
+            log().info("%s: waits for another flow, which trains it: %s", step.artifact, lease.describe())
             waited_for(lease.looks_free, every=2.0)
         there = store.find(step.artifact) is not None
     tidy(store, step, lease)

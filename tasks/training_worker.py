@@ -18,7 +18,7 @@ from reseed.records import LossPoint, ReseedError
 from reseed.steps.train import Train
 from reseed.store.artifacts import ArtifactStore
 from reseed.store.lease import LeaseLostError, holder_of
-from reseed.store.leftovers import held, take_away_temporary
+from reseed.store.leftovers import held, remove_temporary_folders
 from reseed.store.step import Step
 from reseed.training.checkpoints import damage_of
 from reseed.training.job import TrainSummary
@@ -228,7 +228,7 @@ def node_folder(assignment: Assignment, local_rank: int) -> Iterator[Path]:
 
     if local_rank == 0:
         clear("*")
-        take_away_temporary()  # of members that nobody went on with: on a cluster no flow runs on this node
+        remove_temporary_folders()  # of members that nobody went on with: on a cluster no flow runs on this node
         folder.mkdir(mode=0o700)
     torch.distributed.barrier()
     before, tempfile.tempdir = tempfile.tempdir, str(folder)

@@ -58,7 +58,10 @@ def test_another_run_s_is_refused(checkpoint: Path, tiny_model: Path, tmp_path: 
         (job(tiny_model, micro=2), r"micro_batch_size was 4 and is 2"),
         (bf16, r"model\.dtype was 'float32' and is 'bfloat16'"),
         (job(stranger), r"another run's: model was '\w+' and is '\w+';"),
-        (replace(mine, world=2), r"is of 1 workers and cannot be resumed with 2; set the profile's training\.workers to 1"),
+        (
+            replace(mine, world=2),
+            r"is of 1 workers and cannot be resumed with 2; set the profile's training\.workers to 1",
+        ),
         (replace(mine, deepspeed=True), r"deepspeed was False and is True"),
     ):
         with pytest.raises(ReseedError, match=told):
@@ -132,7 +135,7 @@ def flip(path: Path) -> None:
         (lambda one: flip(one / "state" / "optimizer.pt"), r"state/optimizer\.pt has another SHA-256"),
         (lambda one: (one / ORIGIN).unlink(), r"origin\.json is missing"),
         (lambda one: (one / "state" / "rng_state_9.pth").touch(), r"state/rng_state_9\.pth does not belong to it"),
-        (lambda one: cut(one / "sums-0.json"), r"sums-0\.json is no JSON"),
+        (lambda one: cut(one / "sums-0.json"), r"sums-0\.json is not JSON"),
         (lambda one: (one / "sums-0.json").unlink(), r"it has no sums-0\.json"),
         (shutil.rmtree, r"it has no sums-0\.json"),
     ],
