@@ -8,7 +8,7 @@ from copy import copy
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from reseed.files import digest
-from reseed.mistakes import first_line, listed, nearest
+from reseed.mistakes import first_line, mistake_list, nearest
 from reseed.problems._protocol import Blends, Essentials, Generates, Problem, Shortens
 from reseed.records import ReseedError, Row
 
@@ -30,7 +30,7 @@ RESERVED = ("id", "finish", "tokens")  # reseed writes these into rows itself
 def complete(name: str, given: Any) -> Problem:
     """The problem that a module or object makes. Raises ReseedError with all that is missing or of the wrong kind."""
     if wrong := mistakes_of(given):
-        raise ReseedError(listed(f"problem '{name}'", wrong) + "\n  docs/problems.md has an example")
+        raise ReseedError(mistake_list(f"problem '{name}'", wrong) + "\n  docs/problems.md has an example")
     columns = tuple(given.columns)
     own: dict[str, Any] = {
         ability: getattr(given, ability) for ability in ("parse", "refuse") if hasattr(given, ability)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from reseed.mistakes import listed, nearest
+from reseed.mistakes import mistake_list, nearest
 from reseed.problems._module import file_of, told
 from reseed.problems._protocol import Problem
 from reseed.records import ReseedError, Row
@@ -37,7 +37,7 @@ def dry_call(problem: Problem, rows: Sequence[Row] = (), pair: tuple[str, str] |
     trial.any_text("blend", lambda text: problem.blend([text, "", text, "other"]), INVENTED)
     scores = trial.call("scores", lambda: problem.scores(answers, [row] * len(answers), invented_vectors))
     if trial.wrong:
-        raise ReseedError(listed(f"problem '{problem.name}'", list(trial.wrong.values())))
+        raise ReseedError(mistake_list(f"problem '{problem.name}'", list(trial.wrong.values())))
     notes = list(trial.notes)
     if scores is not None and completion:
         notes += odd_scores(problem, scores, trial.invented)

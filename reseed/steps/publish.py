@@ -1,4 +1,4 @@
-"""Publish: the curated rows become a dated version of a dataset."""
+"""Publish: curated rows become a dated version of a dataset."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from reseed.store.step import Metrics, Step
 
 @dataclass(frozen=True)
 class Publish:
-    """The rows of a day."""
+    """A dataset's version of one day."""
 
     verb: ClassVar[str] = "publish"
     version: ClassVar[int] = 1
@@ -28,11 +28,11 @@ class Publish:
         return {"date": self.day.isoformat()}
 
     def make(self, step: Step[Any], store: ArtifactStore, folder: Path) -> Metrics:
-        """`rows.jsonl`; the metrics are the dataset table."""
+        """Copy `rows.jsonl`; the metrics are the dataset table."""
         curated = step.inputs["curated"]
         shutil.copy(store.fetch(curated) / "rows.jsonl", folder / "rows.jsonl")
         return store.manifest(curated).metrics
 
     def summary(self, metrics: Metrics) -> str:
-        """What came out."""
+        """The outcome in a few words."""
         return f"{metrics['n']} rows of {metrics['n_prompts']} prompts"

@@ -85,7 +85,7 @@ class PatientS3(S3FileSystem):
             return True
         if isinstance(error, UNREACHED):
             return now - failing + wait + patience.connect > patience.refused
-        return now - failing + wait + 2 * patience.silence > patience.total  # of this try, and of the next
+        return now - failing + wait + 2 * patience.silence > patience.total  # of the first try, and of the next
 
 
 def is_passing(error: Exception) -> bool:

@@ -110,7 +110,8 @@ def needs_of(variants: Mapping[str, Variant], profile: Profile) -> list[Need]:
 def fit_of(need: Need, room: Room, fetch: bool = False) -> Fit:
     """Whether a need fits: by the upper bound if that decides it, else by the plan, which takes seconds.
 
-    `fetch` asks the hub for a config that is not here yet."""
+    `fetch` asks the hub for a config that is not here yet.
+    """
     if (room.card if need.on_card else room.host) is None:
         return Fit(need, unknown="how large the cards are is not known; say it as profile.training.gpu_memory_gib")
     try:
@@ -145,7 +146,8 @@ def demands_of(need: Need, room: Room, needed: int, least: int, away: int) -> tu
     """A rank's bytes, and those that it offloads (`away`), as demands of the card and of the machine.
 
     Without a card all ranks share the machine's memory; with one, only what they offload. On a cluster nothing is known
-    of the machines' own memory."""
+    of the machines' own memory.
+    """
     found = []
     ranks = f"for {need.workers} workers" if need.workers > 1 else "for the worker"
     if need.on_card and room.card is not None:

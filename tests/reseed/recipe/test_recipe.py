@@ -88,7 +88,7 @@ def test_members_are_every_variant_with_every_seed(tmp_path: Path) -> None:
         ({"training": {"prompt_weight": 1.5}}, ["training.prompt_weight: ", "less than or equal to 1", "saw 1.5"]),
         ({"generation": {"top_p": 1.5}}, ["generation.top_p: ", "less than or equal to 1", "saw 1.5"]),
         ({"data": {"test": {"fraction": 1.0}}}, ["data.test.fraction: ", "less than 1", "saw 1.0"]),
-        ({"seeds": [0, 1, 0]}, ["seeds: seed 0 stands twice", "saw [0, 1, 0]"]),
+        ({"seeds": [0, 1, 0]}, ["seeds: seed 0 is listed twice", "saw [0, 1, 0]"]),
         ({"seeds": []}, ["seeds: wanted at least one seed"]),
         ({"seeds": [-1]}, ["seeds: seed -1", "wanted 0 to", "saw [-1]"]),
         ({"seeds": ["a"]}, ["seeds.0: ", "valid integer", "saw 'a'"]),
@@ -164,7 +164,7 @@ def test_parts_that_disagree_are_told_at_once(tmp_path: Path) -> None:
         (b"a: b: c", "not readable as YAML"),
         (b"- one\n- two\n", "wanted a mapping of keys, saw list"),
         (b"", "wanted a mapping of keys, saw NoneType"),
-        (b"name: x\nvariants: {a: {}, b: {}, a: {training: {rank: 4}}}\n", "the key 'a' stands twice"),
+        (b"name: x\nvariants: {a: {}, b: {}, a: {training: {rank: 4}}}\n", "the key 'a' occurs twice"),
     ],
 )
 def test_unreadable_file_is_told_in_one_line(tmp_path: Path, content: bytes, said: str) -> None:
