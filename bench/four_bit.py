@@ -25,7 +25,7 @@ from reseed.language.tokens import Example, encode
 from reseed.models.cache import materialise
 from reseed.models.loading import load_model
 from reseed.models.names import ModelSpec, Upcycle
-from reseed.models.sizes import described, sizes
+from reseed.models.sizes import sizes, sizes_text
 from reseed.models.tokenizers import load_tokenizer
 from reseed.problems import load_problem
 from reseed.records import Row
@@ -168,7 +168,7 @@ def main() -> None:
     for name, spec in (("bf16", SPARSE), ("nf4", nf4(SPARSE)), ("nf4-double", double(SPARSE))):
         groups = sizes(load_model(materialise(spec), spec))
         found["sizes"][name] = {group.name: group.bytes for group in groups}
-        print(f"{name}: {described(groups)}", flush=True)
+        print(f"{name}: {sizes_text(groups)}", flush=True)
     for name in ("nf4", "nf4-double"):
         small, large = found["sizes"][name], found["sizes"]["bf16"]
         ratios = small["experts"] / large["experts"], sum(small.values()) / sum(large.values())

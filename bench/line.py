@@ -31,7 +31,7 @@ def bare() -> dict[str, float]:
     from reseed.data.partition import partition
     from reseed.data.sources import draw_pairs
     from reseed.evaluation.answers import blend
-    from reseed.evaluation.scoring import Scorer, Trained, score_experiment
+    from reseed.evaluation.scoring import Scorer, TrainedMember, score_experiment
     from reseed.generation.engines.transformers_engine import TransformersEngine
     from reseed.language.embedding import load_embedder
     from reseed.line import shard_size
@@ -82,7 +82,7 @@ def bare() -> dict[str, float]:
         untrained = predict(engine, None)
         members = {
             Member("default", seed): (
-                Trained(steps[seed], str(seed)),
+                TrainedMember(steps[seed], str(seed)),
                 predict(engine, Path(folder) / f"{seed}/best/adapter"),
             )
             for seed in recipe.seeds

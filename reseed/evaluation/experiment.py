@@ -1,4 +1,4 @@
-"""One experiment's result out of its artifacts: held-out rows, predictions, adapters."""
+"""The result of an experiment, from its artifacts: held-out rows, predictions and adapters."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from pydantic import TypeAdapter
 
 from reseed.evaluation.answers import read_answers
-from reseed.evaluation.scoring import Scorer, Scores, Trained, score_experiment
+from reseed.evaluation.scoring import Scorer, Scores, TrainedMember, score_experiment
 from reseed.files import read_jsonl
 from reseed.language.embedding import load_embedder
 from reseed.models.names import ModelSpec
@@ -52,13 +52,13 @@ class Evidence:
 
 
 def evaluate(store: ArtifactStore, evidence: Evidence, experiment: str, question: str) -> Results:
-    """Read, embed, score."""
+    """Read the answers, embed and score them."""
     problem = load_problem(evidence.problem)
     first = next(iter(evidence.partitions.values()))
     check_comparable(store, evidence.partitions)
     test, train = part(store, first, "test"), part(store, first, "train")
     members = {
-        m: (trained(store, evidence.of("adapter", m)), read_answers(store, evidence.of("predictions", m)))
+        m: (trained_member(store, evidence.of("adapter", m)), read_answers(store, evidence.of("predictions", m)))
         for m in evidence.members
     }
     names = dict.fromkeys(member.variant for member in evidence.members)
@@ -90,7 +90,7 @@ def dataset_of(store: ArtifactStore, partition: Artifact) -> DatasetStats:
 
 
 def check_comparable(store: ArtifactStore, partitions: Mapping[str, Artifact]) -> None:
-    """Refuse variants whose test rows are not those of the first one; a flow asks before anything is trained."""
+    """Refuse variants whose test rows are not the first one's. Flows call this before anything is trained."""
     (first, known), *others = partitions.items()
     wanted = {row["id"] for row in part(store, known, "test")}
     for name, other in others:
@@ -102,34 +102,36 @@ def check_comparable(store: ArtifactStore, partitions: Mapping[str, Artifact]) -
 
 
 def part(store: ArtifactStore, partition: Artifact, name: str) -> list[Row]:
-    """One part of a partition."""
+    """The rows of one part of a partition."""
     return read_jsonl(store.fetch(partition) / f"{name}.jsonl")
 
 
-def trained(store: ArtifactStore, adapter: Artifact) -> Trained:
-    """What the manifest of an adapter says."""
-    return Trained(best_step=int(store.manifest(adapter).metrics["best_step"]), artifact=adapter.path)
+def trained_member(store: ArtifactStore, adapter: Artifact) -> TrainedMember:
+    """What the adapter's manifest says about its member."""
+    return TrainedMember(best_step=int(store.manifest(adapter).metrics["best_step"]), artifact=adapter.path)
 
 
 def with_history(store: ArtifactStore, scores: Scores, evidence: Evidence) -> tuple[VariantResult, ...]:
-    """The variants' results with every member's loss curve, and how many of its answers were cut off."""
+    """The variants' results, with every member's loss curve and number of answers that were cut off."""
 
-    def told(result: MemberResult, member: Member) -> MemberResult:
+    def with_curve(result: MemberResult, member: Member) -> MemberResult:
         points = read_jsonl(store.fetch(evidence.of("adapter", member)) / "curve.jsonl")
         answered = store.manifest(evidence.of("predictions", member)).metrics
         cut_off = int(answered["rows"]) - int(answered["ended_by_themselves"])
         return replace(result, curve=tuple(LossPoint(**point) for point in points), cut_off=cut_off)
 
-    return tuple(replace(v, members=tuple(told(m, Member(v.name, m.seed)) for m in v.members)) for v in scores.variants)
+    return tuple(
+        replace(v, members=tuple(with_curve(m, Member(v.name, m.seed)) for m in v.members)) for v in scores.variants
+    )
 
 
 def save_results(results: Results, path: Path) -> None:
-    """The whole record, curves included."""
+    """Write the whole record, curves included."""
     path.write_bytes(TypeAdapter(Results).dump_json(results, indent=1))
 
 
 def load_results(store: ArtifactStore, artifact: Artifact) -> Results:
-    """The record of a finished experiment."""
+    """Read the record of a finished experiment."""
     return TypeAdapter(Results).validate_json((store.fetch(artifact) / "results.json").read_bytes())
 
 

@@ -19,7 +19,7 @@ from reseed.models.adapters import (
 )
 from reseed.models.cache import materialise
 from reseed.models.loading import hush, load_model
-from reseed.models.sizes import Size, described, sizes
+from reseed.models.sizes import Size, sizes, sizes_text
 from reseed.models.tokenizers import load_tokenizer
 from reseed.problems import Problem
 from reseed.records import LossPoint, ReseedError, Row
@@ -61,7 +61,7 @@ def train(
     model = load_with_adapter(job, inputs.folder, start)
     digest_at_start, groups = adapter_digest(model), sizes(model)
     if arguments.process_index == 0:
-        watcher.note(described(groups))
+        watcher.note(sizes_text(groups))
     trainer = prepare_trainer(model, arguments, inputs, job, watcher, resume, start)
     if job.judge is not None:
         trainer.metric = ValidationMetric(problem, validation_rows, inputs.tokenizer, job, job.judge)
