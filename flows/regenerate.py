@@ -15,7 +15,7 @@ from reseed.records import Artifact
 from reseed.store.artifacts import ArtifactStore
 from tasks.ask import ask
 from tasks.make import make
-from tasks.publish import publish, published
+from tasks.publish import publish, published_version
 from tasks.session import session
 from tasks.time_limit import time_limit
 
@@ -44,7 +44,7 @@ def regenerate(
 def make_night(recipe: str, overrides: tuple[str, ...], place: Profile, day: date) -> Artifact:
     """One day's version, drawn with a seed of that day; the one that exists, if it does."""
     dated = load_recipe(recipe, (*overrides, f"generation.seed={day:%Y%m%d}"), place.name)
-    if version := published(place, dated.name, day):
+    if version := published_version(place, dated.name, day):
         return version
     line = Line(generating(dated), place, ArtifactStore(place.store))
     ask(place, line.shards("default"))

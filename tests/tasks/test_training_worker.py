@@ -24,7 +24,7 @@ from reseed.store.lease import Lease, LeaseLostError
 from reseed.store.step import Step
 from reseed.training.checkpoints import assemble_checkpoint
 from reseed.training.job import TrainSummary
-from tasks.training_worker import Assignment, RayWatcher, check_lease, first_whole, node_folder
+from tasks.training_worker import Assignment, RayWatcher, check_lease, newest_whole, node_folder
 
 
 def assignment(folder: Path) -> Assignment:
@@ -138,7 +138,7 @@ def test_a_damaged_checkpoint_is_passed_over(
         path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     listener: Any = Listener()
     with ExitStack() as stack:
-        folder, path_told = first_whole(newest, listener, stack)
+        folder, path_told = newest_whole(newest, listener, stack)
     if harmed == (2, 4):
         assert (folder, path_told) == (None, None)
         assert listener.notes[-1] == "no whole checkpoint is left, the member begins anew"
