@@ -1,4 +1,4 @@
-"""What `reseed plan` says of memory: what training needs beside what there is, and each ZeRO stage's bytes."""
+"""What `reseed plan` says about memory: what training needs and what there is, and the bytes of each ZeRO stage."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from reseed.text import visible
 
 
 def print_room(recipe: Recipe, profile: Profile, names: Collection[str]) -> int:
-    """Print what training of these variants needs beside what there is. Raises ReseedError when it certainly does not fit."""
+    """Print what training these variants needs and what there is. Raises ReseedError if it certainly does not fit."""
     from reseed.recipe.stages import variants_of
     from reseed.training.memory.fits import fit_of, needs_of
     from reseed.training.memory.room import refuse_workers, room_of
@@ -32,7 +32,7 @@ def print_room(recipe: Recipe, profile: Profile, names: Collection[str]) -> int:
 
 
 def print_memory(recipe: Recipe, profile: Profile) -> int:
-    """Print what training will take, once for each variant whose model or training differs."""
+    """Print what training will take, once for variants that train the same way."""
     from reseed.models.configs import fetched_config, is_hub, shape_here
     from reseed.recipe.stages import variants_of
     from reseed.reporting.memory import memory_table

@@ -32,6 +32,7 @@ from tasks.training_worker import Assignment, News, NewsFeed, worker
 from tasks.waiting import wait_for_result, wait_until
 
 FAILURES = 3  # of a member's workers before the member fails; each time they resume from the last checkpoint
+SNAPSHOT = "checkpoint_manager_snapshot.json"  # Ray Train's list of checkpoints
 KEPT = 2  # newest checkpoints of a member; each has the best adapter so far
 
 
@@ -191,27 +192,23 @@ def no_retry() -> Any:
 
 
 def mend_list(store: ArtifactStore, step: Step[Train]) -> None:
-    """Make Ray Train's list of the member's checkpoints one that it starts from.
+    """Mend Ray Train's list of the member's checkpoints, so that it can start from it.
 
-    A list that was cut off while it was written is forgotten, with the checkpoints; a checkpoint that is not there any
-    more leaves the list. What is in a checkpoint, the workers look at.
+    A list that was cut off while it was written is removed, with the checkpoints; a missing checkpoint is removed from
+    the list. The workers look at what is in a checkpoint.
     """
     place = store.scratch(scratch_name(step))
-    snapshot = f"{place}/checkpoint_manager_snapshot.json"
+    snapshot = f"{place}/{SNAPSHOT}"
     with explained(store.url):
-        content = store.objects.read(f"scratch/{scratch_name(step)}/checkpoint_manager_snapshot.json")
+        content = store.objects.read(f"scratch/{scratch_name(step)}/{SNAPSHOT}")
     if content is None:
         return
-    try:
-        listed = json.loads(content)
-        named = [one["checkpoint_dir_name"] for one in listed["checkpoint_results"]]
-        damaged = len(listed["checkpoint_report_indices"]) != len(named)
-    except (ValueError, KeyError, TypeError):
-        damaged = True
-    if damaged:
+    checkpoints = parse_list(content)
+    if checkpoints is None:
         log().warning("%s: %s is damaged, the member begins anew", step.artifact, snapshot)
         store.discard_scratch(scratch_name(step))
         return
+    named = [one["checkpoint_dir_name"] for one in checkpoints["checkpoint_results"]]
     with explained(store.url):
         there = [number for number, name in enumerate(named) if store.fs.exists(f"{place}/{name}")]
     if len(there) == len(named):
@@ -222,10 +219,20 @@ def mend_list(store: ArtifactStore, step: Step[Train]) -> None:
         return
     log().warning("%s: of %d checkpoints that %s names %d are there", step.artifact, len(named), snapshot, len(there))
     for what in ("checkpoint_results", "checkpoint_report_indices"):
-        listed[what] = [listed[what][number] for number in there]
-    listed["latest_checkpoint_result"] = listed["checkpoint_results"][-1]
+        checkpoints[what] = [checkpoints[what][number] for number in there]
+    checkpoints["latest_checkpoint_result"] = checkpoints["checkpoint_results"][-1]
     with explained(store.url):
-        store.fs.pipe_file(snapshot, json.dumps(listed).encode())
+        store.fs.pipe_file(snapshot, json.dumps(checkpoints).encode())
+
+
+def parse_list(content: bytes) -> dict[str, Any] | None:
+    """Ray Train's list of checkpoints; None if it is damaged."""
+    try:
+        checkpoints: dict[str, Any] = json.loads(content)
+        names = [one["checkpoint_dir_name"] for one in checkpoints["checkpoint_results"]]
+        return checkpoints if len(checkpoints["checkpoint_report_indices"]) == len(names) else None
+    except (ValueError, KeyError, TypeError):
+        return None
 
 
 def checkpoint_storage(store: ArtifactStore) -> tuple[str, Any]:

@@ -17,7 +17,7 @@ from typing import IO, Any
 
 import psutil
 
-from infra.local.processes import marked
+from infra.local.processes import marked_processes
 from infra.local.server import running
 from infra.local.settings import LocalServer
 from reseed.store.artifacts import ArtifactStore
@@ -146,7 +146,7 @@ def server_of(project: LineProject) -> LocalServer:
         eventually(lambda: found.extend(filter(None, [running(project.folder)])) or found, 90)
     except AssertionError:
         log = (project.folder / ".reseed/logs/server.log").read_text()[-4000:]
-        own = [describe(process) for process in marked(project.folder)]
+        own = [describe(process) for process in marked_processes(project.folder)]
         raise AssertionError(f"no server answers; what runs: {own}; the end of its log:\n{log}") from None
     return found[0]
 
