@@ -52,7 +52,7 @@ def _root(place: Path) -> Path:
 
 
 def remove_dead_sessions(root: Path) -> None:
-    """Remove the sessions of flows that have ended, and the roots of boots and machines where nothing goes on."""
+    """Remove the sessions of ended flows, and the roots of boots and machines where nothing is alive."""
     for other in root.parent.iterdir():
         if other != root and is_silent(other):
             shutil.rmtree(other, ignore_errors=True)

@@ -99,7 +99,7 @@ def listening(processes: Sequence[psutil.Process]) -> set[str]:
 
 
 def visible_gpus(processes: Sequence[psutil.Process]) -> set[str]:
-    """What the workers that compute were told of the machine's GPUs."""
+    """What computing workers saw of the machine's GPUs."""
     found = set()
     for process in processes:
         with suppress(psutil.Error):
@@ -190,12 +190,12 @@ def broken(root: Path) -> Iterator[str]:
 
 
 def look(root: Path) -> None:
-    """Look at a local store for ever, and print what no reader may see."""
+    """Look at a local store forever, and print what no reader may see."""
     seen: dict[str, dict[str, Any]] = {}
     while True:
         now = manifests(root)
-        for told in broken(root):
-            print(told, flush=True)
+        for line in broken(root):
+            print(line, flush=True)
         for path, manifest in seen.items():
             if now.get(path) != manifest:
                 print(f"{path}: was committed, and has changed", flush=True)

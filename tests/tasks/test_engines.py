@@ -82,7 +82,7 @@ def test_a_failing_job_does_not_stop_the_others(profile: Profile) -> None:
     assert set(too_long.values()) == {"too-long"}, "an over-long prompt is an answer too"
 
 
-def test_a_model_that_cannot_be_loaded_is_told_as_it_is(profile: Profile, tmp_path: Path) -> None:
+def test_a_model_that_cannot_be_loaded_is_reported_as_it_is(profile: Profile, tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}")
     spec = profile.roles.generator.model_copy(update={"name": str(tmp_path)})
     with engine_pool(profile, spec, 1) as pool, pytest.raises(ReseedError, match=r"cannot be loaded|tokenizer"):

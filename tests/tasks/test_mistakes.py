@@ -56,6 +56,6 @@ def test_a_workers_mistake_comes_back_as_itself() -> None:
         raise wrapped(ValueError("a bug"))
 
 
-def test_an_error_without_a_text_is_told_by_its_type() -> None:
+def test_an_error_without_a_text_is_reported_by_its_type() -> None:
     assert last_line(TimeoutError()) == "TimeoutError"
     assert last_line(ValueError("wrapped\n  the reason\n")) == "  the reason"

@@ -110,7 +110,7 @@ def test_scores_join_by_id_and_not_by_position() -> None:
 
 
 @pytest.mark.parametrize(("missing", "extra"), [(1, 0), (0, 1), (2, 1)])
-def test_answer_that_is_missing_or_too_many_is_told(missing: int, extra: int) -> None:
+def test_answer_that_is_missing_or_too_many_is_reported(missing: int, extra: int) -> None:
     given = dict(list(answered("sea", "sky", "sea", "sun").items())[missing:]) | dict.fromkeys("x" * extra, "sea")
     with pytest.raises(ReseedError) as caught:
         Scorer(PROBLEM, ROWS, Letters()).per_row(given)
@@ -118,7 +118,7 @@ def test_answer_that_is_missing_or_too_many_is_told(missing: int, extra: int) ->
     assert f"{missing} held-out rows have no answer and {extra} answers belong to no held-out row" in message
 
 
-def test_member_that_skips_a_row_is_told_in_the_experiment() -> None:
+def test_member_that_skips_a_row_is_reported_in_the_experiment() -> None:
     short = {row_id: text for row_id, text in answered("sea", "sky", "sea", "sun").items() if row_id != ROWS[0]["id"]}
     whole = trained_and_answers(0, "sea", "sky", "sea", "sun")
     with pytest.raises(ReseedError, match="1 held-out rows have no answer"):
@@ -176,14 +176,14 @@ def test_whoever_scores_nan_is_named(untrained: str, answer: str, constants: lis
         )
 
 
-def test_ensemble_that_scores_nan_is_told_apart_from_its_members() -> None:
+def test_ensemble_that_scores_nan_is_kept_apart_from_its_members() -> None:
     members: dict[Member, tuple[TrainedMember, Answers]] = {Member("a", 0): trained_and_answers(0, "x", "x", "x", "x")}
     nothing = {"a": answered("", "", "", "")}
     with pytest.raises(ReseedError, match="variant 'a', its ensemble: row"):
         score_experiment(Scorer(RATIO, ROWS, Letters()), answered("x", "x", "x", "x"), members, nothing, [], TRAIN)
 
 
-def test_what_a_problem_says_of_its_scores_is_told_with_whose_they_are() -> None:
+def test_what_a_problem_says_of_its_scores_is_reported_with_whose_they_are() -> None:
     def few(answers: Sequence[str], rows: Sequence[Row], embed: Embed) -> NDArray[np.float64]:
         raise ReseedError("problem 'own': scores gave too few")
 

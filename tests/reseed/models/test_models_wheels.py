@@ -174,9 +174,9 @@ def test_a_wheel_that_nobody_has_is_an_error_with_its_cure(
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         only(monkeypatch, f"http://ann:secret@127.0.0.1:{probe.getsockname()[1]}/simple?key=secret")
-        with pytest.raises(ReseedError, match="ConnectionError") as told:
+        with pytest.raises(ReseedError, match="ConnectionError") as raised:
             dense_folder(NAME)
-    assert "secret" not in str(told.value)
+    assert "secret" not in str(raised.value)
 
 
 # --- what a wheel may hold ---------------------------------------------------------------------------------------------
@@ -318,7 +318,7 @@ def test_a_folder_of_wheels_needs_no_index(
     assert (dense_folder(NAME) / "config.json").read_bytes() == b"{}"
 
 
-def test_a_password_in_the_address_is_used_and_not_told(
+def test_a_password_in_the_address_is_used_but_not_shown(
     cache: Path, index: Index, files: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     only(monkeypatch, index.url.replace("//", "//ann:pass%20word@"))

@@ -146,7 +146,7 @@ def test_a_dead_process_of_this_machine_is_gone_at_once(store: ArtifactStore) ->
     assert not Lease(store, "member").take()
 
 
-def test_who_can_be_told_to_be_gone() -> None:
+def test_whose_end_can_be_known() -> None:
     here = this_place()
     assert not is_gone(here)
     assert start_ticks(here.process) == here.started

@@ -262,7 +262,7 @@ def test_driver_is_asked_for_every_card(tmp_path: Path, monkeypatch: pytest.Monk
     assert cards_here.__wrapped__() == ()
 
 
-def test_workers_that_this_machine_cannot_give_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_workers_that_this_machine_cannot_give_are_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     monkeypatch.setattr("reseed.training.memory.room.cards_here", tuple)
     monkeypatch.setattr("reseed.training.memory.room.DEVICES", ())

@@ -47,8 +47,10 @@ def test_parameters_are_offloaded_only_where_they_are_sharded(stage: int) -> Non
 
 @pytest.mark.parametrize("optimizer", ["adamw-8bit", "paged-adamw-8bit"])
 def test_states_in_8_bit_stay_on_the_gpu(optimizer: str) -> None:
-    told = rf"training: offload 'optimizer' steps the optimiser on the CPU, where optimizer '{optimizer}' does not run"
-    with pytest.raises(ReseedError, match=told):
+    message = (
+        rf"training: offload 'optimizer' steps the optimiser on the CPU, where optimizer '{optimizer}' does not run"
+    )
+    with pytest.raises(ReseedError, match=message):
         load_recipe("quickstart", (f"training.optimizer={optimizer}", "training.offload=optimizer"))
 
 
