@@ -21,9 +21,7 @@ HARMLESS = re.compile(  # names that end like those but hold none: their values 
     r"(?:sort|order|group|row|partition|primary|foreign|column|index|object|file|(?:^|[^a-z])(?:mon|tur|hoc))[_-]?keys?$"
     r"|(?:max|min|num|count)[_-]?tokens$"
 )
-SIGNED_WITH = re.compile(
-    r"(expires|s[etvrpk]|spr|sk[oteskv]\w*|algorithm|date)", re.IGNORECASE
-)  # new in each signature
+SIGNED_WITH = re.compile(r"(expires|s[etvrpk]|spr|sk[oteskv]\w*|algorithm|date)", re.IGNORECASE)  # new each time
 DEPTH = 4  # levels of addresses within parameters of addresses
 
 

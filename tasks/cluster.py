@@ -156,7 +156,7 @@ def write_token(path: Path) -> None:
     if not path.exists():
         create_file(
             path, generate_new_authentication_token().encode(), 0o600
-        )  # if another flow was first, all use its token
+        )  # if another flow was first, its token counts
 
 
 def without_gpu(gpus: float) -> dict[str, Any]:

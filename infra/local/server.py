@@ -61,9 +61,7 @@ def up(project: Path, port: int = 4200, say: Say = print) -> LocalServer:
         server = _ensure_server(project, port, say)
         with answered(server):
             automations.switch_on(project, server.server_pid, partial(ask, server), say)
-            _deploy(
-                project, server, say
-            )  # not in parallel with the worker's start, to save a second: "database is locked"
+            _deploy(project, server, say)  # not while the worker starts, to save a second: "database is locked"
         return server if server.worker_pid else _start_worker(project, server, say)
 
 
@@ -85,9 +83,8 @@ def down(project: Path, say: Say = print) -> bool:
 def _end(project: Path) -> list[psutil.Process]:
     server, found = _known(project), marked_processes(project)
     stop([p for p in found if p.pid == server.worker_pid])
-    stop(
-        [p for p in marked_processes(project) if not serves(p)]
-    )  # they tell the server of their end, and would wait for a dead one
+    # flow runs report their end to the server, and would wait for a dead one
+    stop([p for p in marked_processes(project) if not serves(p)])
     if server.server_pid:
         with suppress(ReseedError):  # a damaged key, whose cure is `down`; the next `up` records how the runs ended
             _settle(project, server)

@@ -67,7 +67,7 @@ def continue_adapter(model: Any, settings: TrainingSettings, seed: int, folder: 
         config.lora_dropout = settings.dropout
         config.base_model_name_or_path = (
             model.name_or_path
-        )  # PEFT would look up the stored name on the hub at each save
+        )  # at each save PEFT would look up the stored name on the hub
         set_seed(seed)  # for the dropout
         return PeftModel.from_pretrained(model, own, config=config, is_trainable=True)
 
@@ -90,18 +90,14 @@ def save_adapter(model: Any, folder: Path, model_name: str) -> None:
     shown = Path(model_name).expanduser().resolve().name if is_local(model_name) else model_name
     before, config.base_model_name_or_path = config.base_model_name_or_path, shown
     try:
-        model.save_pretrained(
-            folder, save_embedding_layers=False
-        )  # never resized here; to check, PEFT would ask the hub
+        model.save_pretrained(folder, save_embedding_layers=False)  # never resized here; PEFT would ask the hub
     finally:
         config.base_model_name_or_path = before
     for path in folder.iterdir():
         if path.name not in FILES:
             path.unlink()
     written = json.loads((folder / FILES[0]).read_text(encoding="utf-8"))
-    written["target_modules"] = sorted(
-        written["target_modules"]
-    )  # PEFT writes a set, whose order differs between processes
+    written["target_modules"] = sorted(written["target_modules"])  # a set, in another order in each process
     (folder / FILES[0]).write_text(json.dumps(written, indent=2, sort_keys=True) + "\n", encoding="utf-8")
     if has_separate_experts(model):
         to_checkpoint_names(folder)

@@ -182,9 +182,7 @@ def _constant_sentence(results: Results, first: VariantResult, best: ConstantRes
     answer = f"the best constant answer, “{one_line(best.text, 60)}” at {score(best.score)}"
     ahead = _ahead(first.ensemble, best.score, results.higher_is_better)
     difference = f"with a difference of {signed(first.ensemble - best.score)} (no interval computed)"
-    if (
-        outcome(results) == "unknown"
-    ):  # what is not known about the untrained model is not claimed about a constant either
+    if outcome(results) == "unknown":  # what is unknown of the untrained model is not claimed of a constant either
         return f"It is {'' if ahead else 'not '}ahead of {answer}, {difference}."
     if ahead:
         return f"It beats {answer}, {difference}."

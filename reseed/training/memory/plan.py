@@ -197,9 +197,7 @@ def stored_weights(model: Any, spec: ModelSpec) -> list[Weight]:
     import torch
 
     dtype = getattr(torch, spec.dtype)
-    fused = (
-        spec.four_bit is None and not spec.separate_experts
-    )  # in the loaded model; in its shape they are always separate
+    fused = spec.four_bit is None and not spec.separate_experts  # when loaded; in its shape they are always separate
     found: list[Weight] = []
     for name, parameter in model.named_parameters():
         elements, scales, group = parameter.numel(), 0, group_of(name)
