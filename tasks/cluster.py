@@ -154,9 +154,8 @@ def write_token(path: Path) -> None:
     from ray._private.authentication.authentication_token_generator import generate_new_authentication_token
 
     if not path.exists():
-        create_file(
-            path, generate_new_authentication_token().encode(), 0o600
-        )  # if another flow was first, its token counts
+        # if another flow was first, its token counts
+        create_file(path, generate_new_authentication_token().encode(), 0o600)
 
 
 def without_gpu(gpus: float) -> dict[str, Any]:

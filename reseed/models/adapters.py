@@ -65,9 +65,8 @@ def continue_adapter(model: Any, settings: TrainingSettings, seed: int, folder: 
     with module_names(model, folder) as own:
         config = LoraConfig.from_pretrained(own)
         config.lora_dropout = settings.dropout
-        config.base_model_name_or_path = (
-            model.name_or_path
-        )  # at each save PEFT would look up the stored name on the hub
+        # PEFT would look up the stored name on the hub at each save
+        config.base_model_name_or_path = model.name_or_path
         set_seed(seed)  # for the dropout
         return PeftModel.from_pretrained(model, own, config=config, is_trainable=True)
 
