@@ -135,7 +135,7 @@ def test_after_a_failure_the_store_is_asked(
             raise RuntimeError("Unable to set up cluster storage\nCheck that all nodes have read/write access")
 
     monkeypatch.setattr(training, "trainer_for", lambda *_: Trainer())
-    monkeypatch.setattr(training, "followed", lambda _: nullcontext())
+    monkeypatch.setattr(training, "log_news", lambda _: nullcontext())
     assignment: Any = SimpleNamespace(step=STEP, run_name="tiny seed 0")
     profile: Any = None
     if made:
