@@ -25,7 +25,7 @@ from reseed.language.tokens import Example, encode
 from reseed.models.cache import materialise
 from reseed.models.loading import load_model
 from reseed.models.names import ModelSpec, Upcycle
-from reseed.models.sizes import described, sizes
+from reseed.models.sizes import sizes, sizes_text
 from reseed.models.tokenizers import load_tokenizer
 from reseed.problems import load_problem
 from reseed.records import Row
@@ -168,7 +168,7 @@ def main() -> None:
     for name, spec in (("bf16", SPARSE), ("nf4", nf4(SPARSE)), ("nf4-double", double(SPARSE))):
         groups = sizes(load_model(materialise(spec), spec))
         found["sizes"][name] = {group.name: group.bytes for group in groups}
-        print(f"{name}: {described(groups)}", flush=True)
+        print(f"{name}: {sizes_text(groups)}", flush=True)
     for name in ("nf4", "nf4-double"):
         small, large = found["sizes"][name], found["sizes"]["bf16"]
         ratios = small["experts"] / large["experts"], sum(small.values()) / sum(large.values())
@@ -180,11 +180,11 @@ def main() -> None:
     print(f"expert projections that differ from the dense layer's in a bit: {found['unequal_experts']}", flush=True)
     pad = tokenizer.pad_token_id
     specs = {"bf16": SPARSE, "nf4": nf4(SPARSE), "dense nf4": nf4(DENSE)}
-    given = {name: choices(spec, examples, pad) for name, spec in specs.items()}
-    found["tokens"] = len(given["nf4"][0])
-    found["equal to dense nf4"] = equal(given["nf4"][0], given["dense nf4"][0])
-    found["equal to bf16"] = equal(given["nf4"][0], given["bf16"][0])
-    found["loss"] = {name: loss for name, (_, loss) in given.items()}
+    found_choices = {name: choices(spec, examples, pad) for name, spec in specs.items()}
+    found["tokens"] = len(found_choices["nf4"][0])
+    found["equal to dense nf4"] = equal(found_choices["nf4"][0], found_choices["dense nf4"][0])
+    found["equal to bf16"] = equal(found_choices["nf4"][0], found_choices["bf16"][0])
+    found["loss"] = {name: loss for name, (_, loss) in found_choices.items()}
     print(
         json.dumps({key: found[key] for key in ("tokens", "equal to dense nf4", "equal to bf16", "loss")}), flush=True
     )

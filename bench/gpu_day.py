@@ -59,7 +59,7 @@ def run_section(name: str, place: Path, rows: Path, tiny: bool) -> None:
 
 
 def section(name: str, place: Path, tiny: bool, factor: float) -> dict[str, Any]:
-    """A section's rows and time. Whatever ends its process, what it had told by then stays."""
+    """A section's rows and time. Whatever ends its process, the rows so far are kept."""
     limit = TINY_LIMIT if tiny else SECTIONS[name][1] * factor
     rows, started = place / f"{name}.jsonl", time.monotonic()
     rows.touch()
@@ -81,7 +81,7 @@ def section(name: str, place: Path, tiny: bool, factor: float) -> dict[str, Any]
 
 
 def environment(place: Path) -> dict[str, str]:
-    """Where a section writes; without a card DeepSpeed has to be told so."""
+    """Where a section writes; without a card, DeepSpeed must be told."""
     own = {"PYTHONPATH": str(ROOT), "RESEED_CACHE": str(place / "cache"), "TOKENIZERS_PARALLELISM": "false"}
     own |= {"WANDB_MODE": "disabled", "HF_HUB_OFFLINE": "1"}
     return os.environ | own | ({} if card() else {"DS_ACCELERATOR": "cpu", "CUDA_VISIBLE_DEVICES": ""})

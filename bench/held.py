@@ -38,11 +38,11 @@ def kept_for_backward(model: Any) -> Iterator[dict[int, torch.UntypedStorage]]:
     def parameters() -> set[int]:
         return {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
 
-    divided, own = any(hasattr(parameter, "ds_id") for parameter in model.parameters()), parameters()
+    sharded, own = any(hasattr(parameter, "ds_id") for parameter in model.parameters()), parameters()
 
     def keep(tensor: torch.Tensor) -> torch.Tensor:
         storage = tensor.untyped_storage()
-        if storage.data_ptr() not in (parameters() if divided else own):  # ZeRO-3 gives them another one each time
+        if storage.data_ptr() not in (parameters() if sharded else own):  # ZeRO-3 gives them another one each time
             kept[storage.data_ptr()] = storage
         return tensor
 
@@ -269,7 +269,7 @@ def attributes(zero: Any, *names: str) -> list[torch.Tensor]:
 
 
 def parts_of(parameter: Any) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
-    """A parameter's part that ZeRO-3 gives the rank, and what is whole: under ZeRO-3 what is too small to divide, and
+    """A parameter's part that ZeRO-3 gives the rank, and what is whole: under ZeRO-3 what is too small to shard, and
     the scales of 4-bit weights, of which it does not know."""
     state = getattr(parameter, "quant_state", None)
     scales = [state.absmax, *([state.state2.absmax] if state.nested else [])] if state is not None else []

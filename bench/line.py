@@ -19,34 +19,60 @@ import tempfile
 import threading
 import time
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import psutil
+
+if TYPE_CHECKING:
+    from reseed.data.partition import Partition
+    from reseed.problems import Problem
+    from reseed.recipe.profile import Profile
+    from reseed.recipe.recipe import Recipe
 
 RECIPE, PROFILE = "quickstart", "laptop"
 
 
 def bare() -> dict[str, float]:
     """Everything in this process; returns the scores, to show that the work was done."""
+    from reseed.evaluation.answers import blend
+    from reseed.evaluation.scoring import Scorer, TrainedMember, score_experiment
+    from reseed.language.embedding import load_embedder
+    from reseed.problems import load_problem
+    from reseed.recipe.profile import load_profile
+    from reseed.recipe.reading import load_recipe
+    from reseed.records import Member
+
+    recipe, profile = load_recipe(RECIPE, (), PROFILE), load_profile(PROFILE)
+    problem = load_problem(recipe.problem)
+    parts = generated_parts(recipe, profile, problem)
+    with tempfile.TemporaryDirectory() as folder:
+        steps = {seed: train_seed(recipe, profile, problem, parts, seed, Path(folder)) for seed in recipe.seeds}
+        adapters = [None, *(Path(folder) / f"{seed}/best/adapter" for seed in recipe.seeds)]
+        untrained, *answers = predict(recipe, profile, problem, parts, adapters)
+    members = {
+        Member("default", seed): (TrainedMember(steps[seed], str(seed)), own)
+        for seed, own in zip(recipe.seeds, answers, strict=True)
+    }
+    scorer = Scorer(problem, list(parts.test), load_embedder(profile.roles.embedder))
+    scores = score_experiment(
+        scorer, untrained, members, {"default": blend(problem, answers)}, recipe.constants, parts.train
+    )
+    return {"untrained": scores.untrained, "ensemble": scores.variants[0].ensemble, "rows": len(parts.train)}
+
+
+def generated_parts(recipe: Recipe, profile: Profile, problem: Problem) -> Partition:
+    """Rows from the generator, curated and partitioned."""
     from reseed.data.curation import curate
     from reseed.data.partition import partition
     from reseed.data.rows import rows_of
-    from reseed.evaluation.answers import blend
-    from reseed.evaluation.scoring import Scorer, Trained, score_experiment
     from reseed.generation.engines.transformers_engine import TransformersEngine
     from reseed.generation.pairs import draw_pairs
-    from reseed.language.embedding import load_embedder
     from reseed.line import shard_size
-    from reseed.problems import load_problem
-    from reseed.recipe.profile import load_profile
-    from reseed.recipe.profile import student as student_of
-    from reseed.recipe.reading import load_recipe
-    from reseed.records import Member, Prompt, Sampling
-    from reseed.training.job import Silent, TrainJob
-    from reseed.training.loop import train
+    from reseed.records import Prompt, Sampling
 
-    recipe, profile = load_recipe(RECIPE, (), PROFILE), load_profile(PROFILE)
-    problem, settings = load_problem(recipe.problem), recipe.generation
+    settings = recipe.generation
     assert settings is not None
     pairs = draw_pairs(settings)
     engine = TransformersEngine(profile.roles.generator, profile.engines.batch_size)
@@ -59,40 +85,39 @@ def bare() -> dict[str, float]:
         answers += engine.generate(prompts, sampling, settings.seed + start)
     rows = [problem.row(p.source, p.instruction, a.text) for p, a in zip(pairs, answers, strict=True)]
     ended = [{**row, "finish": answer.finish} for row, answer in zip(rows, answers, strict=True)]
-    parts = partition(rows_of(curate(ended, problem, Counter())), recipe.data)
-    del engine
+    return partition(rows_of(curate(ended, problem, Counter())), recipe.data)
 
-    student = student_of(recipe.variant("default"), profile)
+
+def train_seed(recipe: Recipe, profile: Profile, problem: Problem, parts: Partition, seed: int, folder: Path) -> int:
+    """Train a seed's adapter below `folder`; return its best step."""
+    from reseed.recipe.profile import student
+    from reseed.training.job import Silent, TrainJob
+    from reseed.training.loop import train
+
+    work = folder / str(seed)
+    work.mkdir()
+    model, micro = student(recipe.variant("default"), profile), profile.training.micro_batch_size
+    job = TrainJob(model, recipe.training, seed, world=1, micro_batch_size=micro, deepspeed=False)
+    summary = train(job, problem, parts.train, parts.validation, work, Silent())
+    assert summary is not None
+    return summary.best_step
+
+
+def predict(
+    recipe: Recipe, profile: Profile, problem: Problem, parts: Partition, adapters: Sequence[Path | None]
+) -> list[dict[str, str]]:
+    """Answers to the held-out rows with each adapter."""
+    from reseed.generation.engines.transformers_engine import TransformersEngine
+    from reseed.recipe.profile import student
+    from reseed.records import Sampling
+
+    engine = TransformersEngine(student(recipe.variant("default"), profile), profile.engines.batch_size)
     greedy = Sampling(recipe.prediction.max_new_tokens)
-
-    def predict(engine: TransformersEngine, adapter: Path | None) -> dict[str, str]:
-        limit = recipe.training.max_tokens
-        prompts = [engine.question(problem, row, greedy, limit) for row in parts.test]
-        return {a.id: problem.parse(a.text) for a in engine.generate(prompts, greedy, 0, adapter)}
-
-    with tempfile.TemporaryDirectory() as folder:
-        steps = {}
-        for seed in recipe.seeds:
-            work = Path(folder) / str(seed)
-            work.mkdir()
-            micro = profile.training.micro_batch_size
-            job = TrainJob(student, recipe.training, seed, world=1, micro_batch_size=micro, deepspeed=False)
-            summary = train(job, problem, parts.train, parts.validation, work, Silent())
-            assert summary is not None
-            steps[seed] = summary.best_step
-        engine = TransformersEngine(student, profile.engines.batch_size)
-        untrained = predict(engine, None)
-        members = {
-            Member("default", seed): (
-                Trained(steps[seed], str(seed)),
-                predict(engine, Path(folder) / f"{seed}/best/adapter"),
-            )
-            for seed in recipe.seeds
-        }
-    scorer = Scorer(problem, list(parts.test), load_embedder(profile.roles.embedder))
-    ensembles = {"default": blend(problem, [answers for _, answers in members.values()])}
-    scores = score_experiment(scorer, untrained, members, ensembles, recipe.constants, parts.train)
-    return {"untrained": scores.untrained, "ensemble": scores.variants[0].ensemble, "rows": len(parts.train)}
+    prompts = [engine.question(problem, row, greedy, recipe.training.max_tokens) for row in parts.test]
+    return [
+        {answer.id: problem.parse(answer.text) for answer in engine.generate(prompts, greedy, 0, adapter)}
+        for adapter in adapters
+    ]
 
 
 def memory(root: psutil.Process) -> int:

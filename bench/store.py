@@ -31,20 +31,20 @@ SHA = "0" * 64
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    options.add_argument("--artifacts", type=int, default=10_000)
-    options.add_argument("--where", nargs="+", default=["folder", "s3"], choices=["folder", "s3"])
-    options.add_argument("--old", action="store_true")
-    options.add_argument("--out", type=Path)
-    given = options.parse_args(arguments)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--artifacts", type=int, default=10_000)
+    parser.add_argument("--where", nargs="+", default=["folder", "s3"], choices=["folder", "s3"])
+    parser.add_argument("--old", action="store_true")
+    parser.add_argument("--out", type=Path)
+    options = parser.parse_args(arguments)
     found = {}
-    for where in given.where:
+    for where in options.where:
         with tempfile.TemporaryDirectory() as place, store_at(where, Path(place)) as store:
-            found[where] = measure(store, given.artifacts, given.old)
+            found[where] = measure(store, options.artifacts, options.old)
     for name in next(iter(found.values())):
         print(f"| {name} | " + " | ".join(f"{found[where][name]:.2f} s" for where in found) + " |")
-    if given.out:
-        given.out.write_text(json.dumps({"artifacts": given.artifacts, "seconds": found}, indent=1))
+    if options.out:
+        options.out.write_text(json.dumps({"artifacts": options.artifacts, "seconds": found}, indent=1))
 
 
 @contextmanager

@@ -1,32 +1,28 @@
-"""The `reseed` command. Heavy packages are imported by the commands that need them, so that `plan` answers at once."""
+"""The `reseed` command: its options, and what its errors print. The commands are in `flows/commands.py`."""
 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 from collections.abc import Callable, Sequence
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from flows.terminal import open_console
+from flows import commands
 from reseed.records import ReseedError
 from reseed.text import visible
 
-if TYPE_CHECKING:
-    from reseed.recipe.profile import Profile
-    from reseed.store.artifacts import ArtifactStore
+Command = Callable[[argparse.Namespace], int]
+AddCommand = Callable[[str, Command, str], argparse.ArgumentParser]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run one command; a user's mistake is one message and exit code 2, Ctrl-C is 130."""
+    """Run one command. A user's mistake prints one message and exits with 2, Ctrl-C with 130."""
     options = parser().parse_args(arguments)
-    command: Callable[[argparse.Namespace], int] = options.command
+    command: Command = options.command
     try:
         code = command(options)
-        sys.stdout.flush()  # here, where a reader that is gone (`| head`) is no traceback
+        sys.stdout.flush()  # here, so that a reader that is gone (`| head`) causes no traceback
     except ReseedError as error:
         print(f"reseed: {visible(str(error))}", file=sys.stderr)
         code = 2
@@ -44,264 +40,70 @@ def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(
         prog="reseed", description="Did this change make the model better, or was it the seed?"
     )
-    commands = top.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    subparsers = top.add_subparsers(title="commands", required=True, metavar="COMMAND")
 
-    def add(name: str, command: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser:
-        made = commands.add_parser(name, help=text, description=text)
-        made.set_defaults(command=command)
-        return made
+    def add(name: str, command: Command, text: str) -> argparse.ArgumentParser:
+        added = subparsers.add_parser(name, help=text, description=text)
+        added.set_defaults(command=command)
+        return added
 
-    made = add("up", up, "start the local Prefect server, work pool and worker")
-    made.add_argument("--port", type=int, default=4200)
-    made.add_argument("--stay", action="store_true", help="keep them alive from here, for systemd; SIGTERM stops them")
-    add("down", down, "stop what `up` started")
-    add("env", env, 'for eval "$(reseed env)": `prefect` then talks to the local server; shows its key')
-    for name, command, text in (
-        ("plan", plan, "what would run, and what the store already has; starts nothing"),
-        ("run", run, "run a recipe in this process, with progress"),
-    ):
-        made = add(name, command, text)
-        made.add_argument("recipe", help="a recipe's name or its YAML file")
-        placed(made)
-        if name == "plan":
-            made.add_argument("--memory", action="store_true", help="bytes a rank of training, for each ZeRO stage")
-    made = add("fetch", fetch, "fetch and convert the models of a profile, and of a recipe, before they are needed")
-    made.add_argument("recipe", nargs="?", help="a recipe's name or its YAML file; its models are fetched too")
-    placed(made)
-    made = add("doctor", doctor, "what this machine and profile can do, and what is missing")
-    made.add_argument("--verify", action="store_true", help="hash every artifact in the store and model in the cache")
-    placed(made)
-    made = add("results", results, "variants × seeds: mean ± std, ensemble, the untrained model")
-    made.add_argument("name", help="an experiment's name, as its recipe says")
-    made.add_argument("--json", action="store_true", help="one JSON object")
-    placed(made)
-    made = add("report", report, "the page of the newest result, made again without scoring again")
-    made.add_argument("name", help="an experiment's name, as its recipe says")
-    placed(made)
-    made = add("export", export, "a member's adapter as two files that stock PEFT loads, or merged into its base")
-    made.add_argument("artifact", help="adapter/NAME/KEY, as `reseed results NAME --json` shows it")
-    made.add_argument("folder", type=Path, help="a new folder")
-    made.add_argument("--merge", action="store_true", help="the whole 16-bit model, with the adapter merged in")
-    made.add_argument("--base", metavar="FOLDER", help="the base, where it was a local folder (with --merge)")
-    placed(made)
-    made = add("data", data_list, "dataset versions in the store")
-    made.add_argument("what", choices=["list"])
-    placed(made)
+    add_server_commands(add)
+    add_recipe_commands(add)
+    add_store_commands(add)
     return top
 
 
-def placed(made: argparse.ArgumentParser) -> None:
-    """The options of a command that has a profile."""
-    made.add_argument("--profile", default="laptop", help="a profile's name or its YAML file (default: laptop)")
-    made.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides",
-                      help="as in training.epochs=2, or profile.store=s3://bucket for the profile's keys")  # fmt: skip
+def add_server_commands(add: AddCommand) -> None:
+    """The commands for the project's own Prefect server."""
+    up = add("up", commands.up, "start the local Prefect server, work pool and worker")
+    up.add_argument("--port", type=int, default=4200)
+    up.add_argument("--stay", action="store_true", help="keep them alive from here, for systemd; SIGTERM stops them")
+    add("down", commands.down, "stop what `up` started")
+    add("env", commands.env, 'for eval "$(reseed env)": `prefect` then talks to the local server; shows its key')
 
 
-def up(options: argparse.Namespace) -> int:
-    """Start the local server, pool and worker."""
-    from infra.local.keeping import stay
-    from infra.local.server import up as start
-
-    if options.stay:
-        stay(Path.cwd(), options.port, partial(print, flush=True))
-        return 0
-    server = start(Path.cwd(), options.port)
-    print(f"dashboard: {server.ui_url} (its login asks once for what .reseed/secret holds)")
-    print('for `prefect …` on this command line: eval "$(reseed env)"')
-    return 0
-
-
-def down(options: argparse.Namespace) -> int:
-    """Stop the local server, its worker and its flow runs."""
-    from infra.local.server import down as stop
-
-    stop(Path.cwd())
-    return 0
-
-
-def env(options: argparse.Namespace) -> int:
-    """Print what a shell needs to use the local server."""
-    from infra.local.server import running
-    from infra.local.settings import shell_lines
-
-    if (server := running(Path.cwd())) is None:
-        raise ReseedError(f"no Prefect server of {Path.cwd()} is up with its key: `reseed up` there starts it")
-    print(shell_lines(server, os.environ))
-    return 0
-
-
-def plan(options: argparse.Namespace) -> int:
-    """Print every step and whether the store has it."""
-    from flows.plan_memory import print_memory, print_room
-    from reseed.line import plan_line
-    from reseed.recipe.profile import load_profile
-    from reseed.recipe.reading import load_recipe, split_overrides
-    from reseed.rehearsal import rehearse
-    from reseed.store.artifacts import ArtifactStore
-
-    own, place = split_overrides(options.overrides)
-    profile = load_profile(options.profile, place)
-    recipe = load_recipe(options.recipe, own, profile.name)
-    if options.memory:
-        return print_memory(recipe, profile)
-    store = ArtifactStore(profile.store)
-    line = plan_line(recipe, profile, store)
-    notes = [*line.notes(), *rehearse(line)]
-    stored = store.finished(step.artifact for step in line.steps())
-    for step in line.steps():
-        state = "in the store" if step.artifact in stored else "would run"
-        seed = f" seed {step.seed}" if step.seed is not None else ""
-        print(f"{state:13} {step.verb:10} {visible(str(step.artifact))}{seed}")
-    print(*(visible(f"note: {note}\n") for note in notes), sep="", end="")
-    return print_room(recipe, profile, {m.variant for m in line.members if line.adapter(m).artifact not in stored})
-
-
-def run(options: argparse.Namespace) -> int:
-    """Run the experiment here, on the project's own Prefect server if it is up, else on a temporary one."""
-    from infra.local.server import running
-    from infra.local.settings import environment
-
-    whole = environment(Path.cwd(), running(Path.cwd()))
-    os.environ.clear()  # a user's own PREFECT_* must not lead this run to another server
-    os.environ.update(whole)
-    from flows.experiment import run_experiment
-    from flows.planning import read_line
-    from reseed.reporting.tables import results_table, verdict
-    from tasks.leftovers import end_together, start_server
-
-    # A user's mistake shows before anything starts; what is only doubtful, the flow says.
-    read_line(options.recipe, options.profile, options.overrides, lambda note: None)
-    end_together()  # before the server starts: it ends with this process too
-    start_server()
-    found = run_experiment(options.recipe, options.profile, options.overrides)
-    console = open_console()
-    console.print(results_table(found))
-    console.print(verdict(found), markup=False)
-    return 0
-
-
-def fetch(options: argparse.Namespace) -> int:
-    """Fetch and convert the profile's models, and the students of a recipe: the profile's, or its variants' own."""
-    from reseed.models.cache import materialise
-    from reseed.recipe.pins import pinned_name
-    from reseed.recipe.profile import load_profile
-    from reseed.recipe.reading import load_recipe, split_overrides
-
-    own, place = split_overrides(options.overrides)
-    if own and options.recipe is None:
-        raise ReseedError(f"--set {own[0]}: no recipe is named; name it, or wanted profile.KEY=VALUE")
-    profile = load_profile(options.profile, place)
-    wanted = [("generator", profile.roles.generator), ("embedder", profile.roles.embedder)]
-    if options.recipe is not None:
-        recipe = load_recipe(options.recipe, own, profile.name)
-        students = [profile.student(recipe.variant(name).model) for name in recipe.variants]
-        wanted += [("student", spec) for spec in dict.fromkeys(students)]
-    elif profile.roles.student is not None:
-        wanted.append(("student", profile.roles.student))
-    for role, spec in wanted:
-        pinned = spec.model_copy(update={"name": pinned_name(spec.name)})
-        print(visible(f"{role}: {materialise(pinned).name}"), flush=True)
-    return 0
-
-
-def doctor(options: argparse.Namespace) -> int:
-    """Print what is here and what is missing; 1 if something is wrong."""
-    from itertools import chain
-
-    from reseed.doctor import examine, verify
-
-    profile, wrong = profile_of(options), 0
-    for finding in chain(examine(profile), verify(profile) if options.verify else ()):
-        print(visible(f"{finding.thing:10} {finding.state}"), flush=True)
-        if finding.fix:
-            print(visible(f"{'':10} → {finding.fix}"), flush=True)
-        wrong += bool(finding.fix)
-    return 1 if wrong else 0
-
-
-def profile_of(options: argparse.Namespace) -> Profile:
-    """The profile, for a command that reads no recipe."""
-    from reseed.recipe.profile import load_profile
-    from reseed.recipe.reading import split_overrides
-
-    own, place = split_overrides(options.overrides)
-    if own:
-        raise ReseedError(
-            f"--set {own[0]}: no recipe is read here; wanted profile.KEY=VALUE, as in profile.store=FOLDER"
-        )
-    return load_profile(options.profile, place)
-
-
-def open_store(options: argparse.Namespace) -> ArtifactStore:
-    """The profile's store."""
-    from reseed.store.artifacts import ArtifactStore
-
-    return ArtifactStore(profile_of(options).store)
-
-
-def results(options: argparse.Namespace) -> int:
-    """Print the newest result of an experiment."""
-    from reseed.evaluation.experiment import latest_results
-
-    found = latest_results(open_store(options), options.name)
-    if options.json:
-        print(json.dumps(found.to_json(), indent=2, ensure_ascii=False))
-        return 0
-    from reseed.reporting.tables import results_table, verdict
-
-    console = open_console()
-    console.print(results_table(found))
-    console.print(verdict(found), markup=False)
-    return 0
-
-
-def report(options: argparse.Namespace) -> int:
-    """Print where the page of an experiment's newest result is, made again if reseed writes better ones by now."""
-    from reseed.evaluation.experiment import latest
-    from reseed.steps import make_step
-    from reseed.steps.score import report_step
-
-    store = open_store(options)
-    pages = make_step(store, report_step(latest(store, options.name)))
-    print(store.fetch(pages) / "report.html")
-    return 0
-
-
-def export(options: argparse.Namespace) -> int:
-    """Copy an adapter out of the store, or merge it."""
-    from reseed.export import export_adapter, merge_adapter
-    from reseed.recipe.stored_adapters import find_adapter
-
-    store = open_store(options)
-    artifact = find_adapter(store, options.artifact)
-    if not options.merge:
-        print("\n".join(f"{options.folder}/{name}" for name in export_adapter(store, artifact, options.folder)))
-        return 0
-    found = merge_adapter(store, artifact, options.folder, options.base)
-    print(
-        f"{options.folder}: the adapter moves the logits by {found.adapter_shift:.4f} on average, "
-        f"merging it by {found.merge_error:.4f}"
+def add_recipe_commands(add: AddCommand) -> None:
+    """The commands for a recipe or a profile."""
+    plan = add("plan", commands.plan, "what would run, and what the store already has; starts nothing")
+    run = add("run", commands.run, "run a recipe in this process, with progress")
+    for command in (plan, run):
+        command.add_argument("recipe", help="a recipe's name or its YAML file")
+        add_profile_options(command)
+    plan.add_argument("--memory", action="store_true", help="bytes a rank of training, for each ZeRO stage")
+    fetch = add(
+        "fetch", commands.fetch, "fetch and convert the models of a profile, and of a recipe, before they are needed"
     )
-    return 0
+    fetch.add_argument("recipe", nargs="?", help="a recipe's name or its YAML file; its models are fetched too")
+    add_profile_options(fetch)
+    doctor = add("doctor", commands.doctor, "what this machine and profile can do, and what is missing")
+    doctor.add_argument("--verify", action="store_true", help="hash every artifact in the store and model in the cache")
+    add_profile_options(doctor)
 
 
-def data_list(options: argparse.Namespace) -> int:
-    """Print every dataset version."""
-    from rich.table import Table
-    from rich.text import Text
+def add_store_commands(add: AddCommand) -> None:
+    """The commands for what is in the store."""
+    results = add("results", commands.results, "variants × seeds: mean ± std, ensemble, the untrained model")
+    results.add_argument("name", help="an experiment's name, as its recipe says")
+    results.add_argument("--json", action="store_true", help="one JSON object")
+    add_profile_options(results)
+    report = add("report", commands.report, "the page of the newest result, made again without scoring again")
+    report.add_argument("name", help="an experiment's name, as its recipe says")
+    add_profile_options(report)
+    export = add(
+        "export", commands.export, "a member's adapter as two files that stock PEFT loads, or merged into its base"
+    )
+    export.add_argument("artifact", help="adapter/NAME/KEY, as `reseed results NAME --json` shows it")
+    export.add_argument("folder", type=Path, help="a new folder")
+    export.add_argument("--merge", action="store_true", help="the whole 16-bit model, with the adapter merged in")
+    export.add_argument("--base", metavar="FOLDER", help="the base, where it was a local folder (with --merge)")
+    add_profile_options(export)
+    data = add("data", commands.data_list, "dataset versions in the store")
+    data.add_argument("what", choices=["list"])
+    add_profile_options(data)
 
-    from reseed.data.sources import DATASET
 
-    store = open_store(options)
-    table = Table("dataset", "n", "n_prompts", "ratio", "median_tokens", "artifact")
-    for column in (table.columns[0], table.columns[-1]):
-        column.overflow = "fold"  # names are there to be copied, so none is cut
-    versions = {f"{name}@{ref}": a for name in store.ref_names(DATASET) for ref, a in store.refs(DATASET, name).items()}
-    stored = store.find_many(versions.values(), listing=True)
-    for version, artifact in sorted(versions.items()):
-        metrics = stored[artifact].metrics if artifact in stored else {}
-        cells = [str(metrics.get(column, "")) for column in ("n", "n_prompts", "ratio", "median_tokens")]
-        place = str(artifact) if artifact in stored else f"{artifact}: not in the store"
-        table.add_row(*(Text(visible(cell)) for cell in (version, *cells, place)))
-    open_console().print(table)
-    return 0
+def add_profile_options(command: argparse.ArgumentParser) -> None:
+    """The options of a command that uses a profile."""
+    command.add_argument("--profile", default="laptop", help="a profile's name or its YAML file (default: laptop)")
+    command.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides",
+                         help="as in training.epochs=2, or profile.store=s3://bucket for the profile's keys")  # fmt: skip

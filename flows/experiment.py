@@ -1,4 +1,4 @@
-"""An experiment: every variant trained over every seed, blended, scored, and reported with its lineage."""
+"""An experiment: every variant is trained with every seed, blended, scored and reported."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def run_experiment(recipe: str = "quickstart", profile: str = "laptop", override
 
 
 def prepare(line: Line) -> None:
-    """Rows from their source, or written by the generator; curated; split. Leaks are refused before training."""
+    """Import or generate the rows, curate and partition them. Leaks are refused before training."""
     if shards := line.all_shards():
         ask(line.place, shards)
     for step in line.preparing():

@@ -48,13 +48,13 @@ def nights(
     if schedule is None or missed == "leave":
         return [day]
     if missed == "newest":
-        return [max([day, *planned(schedule, due, now, zone)])]
+        return [max([day, *scheduled_days(schedule, due, now, zone)])]
     newest = max((known for known in published if known < day), default=day)
     begin = datetime.combine(newest + timedelta(days=1), datetime.min.time(), zone)
-    return [*(found for found in planned(schedule, begin, due, zone) if found < day), day]
+    return [*(found for found in scheduled_days(schedule, begin, due, zone) if found < day), day]
 
 
-def planned(schedule: Schedule, begin: datetime, end: datetime, zone: ZoneInfo) -> list[date]:
+def scheduled_days(schedule: Schedule, begin: datetime, end: datetime, zone: ZoneInfo) -> list[date]:
     """The schedule's days from `begin` to `end`, with both."""
     if begin > end:
         return []

@@ -1,4 +1,4 @@
-"""What `reseed plan` says of memory: what training needs beside what there is, and each ZeRO stage's bytes."""
+"""What `reseed plan` says about memory: what training needs and what there is, and the bytes of each ZeRO stage."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from reseed.text import visible
 
 
 def print_room(recipe: Recipe, profile: Profile, names: Collection[str]) -> int:
-    """Print what training of these variants needs beside what there is. Raises ReseedError when it certainly does not fit."""
+    """Print what training these variants needs and what there is. Raises ReseedError if it certainly does not fit."""
     from reseed.recipe.stages import variants_of
     from reseed.training.memory.fits import fit_of, needs_of
     from reseed.training.memory.room import refuse_workers, room_of
@@ -32,11 +32,11 @@ def print_room(recipe: Recipe, profile: Profile, names: Collection[str]) -> int:
 
 
 def print_memory(recipe: Recipe, profile: Profile) -> int:
-    """Print what training will take, once for each variant whose model or training differs."""
+    """Print what training will take, once for variants that train the same way."""
     from reseed.models.configs import fetched_config, is_hub, shape_here
     from reseed.recipe.stages import variants_of
     from reseed.reporting.memory import memory_table
-    from reseed.training.memory.fits import needs_of, unfetched
+    from reseed.training.memory.fits import fetch_advice, needs_of
     from reseed.training.memory.plan import plan_memory
 
     for need in needs_of(variants_of(recipe), profile):
@@ -45,7 +45,7 @@ def print_memory(recipe: Recipe, profile: Profile) -> int:
             if is_hub(need.spec.name):
                 fetched_config(need.spec.name)
             elif shape_here(need.spec) is None:
-                raise ReseedError(unfetched(need.spec))  # a plan fetches no weights
+                raise ReseedError(fetch_advice(need.spec))  # a plan fetches no weights
         except ReseedError as error:
             print(visible(f"{name}: not planned: {error}"))
             continue

@@ -1,4 +1,4 @@
-"""What a flow works from: the line of a recipe, read and checked before anything runs."""
+"""Planning: a recipe's line, read and checked before anything runs."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ Say = Callable[[str], None]
 
 
 def read_line(recipe: str, profile: str, overrides: Sequence[str], say: Say | None = None) -> Line:
-    """Every step and key, and all mistakes at once; what is only doubtful is said, by default in the log.
+    """Plan every step and key. Raises all mistakes at once; what is only doubtful goes to `say`, by default the log.
 
-    An override `profile.a=b` is the profile's, others are the recipe's.
+    Overrides that begin with `profile.` are for the profile, others for the recipe.
     """
     say = say or log().warning
     own, where = split_overrides(overrides)
@@ -46,7 +46,7 @@ def refuse_unpinned(line: Line) -> None:
 
 
 def check_room(line: Line, say: Say) -> None:
-    """Refuse training that certainly does not fit, with the settings that would. Variants in the store are not trained."""
+    """Refuse training that certainly does not fit, and name settings that would. Variants in the store do not count."""
     waiting = {member.variant for member in line.members if line.store.find(line.adapter(member).artifact) is None}
     if not waiting:
         return
@@ -61,8 +61,7 @@ def check_room(line: Line, say: Say) -> None:
 
 
 def check_rows(line: Line) -> None:
-    """Refuse, before anything is trained, stages whose rows another stage holds out, and variants that are scored on
-    different rows."""
+    """Refuse stages that train on rows that another holds out, and variants that are scored on different rows."""
     partitions = {name: line.partition(name).artifact for name in line.variants}
     refuse_leaks(line.store, line.variants, partitions)
     names = dict.fromkeys([line.recipe.first, *line.scored])

@@ -16,7 +16,7 @@ from reseed.records import Artifact
 from reseed.store.artifacts import ArtifactStore
 from tasks.ask import ask
 from tasks.make import make
-from tasks.publish import publish, published
+from tasks.publish import publish, published_version
 from tasks.session import session
 from tasks.time_limit import time_limit
 
@@ -38,23 +38,23 @@ def regenerate(
             days = [day] if day else nights_of_this_run(place, load_recipe(recipe, own, place.name).name, missed)
         for night in days:
             with time_limit(hours, f"the night {night}"):
-                made = make_night(recipe, own, place, night)
-        return made
+                version = make_night(recipe, own, place, night)
+        return version
 
 
 def make_night(recipe: str, overrides: tuple[str, ...], place: Profile, day: date) -> Artifact:
     """One day's version, drawn with a seed of that day; the one that exists, if it does."""
     dated = load_recipe(recipe, (*overrides, f"generation.seed={day:%Y%m%d}"), place.name)
-    if version := published(place, dated.name, day):
+    if version := published_version(place, dated.name, day):
         return version
-    line = Line(generating(dated), place, ArtifactStore(place.store))
+    line = Line(generation_recipe(dated), place, ArtifactStore(place.store))
     refuse_unpinned(line)
     ask(place, line.shards("default"))
     make(place, line.rows("default"))
     return publish(place, dated.name, make(place, line.curated("default")), day)
 
 
-def generating(recipe: Recipe) -> Recipe:
-    """The recipe as a nightly takes it: its own generation section, whatever its variants or its source are."""
+def generation_recipe(recipe: Recipe) -> Recipe:
+    """The recipe as a nightly uses it: its generation section, without variants or another source of rows."""
     data = recipe.data.model_copy(update={"train": None})
     return recipe.model_copy(update={"data": data, "variants": {"default": {}}, "baseline": None})

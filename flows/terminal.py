@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def open_console() -> Console:
-    """The terminal; into a pipe or a file lines are not cut at the 80 columns of a terminal that is not there."""
+    """A console; lines into a pipe or file are not wrapped at the 80 columns of a terminal that does not exist."""
     from rich.console import Console
 
     return Console() if sys.stdout.isatty() or "COLUMNS" in os.environ else Console(width=200)

@@ -1,1 +1,1 @@
-"""How reseed is hosted: profiles, and what runs beside it."""
+"""Where reseed runs: profiles, and what runs beside it."""

@@ -1,4 +1,4 @@
-"""Print pip's option for PyTorch's CPU builds, where this machine has no GPU and their index answers; else nothing.
+"""Print pip's option for PyTorch's CPU builds if this machine has no GPU and their index answers; else nothing.
 
 PyPI's torch for Linux brings gigabytes of CUDA. Of equal versions pip takes the one with `+cpu`.
 """
@@ -15,7 +15,7 @@ SECONDS = 5
 
 
 def option(index: str, gpu: bool) -> str:
-    """`--extra-index-url …`, or nothing."""
+    """`--extra-index-url …`, or an empty text."""
     if gpu:
         return ""
     try:

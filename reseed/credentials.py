@@ -1,4 +1,4 @@
-"""What opens a door is not written down: passwords, keys and signatures are starred out of texts and addresses."""
+"""Credentials are never written down: passwords, keys and signatures in texts and addresses become `***`."""
 
 from __future__ import annotations
 
@@ -8,47 +8,47 @@ from functools import partial
 from urllib.parse import quote, unquote
 
 SECRET_NAME = re.compile(r"(KEY|KEY_ID|TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIALS?|AUTH_STRING)$", re.IGNORECASE)
-# a password may hold @, and a key of S3 slashes: they go on to the last @, unless what looks like one is a port
+# a password may hold @, and an S3 key slashes: it extends to the last @, unless what looks like a password is a port
 USER_INFO = re.compile(r"(\w://)(?:[^/?#\s]+@|[^/@\s]+@|[^/@\s:\[]+:(?!\d*(?:[/?#\s'\",;)\]>]|$))\S{0,500}@)")
 PARAMETER = re.compile(r"([?&;#])([^=&;#?\s'\"<>]{1,100})=([^&;#\s\"<>]*[^&;#\s\"<>'()\[\],.:])")
-# a parameter of an address whose name says that its value opens a door: presigned URLs of every cloud, and API keys
-OPENS = re.compile(
+# names of address parameters that hold credentials: presigned URLs of every cloud, and API keys
+CREDENTIAL = re.compile(
     r"^x-(?:amz|goog)-|(?:token|secret|passwo?r?d|passphrase|pwd|signature|credential|authorization|bearer|hmac|jwt|hdnts|hdnea"
     r"|session|googleaccessid|key-pair-id|(?:[^a-z]|^)(?:pass|cred|sig|sas|ticket)|auth|key)(?:[_-]?id|s)?[_-]?\d*$"
     r"|^(?:code|policy)$"
 )
-PLAIN = re.compile(  # names that end like one of them and hold none: their values tell one source from another
+HARMLESS = re.compile(  # names that end like those but hold none: their values distinguish one source from another
     r"(?:sort|order|group|row|partition|primary|foreign|column|index|object|file|(?:^|[^a-z])(?:mon|tur|hoc))[_-]?keys?$"
     r"|(?:max|min|num|count)[_-]?tokens$"
 )
 SIGNED_WITH = re.compile(r"(expires|s[etvrpk]|spr|sk[oteskv]\w*|algorithm|date)", re.IGNORECASE)  # new each time
-DEPTH = 4  # addresses within parameters of addresses that are looked into
+DEPTH = 4  # levels of addresses within parameters of addresses
 
 
 def without_credentials(text: str, depth: int = DEPTH) -> str:
-    """The text with user, password, signature and keys in its addresses starred out, and in addresses within those."""
-    return PARAMETER.sub(partial(starred, depth=depth), USER_INFO.sub(r"\1***@", text))
+    """The text with users, passwords, signatures and keys in its addresses, and in addresses within those, starred out."""
+    return PARAMETER.sub(partial(star_parameter, depth=depth), USER_INFO.sub(r"\1***@", text))
 
 
-def starred(parameter: re.Match[str], depth: int) -> str:
-    """A parameter of an address without its value if that opens a door, or without what opens one in its value."""
+def star_parameter(parameter: re.Match[str], depth: int) -> str:
+    """A parameter of an address with its value starred out if that is a credential, or the credentials within it."""
     before, name, value = parameter.groups()
-    inner = unquote(value)  # an address again, as those that redirect have it
-    if opens(name) or (depth == 0 and "=" in inner):
+    inner = unquote(value)  # an address again, as in redirects
+    if is_credential(name) or (depth == 0 and "=" in inner):
         return f"{before}{name}=***"
     if depth > 0 and (clean := without_credentials(inner, depth - 1)) != inner:
         value = quote(clean, safe="*") if inner != value else clean
     return f"{before}{name}={value}"
 
 
-def opens(name: str) -> bool:
-    """True when the name of an address's parameter says that its value opens a door."""
+def is_credential(name: str) -> bool:
+    """True if the parameter of that name holds a credential."""
     words = re.sub(r"([a-z])([A-Z])", r"\1_\2", unquote(unquote(name))).lower()
-    return bool(OPENS.search(words) or OPENS.search(words.replace("_", ""))) and not PLAIN.search(words)
+    return bool(CREDENTIAL.search(words) or CREDENTIAL.search(words.replace("_", ""))) and not HARMLESS.search(words)
 
 
 def unsigned(address: str) -> str:
-    """What stays the same of an address when it is signed anew: the address itself where it holds no credential."""
+    """The part of an address that stays the same when it is signed anew; all of it if it holds no credential."""
     clean = without_credentials(address)
     if clean == address:
         return address

@@ -1,4 +1,4 @@
-"""What this machine and a profile can do, what is missing, and whether what is stored is still what was written."""
+"""What this machine and a profile can do, what is missing, and whether stored files are still what was written."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ GIB = 1 << 30
 
 @dataclass(frozen=True)
 class Finding:
-    """One line of the doctor's. A `fix` says that something is wrong."""
+    """One line of the doctor's report. A `fix` means that something is wrong."""
 
     thing: str
     state: str
@@ -39,28 +39,28 @@ class Finding:
 
 
 def examine(profile: Profile) -> Iterator[Finding]:
-    """Look at this machine and at what the profile names. Nothing is fetched."""
+    """Examine this machine and what the profile names. Nothing is fetched."""
     wrong = "" if sys.version_info[:2] in PYTHONS else "take Python 3.11 or 3.12"
     yield Finding("python", platform.python_version(), wrong)
     versions = package_versions()
     missing = [name for name in PACKAGES if name not in versions]
-    told = ", ".join(f"{name} {version}" for name, version in versions.items())
+    installed = ", ".join(f"{name} {version}" for name, version in versions.items())
     yield Finding(
-        "packages", told, f"{', '.join(missing)} missing: pip install -r requirements.lock" if missing else ""
+        "packages", installed, f"{', '.join(missing)} missing: pip install -r requirements.lock" if missing else ""
     )
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / GIB
     cores = f"{len(os.sched_getaffinity(0))} cores, which compute best in {cpu_dtype()}"
     yield Finding("machine", f"{cores}, {memory:.0f} GiB of memory")
-    yield gpus(profile)
-    yield cache()
-    yield from storage(profile)
+    yield find_gpus(profile)
+    yield check_cache()
+    yield from check_store(profile)
     roles = profile.roles
     for role, spec in (("generator", roles.generator), ("student", roles.student), ("embedder", roles.embedder)):
         if spec is not None:
-            yield model(role, spec, profile)
+            yield find_model(role, spec, profile)
 
 
-def gpus(profile: Profile) -> Finding:
+def find_gpus(profile: Profile) -> Finding:
     """The cards that torch sees, and whether the profile asks for one."""
     import torch
 
@@ -70,8 +70,8 @@ def gpus(profile: Profile) -> Finding:
     return Finding("gpu", ", ".join(names) or "none", fix if wanted and not names else "")
 
 
-def cache() -> Finding:
-    """The model cache: can it be written, and has its disk room?"""
+def check_cache() -> Finding:
+    """The model cache: can it be written to, and how much room is there?"""
     root = cache_root()
     try:
         root.mkdir(parents=True, exist_ok=True)
@@ -82,8 +82,8 @@ def cache() -> Finding:
     return Finding("cache", f"{root}, {shutil.disk_usage(root).free / GIB:.0f} GiB free")
 
 
-def storage(profile: Profile) -> Iterator[Finding]:
-    """The store: does it answer, and may it be written?"""
+def check_store(profile: Profile) -> Iterator[Finding]:
+    """The store: does it answer, and can it be written to?"""
     probe = f"scratch/doctor-{uuid.uuid4().hex[:12]}"
     try:
         store = ArtifactStore(profile.store)
@@ -97,8 +97,8 @@ def storage(profile: Profile) -> Iterator[Finding]:
     yield Finding("store", f"{store.url}, can be written{free}")
 
 
-def model(role: str, spec: ModelSpec, profile: Profile) -> Finding:
-    """A model: is it here, or is it to be fetched?"""
+def find_model(role: str, spec: ModelSpec, profile: Profile) -> Finding:
+    """A model: is it on this machine, or still to be fetched?"""
     if is_local(spec.name):
         there = Path(spec.name).expanduser().is_dir()
         return Finding(role, spec.name, "" if there else "no such folder; mend the profile")
@@ -111,13 +111,13 @@ def model(role: str, spec: ModelSpec, profile: Profile) -> Finding:
 
 
 def hub_folder(name: str) -> Path | None:
-    """The folder of a hub model whose weights huggingface_hub has already."""
+    """The folder of a hub model's weights, if huggingface_hub has them."""
     path = config_here(name)
     return path.parent if path is not None and any(path.parent.rglob("*.safetensors")) else None
 
 
 def verify(profile: Profile) -> Iterator[Finding]:
-    """Hash every file of every artifact and model, whatever is known about it, and name those that changed."""
+    """Hash every file of every artifact and model, whether or not it was hashed before, and name those that changed."""
     yield from verify_store(ArtifactStore(profile.store))
     models = cache_root() / "models"
     for folder in sorted(path for path in models.glob("*") if path.is_dir() and not path.name.startswith(".")):
@@ -132,7 +132,7 @@ def verify(profile: Profile) -> Iterator[Finding]:
 
 
 def verify_store(store: ArtifactStore) -> Iterator[Finding]:
-    """Every artifact of a store that is damaged, then how many were compared."""
+    """A finding for each damaged artifact, then one with how many were compared."""
     whole = size = 0
     with explained(store.url):
         kinds = [kind for kind in store.objects.names("") if kind not in OWN_FOLDERS]
@@ -153,7 +153,7 @@ def verify_store(store: ArtifactStore) -> Iterator[Finding]:
 
 
 def damage(store: ArtifactStore, manifest: Manifest) -> list[str]:
-    """What is wrong with an artifact's files; those on S3 are copied one after the other."""
+    """What is wrong with an artifact's files; those on S3 are copied one at a time."""
     files = listed_files(manifest.files)
     if store.local:
         folder = Path(store.root) / manifest.place
@@ -162,7 +162,7 @@ def damage(store: ArtifactStore, manifest: Manifest) -> list[str]:
     with tempfile.TemporaryDirectory() as place:
         for number, (path, (size, sha256)) in enumerate(files.items()):
             copy = Path(place) / str(number)
-            wrong = copied(store.objects, f"{manifest.place}/{path}", copy) or fault(
+            wrong = copy_object(store.objects, f"{manifest.place}/{path}", copy) or fault(
                 Path(place), copy.name, size, sha256
             )
             copy.unlink(missing_ok=True)
@@ -170,8 +170,8 @@ def damage(store: ArtifactStore, manifest: Manifest) -> list[str]:
     return lines
 
 
-def copied(objects: Objects, path: str, copy: Path) -> str | None:
-    """Copy an object to a file; says so if it is not there."""
+def copy_object(objects: Objects, path: str, copy: Path) -> str | None:
+    """Copy an object to a file; return what is wrong if there is none."""
     try:
         objects.get(path, copy)
     except FileNotFoundError:
@@ -180,7 +180,7 @@ def copied(objects: Objects, path: str, copy: Path) -> str | None:
 
 
 def verify_hub(name: str) -> Iterator[Finding]:
-    """A hub model's large files: huggingface_hub keeps each under its own SHA-256."""
+    """Compare a hub model's large files, which huggingface_hub names by their SHA-256."""
     folder = hub_folder(name)
     if folder is None:
         return

@@ -52,8 +52,8 @@ def merge_adapter(store: ArtifactStore, artifact: Artifact, target: Path, base: 
 
     def logits(model: Any) -> torch.Tensor:
         with torch.inference_mode():
-            given: torch.Tensor = model.eval()(ids.to(model.device)).logits.float().cpu()
-        return given
+            found: torch.Tensor = model.eval()(ids.to(model.device)).logits.float().cpu()
+        return found
 
     model = load_model(folder, spec)
     plain = logits(model)

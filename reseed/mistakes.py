@@ -1,4 +1,4 @@
-"""How mistakes in a recipe or profile are told: all at once, each with its key, the value seen, and the nearest name."""
+"""Mistakes in a recipe or profile as messages: all at once, each with its key, the value seen and the nearest name."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from pydantic import BaseModel, ValidationError
 from reseed.credentials import without_credentials
 
 
-def listed(where: str, lines: Sequence[str]) -> str:
-    """One message out of several mistakes."""
+def mistake_list(where: str, lines: Sequence[str]) -> str:
+    """One message for several mistakes, a line each."""
     return "\n  ".join([f"{where}: {len(lines)} mistake{'s' if len(lines) > 1 else ''}", *lines])
 
 
@@ -28,7 +28,7 @@ def mistakes(error: ValidationError, model: type[BaseModel]) -> list[str]:
         elif mistake["type"] == "missing":
             lines.append(f"{key}: missing")
         elif not place:
-            lines += message.splitlines()  # the model's own checks, each of which begins with a key
+            lines += message.splitlines()  # from the model's own validators, which begin each line with a key
         else:
             seen = (
                 ""
@@ -40,7 +40,7 @@ def mistakes(error: ValidationError, model: type[BaseModel]) -> list[str]:
 
 
 def field_names(model: type[BaseModel], place: tuple[str, ...]) -> list[str]:
-    """The keys that are valid at a place inside a model."""
+    """The valid keys at a place inside a model."""
     for part in place:
         annotation = model.model_fields[part].annotation if part in model.model_fields else None
         options = [annotation, *getattr(annotation, "__args__", ())]
@@ -49,7 +49,7 @@ def field_names(model: type[BaseModel], place: tuple[str, ...]) -> list[str]:
 
 
 def nearest(name: str, known: list[str]) -> str:
-    """` (did you mean 'x'?)`, or nothing."""
+    """` (did you mean 'x'?)`, or an empty text if nothing is near."""
     close = difflib.get_close_matches(name, known, n=1)
     return f" (did you mean '{close[0]}'?)" if close else ""
 

@@ -25,7 +25,7 @@ class Artifact:
 
     @property
     def path(self) -> str:
-        """The artifact's place below the store's root."""
+        """The artifact's folder below the store's root."""
         return f"{self.kind}/{self.name}/{self.key}"
 
     def __str__(self) -> str:
@@ -43,11 +43,11 @@ class Sampling:
 
 @dataclass(frozen=True)
 class Prompt:
-    """What an engine is asked to continue; `id` joins the answer to its question."""
+    """A text for an engine to continue; `id` joins the answer to it."""
 
     id: str
     text: str
-    templated: bool = False  # a chat template wrote the text with its special tokens: none are added
+    templated: bool = False  # a chat template wrote the text: it already has its special tokens
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ class Interval:
 
 @dataclass(frozen=True)
 class MemberResult:
-    """One member's score on the held-out rows. `cut_off`: answers that met the length limit; None in older results."""
+    """One member's score on the held-out rows. `cut_off` counts answers that hit the length limit; None in older results."""
 
     seed: int
     score: float
@@ -106,7 +106,7 @@ class MemberResult:
 
 @dataclass(frozen=True)
 class VariantResult:
-    """The members of one variant and their blend. `std` is the sample deviation over seeds, None for one seed."""
+    """The members of one variant and their ensemble. `std` is the sample deviation over seeds, None for one seed."""
 
     name: str
     members: tuple[MemberResult, ...]
@@ -117,7 +117,7 @@ class VariantResult:
 
 @dataclass(frozen=True)
 class ConstantResult:
-    """The score of answering every row with one fixed text: what a model must beat to have learnt anything."""
+    """The score of one fixed text as the answer to every row: what a model must beat to have learnt anything."""
 
     text: str
     score: float
@@ -125,7 +125,7 @@ class ConstantResult:
 
 @dataclass(frozen=True)
 class DatasetStats:
-    """The dataset table of Iteration 13, and what was dropped: reason → count."""
+    """The numbers of the dataset table, and how many rows were dropped for each reason."""
 
     n: int
     n_prompts: int

@@ -1,4 +1,4 @@
-"""What a recipe can set, section by section: the types, and the defaults."""
+"""What a recipe can set, section by section, with types and defaults."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-RECIPES = Path(__file__).resolve().parent.parent / "recipes"  # where a name that no file here has is looked for
+RECIPES = Path(__file__).resolve().parent.parent / "recipes"  # the shipped recipes, for names that are no file here
 
 
 class Section(BaseModel):
-    """A frozen part of a recipe that refuses keys it does not know."""
+    """A frozen part of a recipe that refuses unknown keys."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class GenerationSettings(Section):
-    """How synthetic rows are written: `rows` pairs of a passage and a prompt, drawn evenly with `seed`."""
+    """How synthetic rows are generated: from `rows` pairs of a passage and a prompt, drawn evenly with `seed`."""
 
     passages: str = "seeds/passages.txt"
     prompts: str = "seeds/prompts.txt"
@@ -43,14 +43,14 @@ class DataSettings(Section):
     config: str | None = None  # of a hub dataset that has several
     split: str = "train"  # of a hub dataset
     columns: dict[str, str] | None = None  # the problem's column → the source's, where they differ
-    limit: int | None = Field(None, ge=1)  # rows used, after curation, drawn with `seed`
+    limit: int | None = Field(None, ge=1)  # rows to use after curation, drawn with `seed`
     validation: Holdout  # chooses the best step
     test: Holdout  # the held-out rows that are scored
     seed: int = 0
 
 
 class TrainingSettings(Section):
-    """How one member is trained. `batch_size` counts rows a step over all workers."""
+    """How one member is trained. `batch_size` counts the rows of a step over all workers."""
 
     method: Literal["lora", "qlora"] = "lora"  # qlora: the base in 4 bit, a mixture's experts too
     double_quantization: bool = False  # of the 4-bit base's scales
@@ -61,7 +61,7 @@ class TrainingSettings(Section):
     rslora: bool = False  # scale by alpha / √rank instead of alpha / rank
     dora: bool = False  # learn the length of every weight's columns apart from their direction
     start_from: str | None = None  # a variant, for its member of the same seed, or adapter/NAME/KEY of an earlier run
-    keep_optimizer: bool = False  # store the optimiser's state with the adapter, and take over that of `start_from`
+    keep_optimizer: bool = False  # store the optimiser's state with the adapter, and continue that of `start_from`
     epochs: float = Field(1.0, gt=0)
     learning_rate: float = Field(2e-4, gt=0)
     optimizer: Literal["adamw", "adamw-8bit", "paged-adamw-8bit"] = "adamw"  # 8 bit: bitsandbytes, on a GPU
@@ -74,16 +74,16 @@ class TrainingSettings(Section):
     evaluate_every: int = Field(10, ge=1)
     choose_by: Literal["loss", "metric"] = "loss"  # metric: the problem's, of greedy answers to `metric_rows` rows
     metric_rows: int = Field(32, ge=1)
-    patience: int | None = Field(None, ge=1)  # evaluations without a better one, after which training stops
-    gradient_checkpointing: bool = False  # a third more time, a fraction of the activations' memory
+    patience: int | None = Field(None, ge=1)  # training stops after this many evaluations without a better one
+    gradient_checkpointing: bool = False  # a third slower, for a fraction of the activations' memory
     max_tokens: int = Field(512, ge=16)
-    too_long: Literal["shorten", "drop"] = "shorten"  # a row of more tokens: its source text is cut, or it is left out
+    too_long: Literal["shorten", "drop"] = "shorten"  # longer rows: their source text is cut, or they are left out
     prompt_format: Literal["text", "chat"] = "text"  # the problem's own text, or the model's chat template
     system: str | None = None
     loss_on: Literal["completion", "all", "weighted"] = "completion"
-    prompt_weight: float = Field(0.1, gt=0, le=1)  # with `weighted`: what a prompt's token counts, an answer's counts 1
-    packing: bool = False  # several rows in one sequence, none of which sees another
-    group_by_length: bool = False  # pads less, but rows then meet rows of their own length; packing pads less still
+    prompt_weight: float = Field(0.1, gt=0, le=1)  # with `weighted`: the weight of a prompt's token; an answer's is 1
+    packing: bool = False  # several rows in one sequence, none of which sees the others
+    group_by_length: bool = False  # pads less, but batches rows of similar length; packing pads less still
     zero_stage: Literal[1, 2, 3] = 2
     offload: Literal["none", "optimizer", "parameters"] = "none"  # into CPU memory; with the parameters, both
 
@@ -91,7 +91,7 @@ class TrainingSettings(Section):
     def _settings_agree(self) -> TrainingSettings:
         if self.offload == "parameters" and self.zero_stage != 3:
             raise ValueError(
-                "offload 'parameters' needs zero_stage 3, which divides the parameters among the workers, "
+                "offload 'parameters' needs zero_stage 3, which shards the parameters across the workers, "
                 f"saw {self.zero_stage}; set zero_stage: 3, or offload: optimizer"
             )
         if self.offload != "none" and self.optimizer != "adamw":
@@ -108,6 +108,6 @@ class TrainingSettings(Section):
 
 
 class PredictionSettings(Section):
-    """How the student answers the held-out rows; greedy, because a result must be repeatable."""
+    """How the student answers the held-out rows: greedily, because a result must be repeatable."""
 
     max_new_tokens: int = Field(32, ge=1)

@@ -1,1 +1,1 @@
-"""The Prefect tasks (make, ask, train, publish, report), and what they need to run on Ray and to stop cleanly."""
+"""The Prefect tasks (make, ask, train, publish, report), and what they need to run on Ray and stop cleanly."""

@@ -1,4 +1,4 @@
-"""The connection with Ray: a cluster that somebody named, or a Ray of this flow's own that only this machine reaches."""
+"""The connection to Ray: a cluster that the user named, or this flow's own Ray, which only this machine can reach."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from typing import Any
 from reseed.files import create_file
 from reseed.recipe.profile import Profile, cluster_address
 from reseed.records import ReseedError
-from reseed.store.leftovers import take_away_temporary
-from tasks.sessions import session_root, take_away_sessions
+from reseed.store.leftovers import remove_temporary_folders
+from tasks.sessions import remove_dead_sessions, session_root
 
 LOOPBACK = "127.0.0.1"
 _connecting = threading.Lock()
@@ -30,24 +30,25 @@ def connect(profile: Profile) -> None:
 
 
 def store_url(profile: Profile) -> str:
-    """The store's address for workers, whose working folder is another one."""
+    """The store's address for workers, who have another working folder."""
     return profile.store if "://" in profile.store else str(Path(profile.store).expanduser().absolute())
 
 
 def start_ray(profile: Profile) -> None:
-    """`ray.init` with what this machine and profile say.
+    """Call `ray.init` as this machine and the profile require.
 
-    The kernel ends a local Ray together with the thread that started it, so that a killed flow leaves nothing behind
-    (PR_SET_PDEATHSIG). The pool's threads end before the flow does, and the main thread would get a SIGTERM handler
-    that hides a cancelled flow run from Prefect: so a thread of its own starts Ray, and lasts as long as the process.
+    The kernel ends a local Ray together with the thread that started it (PR_SET_PDEATHSIG), so that a killed flow leaves
+    nothing behind. A pool's threads end before the flow does, and in the main thread Ray would install a SIGTERM handler
+    that hides a cancelled flow run from Prefect. So Ray is started by a thread of its own, which lives as long as the
+    process.
     """
     address = cluster_address(profile)
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # or Ray warns; `without_gpu` sees to it
-    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")  # so late a finished member is noticed
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # or Ray warns of what `without_gpu` does
+    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")  # the delay until a finished member is noticed
     if address is None:
         os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")  # a local Ray has no node to lose
-    take_away_temporary()
+    remove_temporary_folders()
     started: Future[None] = Future()
     threading.Thread(target=init_and_stay, args=(address, profile, started), name="ray", daemon=True).start()
     try:
@@ -65,14 +66,14 @@ def start_ray(profile: Profile) -> None:
 
 
 def is_a_failed_start(error: Exception) -> bool:
-    """Whether it is Ray's word for that; it says in a bare `Exception` that a process was not ready in time."""
-    from ray.exceptions import RayError  # of a token that is missing or another's
+    """True for an error by which Ray reports that; for a process that was not ready in time, it is a bare `Exception`."""
+    from ray.exceptions import RayError  # for a missing or wrong token
 
     return isinstance(error, (OSError, RuntimeError, ValueError, RayError)) or type(error) is Exception
 
 
 def init_and_stay(address: str | None, profile: Profile, started: Future[None]) -> None:
-    """The thread that starts Ray."""
+    """Start Ray and then wait forever; the target of its own thread."""
     import ray
 
     try:
@@ -88,12 +89,12 @@ def init_and_stay(address: str | None, profile: Profile, started: Future[None]) 
 
 
 def start_local(profile: Profile) -> None:
-    """A Ray whose every port is bound to loopback and, but for its metrics, asks for the token."""
+    """Start a Ray whose ports are all bound to loopback and, except for its metrics, ask for the token."""
     import ray
 
     require_token()
     root = session_root()
-    take_away_sessions(root)
+    remove_dead_sessions(root)
     with local_address():
         ray.init(
             address="local",
@@ -113,9 +114,9 @@ def start_local(profile: Profile) -> None:
 
 @contextmanager
 def local_address() -> Iterator[None]:
-    """Keep Ray from replacing loopback by the machine's address: on Linux it takes every Ray for one of a cluster.
+    """Keep Ray from replacing loopback with the machine's address: on Linux it takes every Ray to be part of a cluster.
 
-    RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER=0 says the same, but is read when Ray is imported, which may have been before.
+    RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER=0 does the same, but only if it is set before Ray is imported.
     """
     from ray._private import ray_constants
 
@@ -128,9 +129,9 @@ def local_address() -> Iterator[None]:
 
 
 def require_token() -> None:
-    """Switch Ray's token on, whatever is inherited, with a token that its owner alone can read.
+    """Switch Ray's token on, whatever the environment says, with a token that only its owner can read.
 
-    Ray would write its file with the umask's mode, and leave the mode of one that is there.
+    Ray would write the file with the umask's mode, and leave the mode of an existing one.
     """
     from ray._private.authentication.authentication_token_setup import _enable_token_auth
 
@@ -149,13 +150,14 @@ def require_token() -> None:
 
 
 def write_token(path: Path) -> None:
-    """Create a token's file, whole and with mode 0600 from the beginning, unless there is one."""
+    """Create a token's file unless there is one, at once whole and with mode 0600."""
     from ray._private.authentication.authentication_token_generator import generate_new_authentication_token
 
     if not path.exists():
-        create_file(path, generate_new_authentication_token().encode(), 0o600)  # if another flow is first, all use its
+        # if another flow was first, its token counts
+        create_file(path, generate_new_authentication_token().encode(), 0o600)
 
 
 def without_gpu(gpus: float) -> dict[str, Any]:
-    """Options of Ray work that was given `gpus`: with none it sees none, while Ray would show it all that there are."""
+    """Options of Ray work with `gpus` GPUs: if it has none, it must see none, while Ray would show it all of them."""
     return {} if gpus else {"runtime_env": {"env_vars": {"CUDA_VISIBLE_DEVICES": ""}}}

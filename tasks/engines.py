@@ -1,4 +1,4 @@
-"""A pool of Ray actors that hold an engine each."""
+"""A pool of Ray actors, each of which holds an engine."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from reseed.store.artifacts import ArtifactStore
 from tasks.cluster import connect, store_url, without_gpu
 from tasks.mistakes import raise_failures
 
-RESTARTS = 5  # of one actor, and actors in its place: a machine that keeps killing them is out of memory, say so
+RESTARTS = 5  # of one actor, and new actors in place of dead ones; if that is not enough, it is out of memory
 
 
 class EngineActor:
@@ -33,7 +33,7 @@ class EngineActor:
 
     @cached_property
     def engine(self) -> Engine:
-        """The engine, loaded by the first job: an error here would come back as itself, one in `__init__` would not."""
+        """The engine, loaded by the first job: an error here comes back as itself, one in `__init__` would not."""
         import torch
 
         torch.set_num_threads(self.cpus)
@@ -41,7 +41,7 @@ class EngineActor:
 
     @portable_errors()
     def run(self, job: Batch) -> list[Generation]:
-        """The job's answers."""
+        """Answer one job."""
         from reseed.language.tokens import TooLongError
         from reseed.problems import load_problem
 
@@ -59,7 +59,7 @@ class EngineActor:
 
 
 class EnginePool:
-    """Engine actors that each take the next job when they are free. Ray restarts an actor that dies, and its job."""
+    """Engine actors that take the next job whenever they are free. Ray restarts an actor that dies, and its job."""
 
     def __init__(self, profile: Profile, spec: ModelSpec, jobs: int) -> None:
         import ray
@@ -74,8 +74,10 @@ class EnginePool:
         self.actors = [self.start() for _ in range(min(need.actors, jobs))]
 
     def run(self, jobs: Sequence[Batch]) -> Iterator[tuple[Batch, list[Generation], float]]:
-        """Each batch with its answers and the seconds they took, as they are done. One that fails is told of when all
-        others are done."""
+        """Yield each batch with its answers and the seconds they took, in the order of completion.
+
+        Failures are raised when all other batches are done.
+        """
         import ray
 
         waiting = list(jobs)[::-1]
@@ -106,8 +108,10 @@ class EnginePool:
             raise_failures(failed, len(jobs))
 
     def _successor(self, dead: Any) -> Any:
-        """A new actor for one that Ray restarts no more: it would fail all jobs that wait, at once. That is what is left
-        to do, too, when `RESTARTS` successors have died."""
+        """A new actor for one that Ray no longer restarts, which would at once fail every waiting job.
+
+        After `RESTARTS` successors that is what happens: the dead one is returned.
+        """
         if self.successors == RESTARTS:
             return dead
         self.successors += 1
@@ -125,7 +129,7 @@ class EnginePool:
 
 @contextmanager
 def engine_pool(profile: Profile, spec: ModelSpec, jobs: int) -> Iterator[EnginePool]:
-    """A pool for as long as the block runs."""
+    """A pool that lives as long as the block."""
     connect(profile)
     pool = EnginePool(profile, spec, jobs)
     try:

@@ -1,4 +1,4 @@
-"""Make: files into files, here or on one Ray worker, unless the store has them."""
+"""Make: turn files into files, here or on one Ray worker, unless the store has them."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from reseed.steps import Making, make_step
 from reseed.store.artifacts import ArtifactStore
 from reseed.store.step import Step
 from tasks.cluster import connect, store_url, without_gpu
-from tasks.mistakes import unwrapped
+from tasks.mistakes import unwrap_errors
 from tasks.run_once import log, make_here
 
 
 @task(cache_policy=NO_CACHE, task_run_name="{step.verb}")
 def make(place: Profile, step: Step[Making]) -> Artifact:
-    """The step's artifact."""
+    """Make the step's artifact, unless the store has it."""
     store = ArtifactStore(place.store)
     if step.work.on_ray and store.find(step.artifact) is None:
         make_on_ray(place, step)
@@ -31,18 +31,18 @@ def make(place: Profile, step: Step[Making]) -> Artifact:
 
 
 def make_on_ray(place: Profile, step: Step[Making]) -> None:
-    """On a worker with an engine's share of the machine, which also commits the files: they need not travel again."""
+    """Make it on a worker with an engine's resources, which also commits the files: they need not travel back."""
     import ray
 
     connect(place)
     need = place.engines
     options: dict[str, Any] = {"num_cpus": need.cpus, "num_gpus": need.gpus, "max_retries": 2}
     worker = ray.remote(**options, **without_gpu(need.gpus))(make_in_worker)
-    with unwrapped():
+    with unwrap_errors():
         ray.get(worker.remote(store_url(place), step))
 
 
 def make_in_worker(url: str, step: Step[Making]) -> None:
-    """What the worker does."""
+    """Make the step's artifact, in the worker."""
     with portable_errors():
         make_step(ArtifactStore(url), step)

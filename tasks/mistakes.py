@@ -1,4 +1,4 @@
-"""What a user did wrong is one message, not a traceback; and it comes back whole from a Ray worker."""
+"""A user's mistake is one message, not a traceback, and comes back whole from a Ray worker."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from contextlib import contextmanager
 from reseed.records import ReseedError
 from reseed.text import visible
 
-LOGGERS = ("prefect.flow_runs", "prefect.task_runs", "prefect.engine")  # the last one in a worker's process
+LOGGERS = ("prefect.flow_runs", "prefect.task_runs", "prefect.engine")  # the last one logs in workers' processes
 
 
 class OneMessage(logging.Filter):
-    """Takes the traceback off a record whose exception is a ReseedError, whose message already says it all, and shows
-    control characters as text: column names, rows and checkpoints' paths are others' words."""
+    """Drops the traceback of a ReseedError, whose message says it all, and makes control characters visible: names of columns,
+    rows and paths may come from anywhere."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Let every record pass."""
+        """Change the record and let it pass."""
         if record.exc_info and isinstance(record.exc_info[1], ReseedError):
             record.msg, record.args, record.exc_info = str(record.exc_info[1]), (), None
         record.msg, record.args = visible(record.getMessage()), ()
@@ -33,8 +33,8 @@ def quiet_mistakes() -> None:
 
 
 @contextmanager
-def unwrapped() -> Iterator[None]:
-    """Raise a worker's ReseedError as it was raised there, not in Ray's wrapping."""
+def unwrap_errors() -> Iterator[None]:
+    """Raise a worker's ReseedError as itself, without Ray's wrapping."""
     import ray
 
     try:
@@ -46,7 +46,7 @@ def unwrapped() -> Iterator[None]:
 
 
 def raise_failures(failed: dict[str, Exception], total: int) -> None:
-    """One error for all failed jobs; a mistake of the user's stays what it is."""
+    """Raise one error for all failed jobs; a user's mistake is raised as itself."""
     name, error = next(iter(failed.items()))
     cause = getattr(error, "cause", None)
     if isinstance(cause, ReseedError):
@@ -58,5 +58,5 @@ def raise_failures(failed: dict[str, Exception], total: int) -> None:
 
 
 def last_line(error: BaseException) -> str:
-    """The last line of an error's text, which in Ray's wrapping is what went wrong; its type where it says nothing."""
+    """The last line of an error's text, which in Ray's wrapping is what went wrong; its type if it has no text."""
     return (str(error).strip() or type(error).__name__).splitlines()[-1]

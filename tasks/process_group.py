@@ -7,13 +7,16 @@ import uuid
 from pathlib import Path
 from typing import Any
 
-LOOPBACK_ONLY = {"GLOO_SOCKET_IFNAME": "lo", "NCCL_SOCKET_IFNAME": "lo"}  # else that of the machine's name
+LOOPBACK_ONLY = {
+    "GLOO_SOCKET_IFNAME": "lo",
+    "NCCL_SOCKET_IFNAME": "lo",
+}  # instead of the interface of the machine's name
 
 
 def process_group(backend: str, local: bool) -> Any:
-    """Ray Train's settings of torch's process group; on a cluster they are Ray's own.
+    """Ray Train's settings of torch's process group; on a cluster, Ray's own.
 
-    On a local Ray the ranks meet in a file of its session's folder, which nobody else can open: torch's usual store
+    On a local Ray the ranks meet in a file in its session's folder, which nobody else can open: torch's usual store
     listens on every address and asks for no key.
     """
     from ray.train.torch import TorchConfig
@@ -48,7 +51,7 @@ def process_group(backend: str, local: bool) -> Any:
 
 
 def meeting_place() -> str:
-    """A file that is not there yet, where it goes with the session."""
+    """A path for a new file, which is removed with the session."""
     import ray._private.worker
 
     node: Any = ray._private.worker._global_node
@@ -56,5 +59,5 @@ def meeting_place() -> str:
 
 
 def name_master() -> None:
-    """DeepSpeed would look for MPI without these; nobody listens there."""
+    """Set what DeepSpeed needs to look no further for MPI; nobody listens there."""
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}

@@ -1,4 +1,4 @@
-"""Progress that a person can see: a log line in the terminal and a progress artifact on the dashboard."""
+"""Progress for people: lines in the log, and a progress artifact on the dashboard."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from prefect.context import TaskRunContext
 
 from tasks.run_once import log
 
-QUIET = 20.0  # seconds without news, after which a line says that it goes on
+QUIET = 20.0  # seconds without news, after which a line says that it still runs
 
 
 @dataclass
@@ -29,32 +29,32 @@ class Progress:
     done: int = 0
     quiet: float = QUIET
     started: float = field(default_factory=time.monotonic)
-    told: float = field(default_factory=time.monotonic)
+    last_news: float = field(default_factory=time.monotonic)
 
     def advance(self, by: int, note: str = "") -> None:
-        """`by` more are done."""
+        """Count `by` more as done."""
         self.done += by
-        self.told = time.monotonic()
+        self.last_news = time.monotonic()
         log().info("%s: %d of %d%s", self.what, self.done, self.total, f", {note}" if note else "")
         if self.artifact is not None:
             update_progress_artifact(self.artifact, 100.0 * self.done / self.total)
 
     def remind(self) -> None:
-        """Say that it goes on, when nothing was said for a while."""
+        """Log that it still runs, if nothing was logged for a while."""
         now = time.monotonic()
-        if now - self.told >= self.quiet:
-            self.told = now
+        if now - self.last_news >= self.quiet:
+            self.last_news = now
             log().info("%s: %d of %d after %.0f s", self.what, self.done, self.total, now - self.started)
 
 
 def artifact_key(text: str) -> str:
-    """A key that Prefect takes for an artifact: small letters, digits and dashes."""
+    """A valid key of a Prefect artifact: lower-case letters, digits and dashes."""
     return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
 
 
 @contextmanager
 def progress(what: str, total: int, quiet: float | None = None) -> Iterator[Progress]:
-    """A progress that the dashboard shows when a Prefect task is running."""
+    """A progress that the dashboard shows, if a Prefect task is running."""
     artifact = None
     if TaskRunContext.get() is not None and total:
         artifact = create_progress_artifact(progress=0.0, description=f"{what}: {total}")
@@ -64,7 +64,7 @@ def progress(what: str, total: int, quiet: float | None = None) -> Iterator[Prog
         while not ended.wait(min(1.0, shown.quiet)):
             shown.remind()
 
-    context = copy_context()  # where the run's logger is
+    context = copy_context()  # the run's logger is found through it
     watcher = threading.Thread(target=context.run, args=(watch,), daemon=True)
     watcher.start()
     try:

@@ -1,4 +1,4 @@
-"""Publish: the curated rows become a dated version of a dataset."""
+"""Publish: curated rows become a dated version of a dataset."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ from tasks.run_once import log, make_here
 
 
 @task(cache_policy=NO_CACHE, task_run_name="published")
-def published(profile: Profile, name: str, day: date) -> Artifact | None:
-    """The dataset version of a day, if there is one: a day is published once, whatever changed since."""
+def published_version(profile: Profile, name: str, day: date) -> Artifact | None:
+    """The dataset version of a day, if there is one: a day is published only once, whatever changed since."""
     store = ArtifactStore(profile.store)
     ref = store.ref(DATASET, name, day.isoformat())
     if ref is None:
         return None
-    move_latest(store, name)  # a run that was killed may have left that undone
+    move_latest(store, name)  # a killed run may have left that undone
     log().info("%s@%s is published already: %s", name, day, ref.artifact)
     return ref.artifact
 
 
 @task(cache_policy=NO_CACHE, task_run_name="publish")
 def publish(profile: Profile, name: str, curated: Artifact, day: date) -> Artifact:
-    """Name the curated rows after their day, and move `latest` to the newest day. Of two racers the first one counts."""
+    """Name the curated rows after their day, and move `latest` to the newest day. Of two at once, the first counts."""
     store = ArtifactStore(profile.store)
     step = Step(Publish(day), name, {"curated": curated})
     version = make_here(store, step)
@@ -50,8 +50,10 @@ def publish(profile: Profile, name: str, curated: Artifact, day: date) -> Artifa
 
 
 def move_latest(store: ArtifactStore, name: str) -> str:
-    """Point `latest` at the newest day and return that day. Whoever lists the days before another one moves `latest`
-    has to list them again, so an older day never comes last."""
+    """Point `latest` at the newest day and return that day.
+
+    If another flow moves `latest` after the days were listed, they are listed again, so an older day never wins.
+    """
     for _ in range(20):
         before = store.ref(DATASET, name, "latest")
         newest = max(published_days(store, name)).isoformat()
@@ -60,4 +62,4 @@ def move_latest(store: ArtifactStore, name: str) -> str:
             return newest
         if store.move_ref(DATASET, name, "latest", version, before):
             return newest
-    raise ReseedError(f"store {store.url}: {DATASET}/{name}@latest is moved by others all the time; try again")
+    raise ReseedError(f"store {store.url}: {DATASET}/{name}@latest keeps being moved by others; try again")

@@ -1,4 +1,4 @@
-"""Report: a result's pages, on the dashboard, in the log and for W&B."""
+"""Report: show a result on the dashboard, in the log and on W&B."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tasks.run_once import log, make_here
 
 @task(cache_policy=NO_CACHE, task_run_name="report")
 def report(place: Profile, scored: Step[Score], pages: Step[Report]) -> Results:
-    """Make the pages of a stored result, let `latest` of its experiment point at it, and show it."""
+    """Make the pages of a stored result, point its experiment's `latest` at it, and show it."""
     store = ArtifactStore(place.store)
     store.point(KIND, scored.name, "latest", scored.artifact)
     results, fresh = load_results(store, scored.artifact), store.find(pages.artifact) is None
@@ -45,7 +45,7 @@ def track(store: ArtifactStore, step: Step[Score], results: Results) -> None:
 
 
 def show(results: Results) -> None:
-    """The table and the page, on the dashboard."""
+    """Show the table and the page on the dashboard."""
     rows = [
         {"variant": one_line(v.name), **{f"seed {m.seed}": round(m.score, 4) for m in v.members}, "mean": round(v.mean, 4),
          "std": round(v.std, 4) if v.std is not None else None, "ensemble": round(v.ensemble, 4)}

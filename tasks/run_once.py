@@ -1,4 +1,4 @@
-"""The one mechanism behind the cache, the resume and the lineage: a step whose manifest exists is not run again."""
+"""The one mechanism behind caching, resuming and lineage: a step whose manifest exists is not run again."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from reseed.store.step import Step
 
 
 def run_once(store: ArtifactStore, step: Step[Making | Asking], write: Write, spent: float = 0.0) -> Artifact:
-    """Commit what `write` writes, unless that was done before; `spent` are seconds that it has taken so far."""
+    """Commit what `write` writes, unless the store has the artifact; `spent` are the seconds that it took so far."""
     if store.find(step.artifact) is not None:
         log().info("%s: in the store", step.artifact)
         return step.artifact
@@ -26,12 +26,12 @@ def run_once(store: ArtifactStore, step: Step[Making | Asking], write: Write, sp
 
 
 def make_here(store: ArtifactStore, step: Step[Making]) -> Artifact:
-    """The step's artifact, made in this process."""
+    """Make the step's artifact in this process, unless the store has it."""
     return run_once(store, step, partial(step.work.make, step, store))
 
 
 def log() -> Any:
-    """The run's logger, which the dashboard shows; outside a run an ordinary one."""
+    """The run's logger, whose lines the dashboard shows; outside a run, an ordinary one."""
     try:
         return get_run_logger()
     except MissingContextError:

@@ -1,4 +1,4 @@
-"""Where a local Ray keeps its sockets and logs, and what is left of those that were killed."""
+"""Where local Rays keep their sockets and logs, and removing those of killed ones."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from reseed.records import ReseedError
 from reseed.store.lease import this_place
 from reseed.store.leftovers import age
 
-STARTING = 600.0  # seconds: so long a session without sockets may be one that starts, in another container
+STARTING = 600.0  # seconds for which a session without sockets may still be starting, in another container
 SILENT = 86_400.0  # seconds
 SOCKET = 107  # bytes of a Unix socket's path
 SESSION = "session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store"  # the longest that Ray adds
 
 
 def session_root() -> Path:
-    """A folder of this user's alone. Ray's own default is shared by all users, who read each other's logs there.
+    """A folder of this user alone. Ray's default is shared by all users, who could read each other's logs.
 
     Its path is short, because a socket's is cut at 107 bytes: a long TMPDIR would keep Ray from starting. It names the
     boot: other machines may have their sessions beside it, and whether those live cannot be told from here.
@@ -34,7 +34,7 @@ def session_root() -> Path:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
         status = path.lstat()
         if status.st_uid != os.getuid() or not stat.S_ISDIR(status.st_mode):
-            raise PermissionError("it belongs to another user, or is no folder")
+            raise PermissionError("it belongs to another user, or is not a folder")
         path.chmod(0o700)
     except OSError as error:
         raise ReseedError(f"Ray's folder {path}: {error}; set RAY_TMPDIR to a short path that you can write") from error
@@ -51,8 +51,8 @@ def _root(place: Path) -> Path:
     return place / f"ray-reseed-{os.getuid()}" / (boot or "ray")
 
 
-def take_away_sessions(root: Path) -> None:
-    """Remove the sessions of flows that have ended, and the roots of boots and machines where nothing goes on."""
+def remove_dead_sessions(root: Path) -> None:
+    """Remove the sessions of ended flows, and the roots of boots and machines where nothing is alive."""
     for other in root.parent.iterdir():
         if other != root and is_silent(other):
             shutil.rmtree(other, ignore_errors=True)

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 from reseed.recipe.profile import Profile
 from reseed.records import ReseedError
-from tasks.waiting import waited_for
+from tasks.waiting import wait_until
 
 _slots: dict[int, threading.BoundedSemaphore] = {}
 _slots_lock = threading.Lock()
@@ -16,7 +16,7 @@ _slots_lock = threading.Lock()
 
 @contextmanager
 def training_slot(profile: Profile) -> Iterator[None]:
-    """Wait until the cluster has room for one more member: those that do not fit would only wait inside Ray."""
+    """Wait until the cluster has room for one more member; one that does not fit would only wait inside Ray."""
     import ray
 
     need = profile.training
@@ -31,7 +31,7 @@ def training_slot(profile: Profile) -> Iterator[None]:
         )
     with _slots_lock:
         slot = _slots.setdefault(min(room), threading.BoundedSemaphore(min(room)))
-    waited_for(lambda: slot.acquire(blocking=False))
+    wait_until(lambda: slot.acquire(blocking=False))
     try:
         yield
     finally:

@@ -1,4 +1,4 @@
-"""Train: one member under Ray Train with DeepSpeed, from its last checkpoint if there is one."""
+"""Train: one member under Ray Train with DeepSpeed, resumed from its last checkpoint if there is one."""
 
 from __future__ import annotations
 
@@ -28,16 +28,17 @@ from tasks.process_group import LOOPBACK_ONLY, process_group
 from tasks.progress import progress
 from tasks.run_once import log
 from tasks.slots import training_slot
-from tasks.training_worker import Assignment, LossFeed, News, worker
-from tasks.waiting import awaited, waited_for
+from tasks.training_worker import Assignment, News, NewsFeed, worker
+from tasks.waiting import wait_for_result, wait_until
 
-FAILURES = 3  # of a member's workers before the member fails; each one resumes from the last checkpoint
-KEPT = 2  # newest checkpoints of a member; the best adapter so far is in each
+FAILURES = 3  # of a member's workers before the member fails; each time they resume from the last checkpoint
+SNAPSHOT = "checkpoint_manager_snapshot.json"  # Ray Train's list of checkpoints
+KEPT = 2  # newest checkpoints of a member; each has the best adapter so far
 
 
 @task(cache_policy=NO_CACHE, task_run_name="train {step.work.member}")
 def train(place: Profile, step: Step[Train]) -> Artifact:
-    """One member's adapter."""
+    """Train one member's adapter, unless the store has it or another flow trains it."""
     store = ArtifactStore(place.store)
     lease = Lease(store, f"train-{step.artifact.key}")
     there = store.find(step.artifact) is not None
@@ -48,11 +49,11 @@ def train(place: Profile, step: Step[Train]) -> Artifact:
         with training_slot(place):
             taken = lease.take()
             if taken:
-                with lease.kept():
+                with lease.keep():
                     fit_once(store, assignment_for(place, step, lease), place)
         if not taken:
-            log().info("%s: waits for another flow, which trains it: %s", step.artifact, lease.told())
-            waited_for(lease.looks_free, every=2.0)
+            log().info("%s: waits for another flow, which trains it: %s", step.artifact, lease.describe())
+            wait_until(lease.looks_free, every=2.0)
         there = store.find(step.artifact) is not None
     tidy(store, step, lease)
     return step.artifact
@@ -66,14 +67,14 @@ def train_all(place: Profile, steps: Sequence[Step[Train]]) -> None:
         running[step.artifact] = train.submit(
             place, step, return_state=False, wait_for=[before] if before is not None else []
         )
-    with progress("train: members", len(steps), quiet=300) as shown:  # losses are told in between
+    with progress("train: members", len(steps), quiet=300) as shown:  # losses are logged in between
         for future in running.values():
             future.result()
             shown.advance(1)
 
 
 def fit_once(store: ArtifactStore, assignment: Assignment, profile: Profile) -> None:
-    """Train the member, unless whoever held the lease before has done it."""
+    """Train the member, unless the lease's previous holder has done so."""
     artifact, started = assignment.step.artifact, time.monotonic()
     if store.find(artifact) is not None:
         log().info("%s: another flow has made it", artifact)
@@ -88,8 +89,9 @@ def fit_once(store: ArtifactStore, assignment: Assignment, profile: Profile) -> 
 
 
 def tidy(store: ArtifactStore, step: Step[Train], lease: Lease) -> None:
-    """Remove the checkpoints of a member that is done, also those of a run that was killed after it had stored the
-    adapter; not those of another holder of the lease, whose workers may still be at it, unless it fell silent.
+    """Remove the checkpoints of a finished member, even if a run was killed after it had stored the adapter.
+
+    Those of another holder of the lease stay, since its workers may still write them, unless it has fallen silent.
     """
     if lease.is_there() and (lease.take() or lease.is_silent()):
         store.discard_scratch(scratch_name(step))
@@ -97,12 +99,12 @@ def tidy(store: ArtifactStore, step: Step[Train], lease: Lease) -> None:
 
 
 def scratch_name(step: Step[Train]) -> str:
-    """Where the member's checkpoints are, below the store's scratch place."""
+    """The folder of the member's checkpoints, below the store's scratch folder."""
     return f"train/{step.artifact.key}"
 
 
 def assignment_for(profile: Profile, step: Step[Train], lease: Lease) -> Assignment:
-    """The records that a worker needs."""
+    """What the member's workers need to know."""
     import ray
 
     account = find_account()
@@ -116,23 +118,23 @@ def assignment_for(profile: Profile, step: Step[Train], lease: Lease) -> Assignm
         lease=lease.name,
         holder=lease.holder,
         started=time.time(),
-        feed=ray.remote(LossFeed).options(num_cpus=0, max_restarts=-1).remote(account.variables),
+        feed=ray.remote(NewsFeed).options(num_cpus=0, max_restarts=-1).remote(account.variables),
     )
 
 
 def fit(store: ArtifactStore, assignment: Assignment, profile: Profile) -> None:
-    """Run Ray Train until the member is done, telling of its progress.
+    """Run Ray Train until the member is done, and log its progress.
 
-    Ray Train itself starts a member's workers again; when its controller dies, it is started again here, and goes on
-    from the last checkpoint too.
+    Ray Train itself restarts a member's workers. If its controller dies, it is restarted here, and also resumes from the
+    last checkpoint.
     """
     import ray
 
     mend_list(store, assignment.step)
     for attempt in range(FAILURES + 1):
         try:
-            with followed(assignment):
-                awaited(trainer_for(store, assignment, profile).fit)
+            with log_news(assignment):
+                wait_for_result(trainer_for(store, assignment, profile).fit)
             return
         except Exception as error:
             if store.find(assignment.step.artifact) is not None:
@@ -140,11 +142,11 @@ def fit(store: ArtifactStore, assignment: Assignment, profile: Profile) -> None:
                 return
             if attempt == FAILURES or not isinstance(error, ray.exceptions.RayActorError):
                 raise_cause(assignment, error)
-            log().warning("%s: Ray Train's controller died, the member goes on", assignment.run_name)
+            log().warning("%s: Ray Train's controller died, the member resumes", assignment.run_name)
 
 
 def trainer_for(store: ArtifactStore, assignment: Assignment, profile: Profile) -> Any:
-    """Ray Train's trainer of one member."""
+    """Ray Train's trainer for one member."""
     from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer
 
@@ -163,7 +165,7 @@ def trainer_for(store: ArtifactStore, assignment: Assignment, profile: Profile) 
         scaling_config=ScalingConfig(
             num_workers=need.workers, use_gpu=not cpu_only, resources_per_worker={"CPU": need.cpus, "GPU": need.gpus}
         ),
-        # The run name is the member's key (seed, settings, data): Ray resumes a run of the same name by itself.
+        # Ray resumes a run of the same name by itself, so the name is the member's key (seed, settings, data).
         run_config=RunConfig(
             name=assignment.step.artifact.key,
             storage_path=path,
@@ -177,7 +179,7 @@ def trainer_for(store: ArtifactStore, assignment: Assignment, profile: Profile) 
 
 
 def no_retry() -> Any:
-    """A callback of Ray Train's controller that ends the run when a worker met a mistake, which no retry can mend."""
+    """A callback of Ray Train's controller that ends the run on a user's mistake, which no retry can mend."""
     from ray.train import UserCallback
 
     class NoRetry(UserCallback):
@@ -190,27 +192,23 @@ def no_retry() -> Any:
 
 
 def mend_list(store: ArtifactStore, step: Step[Train]) -> None:
-    """Make Ray Train's list of the member's checkpoints one that it starts from.
+    """Mend Ray Train's list of the member's checkpoints, so that it can start from it.
 
-    A list that was cut off while it was written is forgotten, with the checkpoints; a checkpoint that is not there any
-    more leaves the list. What is in a checkpoint, the workers look at.
+    A list that was cut off while it was written is removed, with the checkpoints; a missing checkpoint is removed from
+    the list. The workers look at what is in a checkpoint.
     """
     place = store.scratch(scratch_name(step))
-    snapshot = f"{place}/checkpoint_manager_snapshot.json"
+    snapshot = f"{place}/{SNAPSHOT}"
     with explained(store.url):
-        content = store.objects.read(f"scratch/{scratch_name(step)}/checkpoint_manager_snapshot.json")
+        content = store.objects.read(f"scratch/{scratch_name(step)}/{SNAPSHOT}")
     if content is None:
         return
-    try:
-        listed = json.loads(content)
-        named = [one["checkpoint_dir_name"] for one in listed["checkpoint_results"]]
-        damaged = len(listed["checkpoint_report_indices"]) != len(named)
-    except (ValueError, KeyError, TypeError):
-        damaged = True
-    if damaged:
+    checkpoints = parse_list(content)
+    if checkpoints is None:
         log().warning("%s: %s is damaged, the member begins anew", step.artifact, snapshot)
         store.discard_scratch(scratch_name(step))
         return
+    named = [one["checkpoint_dir_name"] for one in checkpoints["checkpoint_results"]]
     with explained(store.url):
         there = [number for number, name in enumerate(named) if store.fs.exists(f"{place}/{name}")]
     if len(there) == len(named):
@@ -221,14 +219,24 @@ def mend_list(store: ArtifactStore, step: Step[Train]) -> None:
         return
     log().warning("%s: of %d checkpoints that %s names %d are there", step.artifact, len(named), snapshot, len(there))
     for what in ("checkpoint_results", "checkpoint_report_indices"):
-        listed[what] = [listed[what][number] for number in there]
-    listed["latest_checkpoint_result"] = listed["checkpoint_results"][-1]
+        checkpoints[what] = [checkpoints[what][number] for number in there]
+    checkpoints["latest_checkpoint_result"] = checkpoints["checkpoint_results"][-1]
     with explained(store.url):
-        store.fs.pipe_file(snapshot, json.dumps(listed).encode())
+        store.fs.pipe_file(snapshot, json.dumps(checkpoints).encode())
+
+
+def parse_list(content: bytes) -> dict[str, Any] | None:
+    """Ray Train's list of checkpoints; None if it is damaged."""
+    try:
+        checkpoints: dict[str, Any] = json.loads(content)
+        names = [one["checkpoint_dir_name"] for one in checkpoints["checkpoint_results"]]
+        return checkpoints if len(checkpoints["checkpoint_report_indices"]) == len(names) else None
+    except (ValueError, KeyError, TypeError):
+        return None
 
 
 def checkpoint_storage(store: ArtifactStore) -> tuple[str, Any]:
-    """Where Ray Train keeps checkpoints: a path, and a pyarrow file system for a store that is no local folder."""
+    """Where Ray Train keeps checkpoints: a path, and a pyarrow file system if the store is not a local folder."""
     path = store.scratch("train")
     if store.local:
         return path, None
@@ -238,7 +246,7 @@ def checkpoint_storage(store: ArtifactStore) -> tuple[str, Any]:
 
 
 def raise_cause(assignment: Assignment, error: Exception) -> NoReturn:
-    """A mistake of the user's as it is; anything else with the member's name."""
+    """Raise a user's mistake as it is; anything else with the member's name."""
     mistake = getattr(error, "controller_failure", error)  # see `no_retry`
     if isinstance(mistake, ReseedError):
         raise mistake from None
@@ -249,15 +257,15 @@ def raise_cause(assignment: Assignment, error: Exception) -> NoReturn:
 
 
 @contextmanager
-def followed(assignment: Assignment) -> Iterator[None]:
-    """Log the loss points of rank 0 while the block runs."""
+def log_news(assignment: Assignment) -> Iterator[None]:
+    """Log rank 0's news while the block runs."""
     import ray
 
     logger, ended = log(), threading.Event()
 
     def drain() -> None:
         news: list[News] = []
-        with suppress(ray.exceptions.RayError):  # a feed that was killed has lost lines of the log, nothing else
+        with suppress(ray.exceptions.RayError):  # a killed feed loses lines of the log, nothing else
             news = ray.get(assignment.feed.drain.remote(), timeout=10)
         for point in news:
             if isinstance(point, OfflineRun):

@@ -1,4 +1,4 @@
-"""One Ray Train worker of a member. Nothing here needs Prefect: every worker process would import it for a second."""
+"""One Ray Train worker of a member. Nothing here imports Prefect, which would take every worker a second."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from reseed.records import LossPoint, ReseedError
 from reseed.steps.train import Train
 from reseed.store.artifacts import ArtifactStore
 from reseed.store.lease import LeaseLostError, holder_of
-from reseed.store.leftovers import held, take_away_temporary
+from reseed.store.leftovers import held, remove_temporary_folders
 from reseed.store.step import Step
 from reseed.training.checkpoints import damage_of
 from reseed.training.job import TrainSummary
@@ -29,16 +29,16 @@ from reseed.training.tracking import OfflineRun, TrackedRun, Tracker, reference
 
 @dataclass(frozen=True)
 class Assignment:
-    """What a Ray Train worker is given: records only, it reads the rows from the store itself."""
+    """What a Ray Train worker needs to know. It reads the rows from the store itself."""
 
     step: Step[Train]
     store_url: str
     wandb_folder: str  # on the flow's node
     node: str  # the flow's, by Ray's id
-    lease: str  # on the member's scratch place
-    holder: str  # of that lease, of whose driver this is; names the member's folder on each node
+    lease: str  # on the member's scratch folder
+    holder: str  # of the lease: the driver of this worker; names the member's folder on each node
     started: float  # seconds since the epoch
-    feed: Any  # a handle of the LossFeed actor
+    feed: Any  # a handle of the NewsFeed actor
 
     @property
     def run_name(self) -> str:
@@ -49,25 +49,25 @@ class Assignment:
 News = LossPoint | OfflineRun | str
 
 
-class LossFeed:
-    """A tiny actor between rank 0 and the flow: points of the loss curve, notes and the files of an offline run come in,
-    the flow drains them. It also hands out the variables that W&B reads: there they are in no log and on no page of Ray's,
-    as a runtime environment would be."""
+class NewsFeed:
+    """A tiny actor between rank 0 and the flow: rank 0 puts in points of the loss curve, notes and an offline run's files, and
+    the flow takes them out. It also hands rank 0 the variables that W&B reads: unlike a runtime environment, it shows them
+    in no log and on no page of Ray's."""
 
     def __init__(self, variables: Mapping[str, str]) -> None:
         self.news: list[News] = []
         self.wandb = variables
 
     def variables(self) -> Mapping[str, str]:
-        """To rank 0."""
+        """Called by rank 0."""
         return self.wandb
 
     def put(self, news: News) -> None:
-        """From rank 0."""
+        """Called by rank 0."""
         self.news.append(news)
 
     def drain(self) -> list[News]:
-        """To the flow."""
+        """Called by the flow: return the news since the last call."""
         news, self.news = self.news, []
         return news
 
@@ -81,33 +81,33 @@ class RayWatcher:
         self.tracker = self.track() if rank == 0 else None
 
     def track(self) -> Tracker:
-        """Begin the member's run; on another node than the flow's, in a temporary folder."""
+        """Begin the member's tracked run, in a temporary folder unless this is the flow's node."""
         import ray
 
-        given, step = self.assignment, self.assignment.step
-        variables = ray.get(given.feed.variables.remote())
+        assignment, step = self.assignment, self.assignment.step
+        variables = ray.get(assignment.feed.variables.remote())
         os.environ.update(variables)
-        here = ray.get_runtime_context().get_node_id() == given.node
-        folder = given.wandb_folder if here else tempfile.gettempdir()
+        here = ray.get_runtime_context().get_node_id() == assignment.node
+        folder = assignment.wandb_folder if here else tempfile.gettempdir()
         config = {**step.spec, "seed": step.seed}
-        run = TrackedRun(step.artifact, step.work.experiment, given.run_name, "member", config)
+        run = TrackedRun(step.artifact, step.work.experiment, assignment.run_name, "member", config)
         tracker = Tracker(run, Path(folder), variables["WANDB_MODE"])
         if tracker.warning is not None:
             self.note(tracker.warning)
         return tracker
 
     def note(self, text: str) -> None:
-        """To the flow."""
+        """Send a line to the flow."""
         self.assignment.feed.put.remote(text)
 
     def point(self, point: LossPoint) -> None:
-        """To the tracker and the flow."""
+        """Send a point to the flow and the tracker."""
         self.assignment.feed.put.remote(point)
         if self.tracker is not None:
             self.tracker.point(point)
 
     def checkpoint(self, folder: Path, step: int) -> None:
-        """One rank of each node hands over what all ranks of that node wrote; the parts are merged."""
+        """Report a checkpoint: one rank of each node hands over what its ranks wrote, and Ray merges the parts."""
         import ray.train
 
         part = None
@@ -117,22 +117,22 @@ class RayWatcher:
         ray.train.report({"step": step}, checkpoint=part)
 
     def abandon(self) -> None:
-        """The member failed, or is to be tried again."""
+        """End the tracked run of a member that failed or will be retried."""
         if self.tracker is not None:
             self.tracker.abandon()
-            self.send_home()
+            self.send_offline_run()
 
     def finish(self, summary: TrainSummary) -> None:
-        """The member is done, and its adapter in the store."""
+        """End the tracked run of a member whose adapter is in the store."""
         if self.tracker is not None:
             self.tracker.read(reference(self.store, self.assignment.step.inputs["partition"]))
             self.tracker.write(reference(self.store, self.assignment.step.artifact))
             best = {"best_step": summary.best_step, "best_loss": summary.best_loss, "best_metric": summary.best_metric}
             self.tracker.finish({name: value for name, value in best.items() if value is not None})
-            self.send_home()
+            self.send_offline_run()
 
-    def send_home(self) -> None:
-        """Hand an offline run that lies on another node to the flow; one whose worker is killed stays behind."""
+    def send_offline_run(self) -> None:
+        """Send an offline run on another node to the flow. If the worker is killed, it stays there."""
         import ray
 
         if self.tracker is None or ray.get_runtime_context().get_node_id() == self.assignment.node:
@@ -142,7 +142,7 @@ class RayWatcher:
 
 
 def worker(config: dict[str, Any]) -> None:
-    """One Ray Train worker. Rank 0 commits the adapter, so that the files need not travel again."""
+    """Run one Ray Train worker. Rank 0 commits the adapter, so that its files need not travel to the flow."""
     import ray.train
     import torch
 
@@ -152,17 +152,17 @@ def worker(config: dict[str, Any]) -> None:
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
     build_no_helpers()
     store = ArtifactStore(assignment.store_url)
-    given, inputs = assignment.step.work, assignment.step.inputs
+    step_work, inputs = assignment.step.work, assignment.step.inputs
     rows = store.fetch(inputs["partition"])
     start = store.fetch(inputs["start"]) if "start" in inputs else None
     check_lease(store, assignment)
     with node_folder(assignment, local_rank) as work:
         watcher = RayWatcher(assignment, rank, local_rank)
         try:
-            with portable_errors(), resumed(rank, watcher) as checkpoint:
+            with portable_errors(), checkpoint_to_resume(rank, watcher) as checkpoint:
                 summary = train_loop(
-                    given.job(),
-                    load_problem(given.problem),
+                    step_work.job(),
+                    load_problem(step_work.problem),
                     open_rows(rows, "train"),
                     open_rows(rows, "validation"),
                     work,
@@ -179,7 +179,7 @@ def worker(config: dict[str, Any]) -> None:
 
 
 def check_lease(store: ArtifactStore, assignment: Assignment) -> None:
-    """End the run if another driver has the member by now: its scratch place, on the store and here, is that one's."""
+    """End the run if another driver holds the member's lease by now, and with it the scratch folders in the store and here."""
     holder = holder_of(store, assignment.lease)
     if holder != assignment.holder:
         raise LeaseLostError(
@@ -191,8 +191,8 @@ def check_lease(store: ArtifactStore, assignment: Assignment) -> None:
 def build_no_helpers() -> None:
     """Keep DeepSpeed from compiling its shared-memory all-reduce, which only inference uses.
 
-    That takes a minute of two cores, again whenever another environment of this user built it in between, and a worker
-    killed meanwhile leaves torch's lock file, for which every later run would wait for ever.
+    That takes two cores a minute, again whenever another environment of this user compiled it in between, and a worker
+    killed meanwhile leaves torch's lock file, for which every later run would wait forever.
     """
     import deepspeed.ops
 
@@ -211,11 +211,11 @@ def commit(store: ArtifactStore, assignment: Assignment, work: Path, summary: Tr
 
 @contextmanager
 def node_folder(assignment: Assignment, local_rank: int) -> Iterator[Path]:
-    """A folder that the ranks of one node share, empty at the start and gone at the end.
+    """A folder that the ranks of one node share, empty at the start and removed at the end.
 
-    The lease's holder alone trains a member of a store, so what is there of this member was left by a worker that was
-    killed; one that took a while to die may have written after the start. Temporary files go into the folder too: Ray ends its
-    workers without the clean-up that wandb leaves to the end of the process, or while they fetch a checkpoint.
+    Only the lease's holder trains a member, so whatever is there of this member was left by a killed worker, even after
+    the start if that was slow to die. Temporary files go into the folder too: Ray ends its workers without the clean-up
+    at exit that wandb relies on, or while they fetch a checkpoint.
     """
     import torch
 
@@ -229,7 +229,7 @@ def node_folder(assignment: Assignment, local_rank: int) -> Iterator[Path]:
 
     if local_rank == 0:
         clear("*")
-        take_away_temporary()  # of members that nobody went on with: on a cluster no flow runs on this node
+        remove_temporary_folders()  # also of members that were never resumed: on a cluster no flow runs on this node
         folder.mkdir(mode=0o700)
     torch.distributed.barrier()
     before, tempfile.tempdir = tempfile.tempdir, str(folder)
@@ -243,7 +243,7 @@ def node_folder(assignment: Assignment, local_rank: int) -> Iterator[Path]:
 
 
 def is_taken_over(assignment: Assignment) -> bool:
-    """True when another driver works on the member, or may do so: the store does not say."""
+    """True if another driver has the member, or may have it because the store does not answer."""
     try:
         return holder_of(ArtifactStore(assignment.store_url), assignment.lease) not in ("", assignment.holder)
     except ReseedError:
@@ -251,8 +251,8 @@ def is_taken_over(assignment: Assignment) -> bool:
 
 
 @contextmanager
-def resumed(rank: int, watcher: RayWatcher) -> Iterator[Path | None]:
-    """The folder of the newest whole checkpoint, or None for a member that starts. Rank 0 looks, for all ranks."""
+def checkpoint_to_resume(rank: int, watcher: RayWatcher) -> Iterator[Path | None]:
+    """The folder of the newest whole checkpoint, or None for a new member. Rank 0 chooses it for all ranks."""
     import ray.train
     from ray.train.collective import broadcast_from_rank_zero
 
@@ -261,7 +261,7 @@ def resumed(rank: int, watcher: RayWatcher) -> Iterator[Path | None]:
         yield None
         return
     with ExitStack() as stack:
-        folder, path = first_whole(newest, watcher, stack) if rank == 0 else (None, None)
+        folder, path = newest_whole(newest, watcher, stack) if rank == 0 else (None, None)
         path = broadcast_from_rank_zero(path)
         if rank != 0 and path is not None:
             checkpoint = ray.train.Checkpoint(path, filesystem=newest.filesystem)
@@ -269,8 +269,8 @@ def resumed(rank: int, watcher: RayWatcher) -> Iterator[Path | None]:
         yield folder
 
 
-def first_whole(newest: Any, watcher: RayWatcher, stack: ExitStack) -> tuple[Path | None, str | None]:
-    """The first checkpoint, newest first, that is as it was handed over: its folder, open in `stack`, and its path."""
+def newest_whole(newest: Any, watcher: RayWatcher, stack: ExitStack) -> tuple[Path | None, str | None]:
+    """The newest undamaged checkpoint: its folder, which `stack` keeps open, and its path."""
     import ray.train
 
     older = [reported.checkpoint for reported in ray.train.get_all_reported_checkpoints()][::-1]

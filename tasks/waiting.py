@@ -1,4 +1,4 @@
-"""Waiting for Ray in a way that can be given up: Ctrl-C and a cancelled flow run reach the main thread alone."""
+"""Waiting for Ray that can be interrupted: Ctrl-C and a cancelled flow run reach only the main thread."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _stopped = threading.Event()
 
 @contextmanager
 def stoppable() -> Iterator[None]:
-    """Let threads that wait for Ray give up when the main thread is interrupted."""
+    """Make threads that wait for Ray give up when the main thread is interrupted."""
     _stopped.clear()
     try:
         yield
@@ -24,15 +24,15 @@ def stoppable() -> Iterator[None]:
         raise
 
 
-def waited_for(ready: Callable[[], bool], every: float = 0.1) -> None:
-    """Wait until `ready`, or raise KeyboardInterrupt because the flow was stopped."""
+def wait_until(ready: Callable[[], bool], every: float = 0.1) -> None:
+    """Wait until `ready`; raise KeyboardInterrupt if the flow is stopped."""
     while not ready():
         if _stopped.wait(every):
             raise KeyboardInterrupt
 
 
-def awaited(work: Callable[[], T]) -> T:
-    """The result of work that waits for Ray, given up when the flow is stopped; Ray ends with the flow."""
+def wait_for_result(work: Callable[[], T]) -> T:
+    """The result of work that waits for Ray. It is abandoned if the flow is stopped, since Ray ends with the flow."""
     result: Future[T] = Future()
 
     def run() -> None:
@@ -42,5 +42,5 @@ def awaited(work: Callable[[], T]) -> T:
             result.set_exception(error)
 
     threading.Thread(target=run, daemon=True).start()
-    waited_for(result.done)
+    wait_until(result.done)
     return result.result()

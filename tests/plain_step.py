@@ -19,11 +19,11 @@ class PlainWork:
     verb: str
     version: int
     kind: str
-    told_spec: Mapping[str, Any]
+    spec_values: Mapping[str, Any]
     on_ray: bool = False
 
     def spec(self) -> dict[str, Any]:
-        return dict(self.told_spec)
+        return dict(self.spec_values)
 
     def make(self, step: Step[Any], store: ArtifactStore, folder: Path) -> Metrics:
         return {}

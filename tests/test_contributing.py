@@ -1,4 +1,4 @@
-"""What a contributor is told to run and to read is there, and the hooks and the workflow do what `make check` does."""
+"""What CONTRIBUTING names to run and to read exists, and the hooks and the workflow do what `make check` does."""
 
 from __future__ import annotations
 

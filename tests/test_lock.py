@@ -87,7 +87,7 @@ def test_the_lock_is_whole_for_every_python(lock: dict[str, Requirement]) -> Non
     assert told == {}
 
 
-def test_what_is_not_in_the_lock_is_told(lock: dict[str, Requirement]) -> None:
+def test_what_is_not_in_the_lock_is_reported(lock: dict[str, Requirement]) -> None:
     del lock["async-timeout"]
     assert missing(lock, environment("3.11.2", "x86_64")) == ["async-timeout, which redis requires"]
     assert missing(lock, environment("3.11.3", "x86_64")) == []

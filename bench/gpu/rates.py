@@ -18,9 +18,9 @@ from gpu.setup import MIXTRAL, Row, Setup, measured
 from transformers import MixtralConfig
 
 from reseed.models.adapters import add_adapter
-from reseed.models.four_bit import check_four_bit, quantised
+from reseed.models.four_bit import check_four_bit, quantisation_options
 from reseed.models.names import ModelSpec
-from reseed.models.sizes import described, sizes
+from reseed.models.sizes import sizes, sizes_text
 from reseed.settings import TrainingSettings
 from reseed.training.loss import summed_loss
 from reseed.training.memory.plan import plan_memory
@@ -45,7 +45,7 @@ def measure(setup: Setup, config: MixtralConfig, spec: ModelSpec, lengths: list[
     model = add_adapter(random_model(config, spec, device), settings, seed=0).train()
     model.enable_input_require_grads()
     model.gradient_checkpointing_enable({"use_reentrant": False})
-    print(described(sizes(model)), flush=True)
+    print(sizes_text(sizes(model)), flush=True)
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=1e-4)
     for tokens in lengths:
@@ -87,7 +87,7 @@ def random_model(config: MixtralConfig, spec: ModelSpec, device: torch.device) -
     if spec.four_bit:
         from transformers.integrations import replace_with_bnb_linear
 
-        settings = quantised(spec)["quantization_config"]
+        settings = quantisation_options(spec)["quantization_config"]
         model = replace_with_bnb_linear(model, modules_to_not_convert=["lm_head"], quantization_config=settings)
         model.is_loaded_in_4bit = True
     for module in list(model.modules()):

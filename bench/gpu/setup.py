@@ -124,7 +124,7 @@ def one_rank() -> None:
 
 
 def tried(what: str, work: Callable[[], Row]) -> Row:
-    """The row that `work` makes, or one that says why there is none: the section goes on."""
+    """The row that `work` makes, or one that says why there is none, so that the section continues."""
     try:
         return {"what": what, **work()}
     except Exception as error:

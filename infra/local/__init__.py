@@ -1,1 +1,1 @@
-"""The Prefect server of a project on this machine, and what looks after it."""
+"""A project's Prefect server on this machine, and what looks after it."""

@@ -15,14 +15,14 @@ from infra.local.processes import listens
 from infra.local.settings import LocalServer
 from reseed.records import ReseedError
 
-BUSY_TRIES, BUSY_SECONDS = 20, 0.5  # SQLite is locked for a while, and the server says 503
+BUSY_TRIES, BUSY_SECONDS = 20, 0.5  # the server answers 503 while SQLite is locked
 _direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
 def ask(server: LocalServer, path: str, body: Any = None, method: str | None = None, key: bool = True) -> Any:
-    """The answer to a request of the API, None if it is empty; a busy server is asked again.
+    """The answer to a request to the API, None if it is empty; a busy server is asked again.
 
-    The key goes to our server alone: whoever else took its port would learn it. Raises `urllib.error.HTTPError` for a
+    The key goes to our server only: another process on its port would learn it. Raises `urllib.error.HTTPError` for a
     refusal and `OSError` if our server does not answer.
     """
     if key and not listens(server):
@@ -43,7 +43,7 @@ def ask(server: LocalServer, path: str, body: Any = None, method: str | None = N
 
 @contextmanager
 def answered(server: LocalServer) -> Iterator[None]:
-    """Raise `ReseedError` for a request of the block that the server refuses or leaves without an answer."""
+    """Raise `ReseedError` if the server refuses a request of the block or does not answer it."""
     try:
         yield
     except (urllib.error.URLError, ConnectionError, TimeoutError, http.client.HTTPException, json.JSONDecodeError) as e:

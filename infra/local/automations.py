@@ -1,4 +1,4 @@
-"""What keeps a slot from being held by a run that is dead: the server's settings and automations."""
+"""The server's settings and automations that keep a dead run from holding a slot."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from reseed.records import ReseedError
 
 SETTINGS = {
     "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",  # the least; Prefect's own is three minutes
-    # In memory, leases end with the server: a run that goes on is ended, and a slot whose run died is held for ever.
+    # Leases in memory would end with the server: live runs would be ended, and a dead run's slot held forever.
     "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
-    "PREFECT_SERVER_DEPLOYMENTS_CONCURRENCY_SLOT_WAIT_SECONDS": "10",  # how long a queued run waits to ask again
+    "PREFECT_SERVER_DEPLOYMENTS_CONCURRENCY_SLOT_WAIT_SECONDS": "10",  # until a queued run asks again
 }
-OURS = "reseed: "  # how our automations' names begin
+OURS = "reseed: "  # the prefix of our automations' names
 Call = Callable[[str, Any, str], Any]
 """One request to the API: path, body (or None), method."""
 
 
 def switch_on(project: Path, server_pid: int, call: Call, say: Callable[[str], None]) -> None:
-    """The automations of `infra/prefect/automations.yaml`, unless this server has been told this very file."""
+    """Create the automations of `infra/prefect/automations.yaml`, unless this server already has that very file."""
     wanted, done = project / "infra/prefect/automations.yaml", project / ".reseed/automated"
     text = wanted.read_bytes() if wanted.exists() else b""
-    told = f"{server_pid} {sha256(text).hexdigest()}"
-    if not text or (done.exists() and done.read_text() == told):
+    version = f"{server_pid} {sha256(text).hexdigest()}"
+    if not text or (done.exists() and done.read_text() == version):
         return
     known = {found["name"]: found["id"] for found in call("/automations/filter", {}, "POST")}
     entries = {entry["name"]: entry for entry in yaml.safe_load(text)}
@@ -42,5 +42,5 @@ def switch_on(project: Path, server_pid: int, call: Call, say: Callable[[str], N
     for name in known.keys() - entries.keys():
         if name.startswith(OURS):
             call(f"/automations/{known[name]}", None, "DELETE")
-    done.write_text(told)
+    done.write_text(version)
     say(f"switched on {len(entries)} automations")

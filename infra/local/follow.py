@@ -1,4 +1,4 @@
-"""Follow a flow run from outside: its log lines as they reach the server, until it ends."""
+"""Follow a flow run from outside: print its log as it reaches the server, until it ends."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ DEPLOYMENT_STEPS = re.compile(r"deployment (pull )?step", re.IGNORECASE)  # Pref
 
 
 def start_deployment(name: str, environment: Mapping[str, str]) -> UUID:
-    """`prefect deployment run NAME`; the id of the flow run that it scheduled."""
+    """Call `prefect deployment run NAME`; return the id of the flow run that it scheduled."""
     command = [sys.executable, "-m", "prefect", "--no-prompt", "deployment", "run", name]
     done = subprocess.run(command, env=dict(environment), capture_output=True, text=True)
     found = re.search(r"UUID:\s*([0-9a-f-]{36})", done.stdout)
@@ -35,7 +35,7 @@ def start_deployment(name: str, environment: Mapping[str, str]) -> UUID:
 
 
 def follow(run: UUID, server: LocalServer, say: Callable[[str], None] = print) -> str:
-    """Print the run's log until it is over; the name of its last state, `Completed` when all went well."""
+    """Print the run's log until it ends; return the name of its last state, `Completed` if all went well."""
     from prefect.client.orchestration import SyncPrefectClient
 
     seen: set[UUID] = set()
@@ -44,7 +44,7 @@ def follow(run: UUID, server: LocalServer, say: Callable[[str], None] = print) -
             state = client.read_flow_run(run).state
             ended = state is not None and state.is_final()
             if ended:
-                time.sleep(EVERY)  # the last lines reach the server after the state
+                time.sleep(EVERY)  # the last lines reach the server after the final state
             lines = read_log(client, run, max(0, len(seen) - LATE))
             for line in lines:
                 if line.id not in seen and not DEPLOYMENT_STEPS.search(line.message):
@@ -56,7 +56,7 @@ def follow(run: UUID, server: LocalServer, say: Callable[[str], None] = print) -
 
 
 def read_log(client: SyncPrefectClient, run: UUID, offset: int) -> list[Log]:
-    """All lines from `offset` on. A line may arrive late, before others that were read already."""
+    """All lines from `offset` on. A late line may be inserted before lines that were already read."""
     from prefect.client.schemas.filters import LogFilter, LogFilterFlowRunId
     from prefect.client.schemas.sorting import LogSort
 

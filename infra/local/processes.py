@@ -18,21 +18,21 @@ from reseed.records import ReseedError
 Say = Callable[[str], None]
 
 
-def marked(project: Path) -> list[psutil.Process]:
-    """All that `reseed up` started here, and what that started."""
+def marked_processes(project: Path) -> list[psutil.Process]:
+    """All processes that `reseed up` started for this project, and their descendants."""
     others = (p for p in psutil.process_iter(["environ"]) if p.pid != os.getpid())
     return [p for p in others if (p.info["environ"] or {}).get(MARK) == str(project / HOME)]  # None: not this user's
 
 
 def serves(process: psutil.Process) -> bool:
-    """True for a Prefect server, also one of which no state file knows any more."""
+    """True for a Prefect server, even one that no state file knows any more."""
     with suppress(psutil.Error):
         return {"prefect", "server", "start"} <= set(process.cmdline())
     return False
 
 
 def stop(processes: list[psutil.Process]) -> None:
-    """SIGTERM, and after 10 s SIGKILL, to the whole group of a process that leads one."""
+    """Send SIGTERM, and after 10 s SIGKILL, also to the group of a process that leads one."""
     for process in processes:
         with suppress(psutil.Error):
             process.terminate()
@@ -40,17 +40,17 @@ def stop(processes: list[psutil.Process]) -> None:
     for process in alive:
         with suppress(psutil.Error, ProcessLookupError):
             group = os.getpgid(process.pid)
-            process.kill()  # raises for a recycled pid
+            process.kill()  # raises for a reused pid
             if group == process.pid:
                 os.killpg(group, signal.SIGKILL)
     _alive_after(10.0, alive)
 
 
 def _alive_after(seconds: float, processes: list[psutil.Process]) -> list[psutil.Process]:
-    """Those that still run by then; none as soon as there is none. A zombie that its parent has not asked for has ended."""
+    """The processes that still run after so many seconds; returns early once there are none. Zombies count as ended."""
     end = time.monotonic() + seconds
     while True:
-        _, left = psutil.wait_procs(processes, timeout=0)  # asks for those that are our own children
+        _, left = psutil.wait_procs(processes, timeout=0)  # reaps our own children
         alive = []
         for process in left:
             with suppress(psutil.NoSuchProcess):
@@ -61,7 +61,7 @@ def _alive_after(seconds: float, processes: list[psutil.Process]) -> list[psutil
 
 
 def free_port(port: int, say: Say) -> int:
-    """The first free one from `port` up."""
+    """The first free port from `port` up."""
     for candidate in range(max(port, 1), 65536):
         with socket.socket() as probe, suppress(OSError):
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -73,14 +73,14 @@ def free_port(port: int, say: Say) -> int:
 
 
 def _holder(port: int) -> str:
-    with suppress(psutil.Error, OSError, StopIteration):  # some systems tell only root
+    with suppress(psutil.Error, OSError, StopIteration):  # on some systems only root may see it
         pid = next(c.pid for c in psutil.net_connections("tcp") if c.laddr and c.laddr.port == port and c.pid)
         return f"{psutil.Process(pid).name()} (pid {pid})"
     return "another process"
 
 
 def listens(server: LocalServer) -> bool:
-    """Whether the server's own process answers at its port: another's could answer while ours starts, and learn our key."""
+    """True if the server's own process listens on its port: another could take it while ours starts, and learn our key."""
     with suppress(psutil.Error, OSError):
         found = psutil.Process(server.server_pid).net_connections("tcp")
         return any(c.status == psutil.CONN_LISTEN and c.laddr.port == server.port for c in found)

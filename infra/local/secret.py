@@ -1,6 +1,6 @@
-"""The key of a project's Prefect server: who can read `.reseed/secret` may use the server, and nobody else.
+"""The key of a project's Prefect server: only those who can read `.reseed/secret` may use the server.
 
-Without one, every web page that is open on this machine, and every other user of it, could have the worker run commands.
+Without a key, any web page open on this machine, and any other user of it, could have the worker run commands.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ _SECRET = re.compile(r"reseed:[A-Za-z0-9_-]{43}")
 
 
 def make_secret(project: Path) -> str:
-    """The project's secret, made if there is none; its file is there whole, and readable by its owner only, or not at all.
+    """The project's secret, created if there is none, atomically and readable by its owner only.
 
-    Raises `ReseedError` where others can read it.
+    Raises `ReseedError` if others can read it.
     """
     path = secret_file(project)
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -31,7 +31,7 @@ def make_secret(project: Path) -> str:
 
 
 def read_secret(project: Path) -> str:
-    """The project's secret, empty if there is none. Raises `ReseedError` for one that is damaged or others can read."""
+    """The project's secret, empty if there is none. Raises `ReseedError` if it is damaged or others can read it."""
     path = secret_file(project)
     try:
         with path.open() as file:
@@ -53,7 +53,7 @@ def _unusable(path: Path, seen: str) -> ReseedError:
 
 
 def secret_file(project: Path) -> Path:
-    """Where it is kept."""
+    """The file that holds the secret."""
     return project / ".reseed/secret"
 
 

@@ -3,8 +3,8 @@
 A server (SQLite), the work pool `local-process` and a worker, all under `<project>/.reseed/`, apart from the user's
 own Prefect: nothing reads or writes `~/.prefect`, a profile, or an inherited `PREFECT_*` variable.
 
-What starts here has a mark in its environment, the path of its `.reseed/prefect`, and hands it down to flow runs: what
-has the mark is ours. So a recycled pid is never touched, and what a killed worker left behind is found.
+Everything started here has a mark in its environment, the path of its `.reseed/prefect`, which flow runs inherit. So a
+reused pid is never touched, and what a killed worker left behind is found.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ import psutil
 
 from infra.local import automations
 from infra.local.api import answered, ask
-from infra.local.processes import Say, free_port, listens, marked, serves, stop
+from infra.local.processes import Say, free_port, listens, marked_processes, serves, stop
 from infra.local.settings import (
     ELSEWHERE,
     HOME,
@@ -46,22 +46,22 @@ from reseed.records import ReseedError
 
 POOL = "local-process"
 _START_SECONDS = 90.0  # the first start migrates a new database: 6.5 s on two cores
-_LOG_BYTES = 20_000_000  # a longer one makes room for a new one at the next start
-_can_stop = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # `reseed up &` in a script passes on "ignore"
+_LOG_BYTES = 20_000_000  # a longer log is rotated at the next start
+_can_stop = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # `reseed up &` in a script would pass on "ignore"
 Started = subprocess.Popen[bytes]
 T = TypeVar("T")
 
 
 def up(project: Path, port: int = 4200, say: Say = print) -> LocalServer:
-    """Start what does not run yet: server, work pool, worker, and the deployments of `prefect.yaml` if it changed.
+    """Start what is not running yet: server, work pool, worker, and the deployments of `prefect.yaml` if it changed.
 
-    Raises `ReseedError` with the end of the log where a process does not start or a deployment is refused.
+    Raises `ReseedError` with the end of the log if a process does not start or a deployment is refused.
     """
     with _only_one(project := project.resolve(), say):
         server = _ensure_server(project, port, say)
         with answered(server):
             automations.switch_on(project, server.server_pid, partial(ask, server), say)
-            _deploy(project, server, say)  # not while the worker starts, which saves a second: "database is locked"
+            _deploy(project, server, say)  # not while the worker starts, to save a second: "database is locked"
         return server if server.worker_pid else _start_worker(project, server, say)
 
 
@@ -69,7 +69,7 @@ def down(project: Path, say: Say = print) -> bool:
     """Stop the worker, its flow runs, then the server. True if there was something to stop.
 
     Interrupted flow runs are recorded as Crashed: Prefect's worker kills them when it stops, but leaves them Running
-    for ever, where they would also fill their deployment's concurrency limit.
+    forever, where they would also fill their deployment's concurrency limit.
     """
     project, found = project.resolve(), []
     if (project / ".reseed").is_dir():
@@ -81,21 +81,20 @@ def down(project: Path, say: Say = print) -> bool:
 
 
 def _end(project: Path) -> list[psutil.Process]:
-    server, found = _known(project), marked(project)
+    server, found = _known(project), marked_processes(project)
     stop([p for p in found if p.pid == server.worker_pid])
-    stop(
-        [p for p in marked(project) if not serves(p)]
-    )  # they tell the server of their end, and would wait for a dead one
+    # flow runs report their end to the server, and would wait for a dead one
+    stop([p for p in marked_processes(project) if not serves(p)])
     if server.server_pid:
-        with suppress(ReseedError):  # a damaged key, whose cure is `down`: the next `up` records those ends
+        with suppress(ReseedError):  # a damaged key, whose cure is `down`; the next `up` records how the runs ended
             _settle(project, server)
-    stop(marked(project))
+    stop(marked_processes(project))
     (project / ".reseed/server.json").unlink(missing_ok=True)
     return found
 
 
 def running(project: Path) -> LocalServer | None:
-    """The server if it is alive and takes the project's key. Its `worker_pid` is 0 if the worker has died."""
+    """The server, if it is alive and accepts the project's key. Its `worker_pid` is 0 if the worker has died."""
     server = _known(project.resolve())
     return server if server.server_pid and _until(lambda: _key_of(server) == "ours", None, 1.0) else None
 
@@ -114,11 +113,11 @@ def _only_one(project: Path, say: Say) -> Iterator[None]:
 
 
 def _known(project: Path) -> LocalServer:
-    """What the state file says, with pid 0 for what is no longer ours; port 0 if there is no state file."""
+    """What the state file says, with pid 0 for what has ended; port 0 if there is no state file."""
     state = LocalServer(0, 0, 0, "")
     with suppress(OSError, ValueError, TypeError):
         state = LocalServer(**json.loads((project / ".reseed/server.json").read_text()))
-    ours = {p.pid for p in marked(project)}
+    ours = {p.pid for p in marked_processes(project)}
     server, worker = (pid if pid in ours else 0 for pid in (state.server_pid, state.worker_pid))
     return LocalServer(state.port, server, worker, str(project / HOME))
 
@@ -142,20 +141,20 @@ def _ensure_server(project: Path, port: int, say: Say) -> LocalServer:
             return known
         why = "asks for no key, so any web page could use it" if key == "none" else "has another key"
         say(f"the Prefect server at {known.ui_url} {why}: starting it again with this project's key")
-        say("its flow runs are ended; started again, they continue the store")
+        say("its flow runs are ended; started again, they continue from the store")
         _end(project)
         return _start_server(project, LocalServer(known.port, 0, 0, known.home), say)
     if not known.port:
-        stop(marked(project))  # somebody removed the state file under a running server
-    left = marked(project)  # a worker or flow runs that outlived the server: they look for it where it was
+        stop(marked_processes(project))  # somebody removed the state file under a running server
+    left = marked_processes(project)  # a worker or flow runs that outlived the server look for it at its old port
     server = _start_server(project, replace(known, port=known.port if left else port), say)
     return _stop_strangers(project, server)
 
 
 def _stop_strangers(project: Path, server: LocalServer) -> LocalServer:
-    """Stop what cannot reach the server, since its address or key is another's."""
+    """Stop processes that cannot reach the server because they have another address or key."""
     ours = {"PREFECT_API_URL": server.api_url, "PREFECT_API_AUTH_STRING": server.secret}
-    others = [p for p in marked(project) if p.pid != server.server_pid]
+    others = [p for p in marked_processes(project) if p.pid != server.server_pid]
     strangers = [p for p in others if not ours.items() <= p.info["environ"].items()]
     stop(strangers)
     if server.worker_pid in {p.pid for p in strangers}:
@@ -173,11 +172,11 @@ def _start_server(project: Path, wanted: LocalServer, say: Say) -> LocalServer:
         return server
     if process.poll() is None or free_port(server.port, lambda _: None) == server.port:
         raise _failure(project, "server", process, "mend that, then `reseed up` again")
-    return _start_server(project, server, say)  # somebody took the port before our server did
+    return _start_server(project, server, say)  # another process took the port first
 
 
 def _start_worker(project: Path, server: LocalServer, say: Say) -> LocalServer:
-    """Start the worker, without `--limit`: deployments have limits of their own."""
+    """Start the worker, without `--limit`, since deployments have their own limits."""
     _settle(project, server)
     since = datetime.now(UTC)
     process = _spawn(project, server, "worker", "start", "--pool", POOL, "--type", "process", "--name", "reseed")
@@ -195,27 +194,27 @@ def _online(server: LocalServer, since: datetime) -> bool:
 
 
 def _deploy(project: Path, server: LocalServer, say: Say) -> None:
-    """`prefect deploy --all`, unless this server has been told this very `prefect.yaml`."""
+    """Call `prefect deploy --all`, unless this server already has this very `prefect.yaml`."""
     wanted, done = project / "prefect.yaml", project / ".reseed/deployed"
-    told = f"{server.server_pid} {sha256(wanted.read_bytes()).hexdigest()}" if wanted.exists() else ""
-    if not told:
+    version = f"{server.server_pid} {sha256(wanted.read_bytes()).hexdigest()}" if wanted.exists() else ""
+    if not version:
         say(f"nothing is deployed, since there is no {wanted}: `reseed up` belongs where it is, as in a copy of reseed")
-    if not told or (done.exists() and done.read_text() == told):
+    if not version or (done.exists() and done.read_text() == version):
         return
     if not ask(server, "/work_pools/filter", {"work_pools": {"name": {"any_": [POOL]}}}):
         ask(server, "/work_pools/", {"name": POOL, "type": "process"})  # the worker adds the job template
     process = _spawn(project, server, "deploy", "--all")
     if not _until(lambda: process.poll() == 0, process):
         raise _failure(project, "deploy", process, f"mend {wanted}, then `reseed up` again; the server keeps running")
-    done.write_text(told)
+    done.write_text(version)
     say("deployed what prefect.yaml names")
 
 
 def _spawn(project: Path, server: LocalServer, command: str, *options: str) -> Started:
-    """Start a `prefect` command that outlives us and a Ctrl-C in our terminal.
+    """Start a `prefect` command that outlives this process and a Ctrl-C in its terminal.
 
-    Only `deploy` works in the project, whose modules could hide installed ones. The worker looks for runs every 2 s:
-    a newcomer would wait Prefect's 10 s for the first.
+    Only `deploy` runs in the project's folder, whose modules could hide installed ones. The worker looks for runs every
+    2 s: with Prefect's default, a first run would wait 10 s.
     """
     env = environment(project, server) | {MARK: server.home, "PREFECT_WORKER_QUERY_SECONDS": "2"}
     env |= automations.SETTINGS
@@ -232,7 +231,7 @@ def _spawn(project: Path, server: LocalServer, command: str, *options: str) -> S
 
 
 def _until(ready: Callable[[], T], process: Started | None, seconds: float = _START_SECONDS) -> T | None:
-    """Wait until `ready`; None if the process ends or the time is over first. A request that fails is a no."""
+    """Wait until `ready`; None if the process ends or the time is over first. A failed request counts as not ready."""
     end, over = time.monotonic() + seconds, False
     while time.monotonic() < end and not over:
         over = process is not None and process.poll() is not None
@@ -252,7 +251,7 @@ def _failure(project: Path, command: str, process: Started, cure: str) -> Reseed
 
 
 def _key_of(server: LocalServer) -> Literal["ours", "another", "none"]:
-    """Which key a server asks for: none if an earlier version of reseed started it. An `OSError` if it does not answer."""
+    """Which key a server asks for; none if an old version of reseed started it. Raises `OSError` if it does not answer."""
 
     def refused(key: bool) -> bool:
         try:
@@ -271,16 +270,18 @@ def _key_of(server: LocalServer) -> Literal["ours", "another", "none"]:
 
 
 def _settle(project: Path, server: LocalServer) -> None:
-    """Record the end of runs of our pool that have no process left (see `down`). Only while no worker lives.
+    """Record the end of runs of our pool that have no process left (see `down`). Call it only while no worker lives.
 
-    A run that is to be cancelled has nobody else who would stop its process. A busy server answers 503: asked again.
+    It also stops the process of a run to be cancelled, which nobody else would. A busy server is asked again.
     """
 
     if not listens(server):
         return
 
-    def settled() -> bool:
-        alive = [(process.info["environ"].get("PREFECT__FLOW_RUN_ID"), process) for process in marked(project)]
+    def settle_runs() -> bool:
+        alive = [
+            (process.info["environ"].get("PREFECT__FLOW_RUN_ID"), process) for process in marked_processes(project)
+        ]
         for run in ask(server, "/flow_runs/filter", query):
             own = [process for owner, process in alive if owner == run["id"]]
             if own and run["state_type"] != "CANCELLING":
@@ -293,4 +294,4 @@ def _settle(project: Path, server: LocalServer) -> None:
 
     states = {"type": {"any_": ["PENDING", "RUNNING", "CANCELLING"]}}
     query = {"flow_runs": {"state": states}, "work_pools": {"name": {"any_": [POOL]}}}
-    _until(settled, None, 20.0)
+    _until(settle_runs, None, 20.0)

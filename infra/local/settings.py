@@ -1,4 +1,4 @@
-"""The environment of each process of a project's Prefect server, and of a shell that talks to it."""
+"""The environments of a project's Prefect processes, and of a shell that talks to its server."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from reseed.records import ReseedError
 
 HOME = ".reseed/prefect"
 ELSEWHERE = "run reseed in a folder that you can write to"
-MARK = "RESEED_LOCAL_SERVER"  # in the environment of all that `reseed up` starts; see infra/local/server.py
+MARK = "RESEED_LOCAL_SERVER"  # in the environment of everything that `reseed up` starts; see infra/local/server.py
 _EPHEMERAL = {"PREFECT_SERVER_EPHEMERAL_ENABLED": "true", "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "90"}
-_KEPT_DAYS = 90  # of a finished run with its logs; results are in the store
+_KEPT_DAYS = 90  # for a finished run and its logs; results are in the store
 _SOCKET, _SOCKET_NAME = 107, 47  # bytes of a Unix socket's path, and what PyTorch, wandb and others add to TMPDIR
 
 
 @dataclass(frozen=True)
 class LocalServer:
-    """A project's Prefect server; a pid is 0 where that process does not run. `home` is its private PREFECT_HOME."""
+    """A project's Prefect server; a pid is 0 if that process does not run. `home` is its private PREFECT_HOME."""
 
     port: int
     server_pid: int
@@ -34,7 +34,7 @@ class LocalServer:
 
     @property
     def api_url(self) -> str:
-        """What PREFECT_API_URL has to be."""
+        """The value of PREFECT_API_URL."""
         return f"{self.ui_url}/api"
 
     @property
@@ -44,7 +44,7 @@ class LocalServer:
 
     @property
     def secret(self) -> str:
-        """What PREFECT_API_AUTH_STRING has to be. Read when it is asked for: no record, state file or log holds it."""
+        """The value of PREFECT_API_AUTH_STRING. It is read each time, so no record, state file or log holds it."""
         return read_secret(Path(self.home).parents[1])
 
     @property
@@ -54,30 +54,30 @@ class LocalServer:
 
 
 def environment(project: Path, server: LocalServer | None) -> dict[str, str]:
-    """The whole environment of a process that shall talk to this server; with None, ephemeral mode in the same home.
+    """The whole environment of a process that talks to this server; with None, ephemeral mode in the same home.
 
-    It is our own without any `PREFECT_*`, since a key or profile of the user's would win: use it as `env=`, or in this
-    process as `os.environ.clear(); os.environ.update(…)` before Prefect is imported, which reads its settings then.
+    It is our own without inherited `PREFECT_*`, since the user's key or profile would win. Use it as `env=`, or in this
+    process as `os.environ.clear(); os.environ.update(…)` before Prefect is imported and reads its settings.
     """
     kept = {k: v for k, v in os.environ.items() if not k.startswith("PREFECT_") and k != MARK}
-    home = writable(project.resolve() / HOME, ELSEWHERE)  # if it is missing, ephemeral mode waits in vain
+    home = writable(project.resolve() / HOME, ELSEWHERE)  # without it, ephemeral mode would wait in vain
     secret = make_secret(project.resolve())
     ours = {"PREFECT_HOME": str(home), "PREFECT_API_AUTH_STRING": secret, **_past_proxies()}
     ours |= {"PREFECT_SERVER_ANALYTICS_ENABLED": "false", "DO_NOT_TRACK": "1"}
     if server:
         return kept | ours | {"PREFECT_API_URL": server.api_url}
-    return kept | ours | _EPHEMERAL | _guard(secret, "https://nobody.invalid")  # nobody looks at it with a browser
+    return kept | ours | _EPHEMERAL | _guard(secret, "https://nobody.invalid")  # no browser needs it
 
 
 def server_settings(server: LocalServer) -> dict[str, str]:
-    """What only the server's own process gets: its key, the pages that may call it, and when it forgets."""
+    """What only the server's own process gets: its key, the pages that may call it, and how long it keeps runs."""
     vacuum = "PREFECT_SERVER_SERVICES_DB_VACUUM"
     forget = {f"{vacuum}_ENABLED": "events,flow_runs", f"{vacuum}_RETENTION_PERIOD": str(_KEPT_DAYS * 86400)}
     return forget | _guard(server.secret, f"{server.ui_url},http://localhost:{server.port}")
 
 
 def shell_lines(server: LocalServer, inherited: Mapping[str, str]) -> str:
-    """What `eval "$(reseed env)"` runs: `prefect` then talks to this server, whatever was set before."""
+    """The lines for `eval "$(reseed env)"`, after which `prefect` talks to this server, whatever was set before."""
     ours = {"PREFECT_API_URL": server.api_url, "PREFECT_API_AUTH_STRING": server.secret, "PREFECT_HOME": server.home}
     theirs = sorted(name for name in inherited if name.startswith("PREFECT_") and name not in ours)
     lines = [f"unset {' '.join(theirs)}"] if theirs else []
@@ -85,10 +85,10 @@ def shell_lines(server: LocalServer, inherited: Mapping[str, str]) -> str:
 
 
 def make_temporary(project: Path) -> dict[str, str]:
-    """A private folder for the worker's temporary files: Prefect's fixed /tmp/runner_storage is whose who came first.
+    """A private folder for the worker's temporary files: Prefect's fixed /tmp/runner_storage belongs to its first user.
 
-    A restart of the machine empties /tmp: what is then at the link's end may be another user's. Ray goes on where it
-    was, since all on a machine look for its sessions there, unless that path is too long for its sockets.
+    A reboot empties /tmp, and what the link then points to may be another user's. Ray stays where it was, since all
+    flows of a machine look for its sessions there, unless that path is too long for its sockets.
     """
     from tasks.sessions import sockets_fit
 
@@ -103,15 +103,13 @@ def make_temporary(project: Path) -> dict[str, str]:
     if folder == link and link.stat().st_uid == os.getuid():
         link.chmod(0o700)
     if not _is_own(folder):
-        raise ReseedError(
-            f"{link} is no folder of this user's: `reseed down`, remove it, and `reseed up` makes another"
-        )
+        raise ReseedError(f"{link} is not this user's folder: `reseed down`, remove it, and `reseed up` makes another")
     ray = tempfile.gettempdir() if sockets_fit(Path(tempfile.gettempdir())) else "/tmp"
     return {"TMPDIR": str(folder), "RAY_TMPDIR": os.environ.get("RAY_TMPDIR") or ray}
 
 
 def remove_temporary(project: Path) -> None:
-    """Remove it with what killed runs left there. Only while nothing of the project runs."""
+    """Remove the worker's temporary folder and what killed runs left there. Call it only while nothing is running."""
     link = project / ".reseed/tmp"
     folder = link.readlink() if link.is_symlink() else link
     if _is_own(folder):
@@ -121,7 +119,7 @@ def remove_temporary(project: Path) -> None:
 
 
 def _is_own(folder: Path) -> bool:
-    """A folder, no link to one, that no other user could have put things into."""
+    """True for a folder, not a link to one, that no other user could have written to."""
     try:
         status = folder.lstat()
     except OSError:

@@ -1,8 +1,8 @@
 """The records of one local file, a few at a time.
 
 CSV and JSON are read by Python's own strict parsers: what stock `datasets` makes of them (through pandas and pyarrow) is no
-longer the file's text: `NA` becomes nothing, `007` a 7, `2024-01-01` in JSON Lines a time stamp, and a row with too many
-fields another row.
+longer the file's text: `NA` becomes nothing, `007` a 7, `2024-01-01` in JSON Lines a time stamp, and where every row has one
+field too many, the first goes.
 """
 
 from __future__ import annotations

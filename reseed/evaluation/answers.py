@@ -1,4 +1,4 @@
-"""Answers to the held-out rows: a member's, or those of several members together."""
+"""Answers to the held-out rows: a member's, or an ensemble's."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ Answers = Mapping[str, str]
 
 
 def read_answers(store: ArtifactStore, predictions: Artifact) -> Answers:
-    """The answers of a member or an ensemble. A row answered twice is an error."""
+    """The answers of a member or an ensemble. Raises ReseedError if a row is answered twice."""
     rows = read_jsonl(store.fetch(predictions) / "predictions.jsonl")
-    given = {str(row["id"]): str(row["answer"]) for row in rows}
-    if len(given) != len(rows):
+    answers = {str(row["id"]): str(row["answer"]) for row in rows}
+    if len(answers) != len(rows):
         raise ReseedError(
-            f"{predictions}: {len(rows) - len(given)} rows are answered twice; remove it and predict again"
+            f"{predictions}: {len(rows) - len(answers)} rows are answered twice; remove it and predict again"
         )
-    return given
+    return answers
 
 
 def blend(problem: Problem, answers: Sequence[Answers]) -> dict[str, str]:
     """The problem's blend of several members' answers, row by row. All must have answered the same rows."""
-    for given in answers[1:]:
-        if other := set(given) ^ set(answers[0]):
-            raise ReseedError(f"predictions: {len(other)} rows are not answered by every member; predict again")
-    return {row_id: problem.blend([given[row_id] for given in answers]) for row_id in answers[0]}
+    for other in answers[1:]:
+        if unshared := set(other) ^ set(answers[0]):
+            raise ReseedError(f"predictions: {len(unshared)} rows are not answered by every member; predict again")
+    return {row_id: problem.blend([member[row_id] for member in answers]) for row_id in answers[0]}

@@ -1,4 +1,4 @@
-"""One experiment's result out of its artifacts: held-out rows, predictions, adapters."""
+"""The result of an experiment, from its artifacts: held-out rows, predictions and adapters."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pydantic import TypeAdapter
 
 from reseed.data.rows import Rows, open_rows
 from reseed.evaluation.answers import read_answers
-from reseed.evaluation.scoring import Scorer, Scores, Trained, score_experiment
+from reseed.evaluation.scoring import Scorer, Scores, TrainedMember, score_experiment
 from reseed.files import read_jsonl
 from reseed.language.embedding import load_embedder
 from reseed.models.names import ModelSpec
@@ -52,13 +52,13 @@ class Evidence:
 
 
 def evaluate(store: ArtifactStore, evidence: Evidence, experiment: str, question: str) -> Results:
-    """Read, embed, score."""
+    """Read the answers, embed and score them."""
     problem = load_problem(evidence.problem)
     first = next(iter(evidence.partitions.values()))
     check_comparable(store, evidence.partitions)
     test, train = list(part(store, first, "test")), part(store, first, "train")
     members = {
-        m: (trained(store, evidence.of("adapter", m)), read_answers(store, evidence.of("predictions", m)))
+        m: (trained_member(store, evidence.of("adapter", m)), read_answers(store, evidence.of("predictions", m)))
         for m in evidence.members
     }
     names = dict.fromkeys(member.variant for member in evidence.members)
@@ -83,14 +83,14 @@ def evaluate(store: ArtifactStore, evidence: Evidence, experiment: str, question
 
 
 def dataset_of(store: ArtifactStore, partition: Artifact) -> DatasetStats:
-    """The dataset table of the rows that a partition splits."""
+    """The dataset table of the rows that were partitioned."""
     curated = Artifact(*store.manifest(partition).inputs["curated"].split("/"))
     known = DatasetStats.__dataclass_fields__
     return DatasetStats(**{key: value for key, value in store.manifest(curated).metrics.items() if key in known})
 
 
 def check_comparable(store: ArtifactStore, partitions: Mapping[str, Artifact]) -> None:
-    """Refuse variants whose test rows are not those of the first one; a flow asks before anything is trained."""
+    """Refuse variants whose test rows are not the first one's. Flows call this before anything is trained."""
     (first, known), *others = partitions.items()
     wanted = set(part(store, known, "test").column("id"))
     for name, other in others:
@@ -102,34 +102,36 @@ def check_comparable(store: ArtifactStore, partitions: Mapping[str, Artifact]) -
 
 
 def part(store: ArtifactStore, partition: Artifact, name: str) -> Rows:
-    """One part of a partition."""
+    """The rows of one part of a partition."""
     return open_rows(store.fetch(partition), name)
 
 
-def trained(store: ArtifactStore, adapter: Artifact) -> Trained:
-    """What the manifest of an adapter says."""
-    return Trained(best_step=int(store.manifest(adapter).metrics["best_step"]), artifact=adapter.path)
+def trained_member(store: ArtifactStore, adapter: Artifact) -> TrainedMember:
+    """What the adapter's manifest says about its member."""
+    return TrainedMember(best_step=int(store.manifest(adapter).metrics["best_step"]), artifact=adapter.path)
 
 
 def with_history(store: ArtifactStore, scores: Scores, evidence: Evidence) -> tuple[VariantResult, ...]:
-    """The variants' results with every member's loss curve, and how many of its answers were cut off."""
+    """The variants' results, with every member's loss curve and number of answers that were cut off."""
 
-    def told(result: MemberResult, member: Member) -> MemberResult:
+    def with_curve(result: MemberResult, member: Member) -> MemberResult:
         points = read_jsonl(store.fetch(evidence.of("adapter", member)) / "curve.jsonl")
         answered = store.manifest(evidence.of("predictions", member)).metrics
         cut_off = int(answered["rows"]) - int(answered["ended_by_themselves"])
         return replace(result, curve=tuple(LossPoint(**point) for point in points), cut_off=cut_off)
 
-    return tuple(replace(v, members=tuple(told(m, Member(v.name, m.seed)) for m in v.members)) for v in scores.variants)
+    return tuple(
+        replace(v, members=tuple(with_curve(m, Member(v.name, m.seed)) for m in v.members)) for v in scores.variants
+    )
 
 
 def save_results(results: Results, path: Path) -> None:
-    """The whole record, curves included."""
+    """Write the whole record, curves included."""
     path.write_bytes(TypeAdapter(Results).dump_json(results, indent=1))
 
 
 def load_results(store: ArtifactStore, artifact: Artifact) -> Results:
-    """The record of a finished experiment."""
+    """Read the record of a finished experiment."""
     return TypeAdapter(Results).validate_json((store.fetch(artifact) / "results.json").read_bytes())
 
 

@@ -1,4 +1,4 @@
-"""From answers to a result: each member, the ensemble of each variant, the untrained model, and fixed answers."""
+"""From answers to scores: of members, each variant's ensemble, the untrained model, and fixed answers."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Trained:
-    """What is known of a member besides its answers."""
+class TrainedMember:
+    """What is known about a member besides its answers."""
 
     best_step: int
     artifact: str
@@ -46,7 +46,7 @@ class Scorer:
     def per_row(self, answers: Answers, whose: str = "predictions") -> NDArray[np.float64]:
         """The metric of each held-out row, joined by id. Every row must be answered exactly once, and no other.
 
-        Raises `ReseedError` for a score that is not finite: one NaN would make every mean that it enters NaN.
+        Raises `ReseedError` for a score that is not finite: a single NaN would make every mean NaN.
         """
         wanted = {row["id"] for row in self.rows}
         if wanted != set(answers):
@@ -62,7 +62,7 @@ class Scorer:
         return scores
 
     def check_finite(self, scores: NDArray[np.float64], answers: Answers, whose: str) -> None:
-        """Refuse NaN and infinity, with the row that has it."""
+        """Refuse scores that are NaN or infinite, naming the row."""
         import numpy as np
 
         wrong = np.flatnonzero(~np.isfinite(scores))
@@ -83,12 +83,12 @@ class Scorer:
 def score_experiment(
     scorer: Scorer,
     untrained: Answers,
-    members: Mapping[Member, tuple[Trained, Answers]],
+    members: Mapping[Member, tuple[TrainedMember, Answers]],
     ensembles: Mapping[str, Answers],
     constants: Sequence[str],
     train_rows: Sequence[Row],
 ) -> Scores:
-    """Score everything. Besides the given constants stands the training answer that does best on the held-out rows."""
+    """Score everything. If there are constants, the best of the training answers is scored as one more."""
     base = scorer.per_row(untrained, "the untrained model")
     variants = []
     gain: Interval | None = None
@@ -107,14 +107,14 @@ def score_experiment(
     return Scores(float(base.mean()), tuple(variants), tuple(fixed), gain)
 
 
-def score_member(scorer: Scorer, member: Member, trained: Trained, answers: Answers) -> MemberResult:
+def score_member(scorer: Scorer, member: Member, trained: TrainedMember, answers: Answers) -> MemberResult:
     """One member's mean score."""
     scores = scorer.per_row(answers, f"variant '{member.variant}', seed {member.seed}")
     return MemberResult(member.seed, float(scores.mean()), trained.best_step, trained.artifact)
 
 
 def paired_interval(better: NDArray[np.float64], base: NDArray[np.float64]) -> Interval:
-    """The mean of the rows' differences with its 95 % normal interval, which has no width where there is one row."""
+    """The mean of the rows' differences with its 95 % normal interval, which has no width if there is only one row."""
     import numpy as np
 
     difference = better - base
@@ -123,9 +123,9 @@ def paired_interval(better: NDArray[np.float64], base: NDArray[np.float64]) -> I
 
 
 def best_constant(scorer: Scorer, train_rows: Sequence[Row], most: int = 400) -> ConstantResult:
-    """The training answer that, given to every held-out row, scores best: chosen on the held-out rows, so a high bar."""
+    """The training answer that scores best on all held-out rows; chosen on those rows, so it is a high bar."""
     texts = sorted({scorer.problem.completion(row).strip() for row in train_rows})[:most]
-    scorer.embed(texts)  # in large batches; the embedder remembers
+    scorer.embed(texts)  # in large batches; the embedder caches them
     scored = [ConstantResult(text, scorer.constant(text)) for text in texts]
     sign = 1 if scorer.problem.higher_is_better else -1
     return max(scored, key=lambda result: sign * result.score)

@@ -1,4 +1,4 @@
-"""What turns prompts into text: everybody else knows the protocol only, and `open_engine` the engines."""
+"""Engines turn prompts into text. Other modules know only this protocol; `open_engine` knows the engines."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from reseed.records import Artifact, Generation, Prompt, Row, Sampling
 
 @dataclass(frozen=True)
 class Batch:
-    """Prompts for a generator, or rows for the student, that one engine answers together; `id` begins with the key of
-    the artifact that the answers belong to."""
+    """Prompts for a generator, or rows for the student, that one engine answers together; `id` begins with the key of the
+    artifact that the answers are for."""
 
     id: str
     sampling: Sampling
     seed: int = 0
     prompts: tuple[Prompt, ...] = ()
-    chat: bool = False  # the prompts are a user's turns, to be put into the model's chat format
-    rows: tuple[Row, ...] = ()  # for the student: the problem makes the prompts
+    chat: bool = False  # the prompts are user turns, to be put into the model's chat format
+    rows: tuple[Row, ...] = ()  # for the student: the problem turns them into prompts
     problem: ProblemModule | None = None
     max_tokens: int = 0
     style: PromptFormat = TEXT
@@ -43,19 +43,18 @@ class Engine(Protocol):
     def question(
         self, problem: Problem, row: Row, sampling: Sampling, max_tokens: int, style: PromptFormat = TEXT
     ) -> Prompt:
-        """The student's prompt for a row, cut so that the answer has its room. Raises TooLongError if it cannot be."""
+        """The student's prompt for a row, cut to leave room for the answer. Raises TooLongError if it cannot be."""
         ...
 
     def generate(
         self, prompts: Sequence[Prompt], sampling: Sampling, seed: int, adapter: Path | None = None
     ) -> list[Generation]:
-        """One answer a prompt, in their order and with their ids; equal prompts, sampling and seed give equal answers on
-        the same machine."""
+        """One answer for each prompt, in order and with its id. On one machine, equal arguments give equal answers."""
         ...
 
 
 def open_engine(spec: ModelSpec, batch_size: int) -> Engine:
-    """The engine that runs a model."""
+    """Load a model into the engine that runs it."""
     from reseed.generation.engines.transformers_engine import TransformersEngine
 
     return TransformersEngine(spec, batch_size)

@@ -1,1 +1,1 @@
-"""Text and tokens: what a model reads, what it writes, and what a text means to an embedder."""
+"""Text and tokens: what a model reads and writes, and embeddings of it."""

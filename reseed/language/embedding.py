@@ -1,4 +1,4 @@
-"""The embedder: texts to unit vectors."""
+"""The embedder, which turns texts into unit vectors."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def load_embedder(spec: ModelSpec) -> Embed:
     safe = {"use_safetensors": True}
     model = SentenceTransformer(str(materialise(spec)), device=None, trust_remote_code=False, model_kwargs=safe)
 
-    known: dict[str, NDArray[np.float32]] = {}  # equal texts get equal bits, whatever batch they would fall into
+    known: dict[str, NDArray[np.float32]] = {}  # so that equal texts get equal bits, whatever batch they fall into
 
     def embed(texts: Sequence[str]) -> NDArray[np.float32]:
         if fresh := list(dict.fromkeys(text for text in texts if text not in known)):

@@ -1,4 +1,4 @@
-"""Rows to token ids: a prompt, a completion, and EOS, with the boundary known rather than searched for."""
+"""Rows as token ids: a prompt, a completion and EOS, with the boundary known instead of searched for."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ IGNORED = -100
 
 
 class TooLongError(ReseedError):
-    """A row that takes more tokens than it may, however its source text is cut."""
+    """A row has too many tokens, however its source text is cut."""
 
 
 @dataclass(frozen=True)
 class Example:
-    """One training row: token ids and, at each position, the label or IGNORED. Both have the same length."""
+    """One training row: token ids, and for each position the label or IGNORED."""
 
     ids: tuple[int, ...]
     labels: tuple[int, ...]
@@ -28,7 +28,7 @@ class Example:
 
 @dataclass(frozen=True)
 class Encoded:
-    """Examples in the order of their rows, how many rows had their source text cut, and how many were left out."""
+    """Examples in the order of their rows, with the numbers of rows that were shortened and dropped."""
 
     examples: list[Example]
     shortened: int
@@ -37,11 +37,11 @@ class Encoded:
 
 
 def fit(problem: Problem, row: Row, tokenizer: Any, budget: int, style: PromptFormat = TEXT) -> tuple[Row, list[int]]:
-    """The row, cut in its source text until its prompt takes at most `budget` tokens, and the prompt's ids."""
+    """Cut the row's source text until its prompt has at most `budget` tokens; return the row and the prompt's ids."""
     short, ids = row, prompt_ids(tokenizer, problem.prompt(row), style)
     keep = 1.0
     while len(ids) > budget:
-        if keep == 0 or (keep <= 0.5 and short == row):  # a problem need not shorten its rows
+        if keep == 0 or (keep <= 0.5 and short == row):  # the problem does not shorten its rows
             raise TooLongError(
                 f"row {row['id']}: its prompt takes {len(ids)} tokens even with the source text cut away, "
                 f"and {max(0, budget)} are left for it; raise training.max_tokens"
@@ -62,9 +62,9 @@ def encode(
     style: PromptFormat = TEXT,
     too_long: str = "shorten",
 ) -> Encoded:
-    """Examples of at most `max_tokens` tokens. The last label of every row is EOS, and no answer is ever cut.
+    """Rows as examples of at most `max_tokens` tokens. The last label of every row is EOS, and no answer is ever cut.
 
-    A longer row is cut in its source text, or dropped where `too_long` says so or nothing is left to cut: both counted.
+    A longer row's source text is cut; if `too_long` is `drop`, or nothing is left to cut, the row is dropped.
     """
     examples, kept, shortened, refused = [], [], 0, []
     for row in rows:

@@ -1,4 +1,4 @@
-"""LoRA adapters: made after the seed is set, saved as two files, trusted only after stock PEFT has loaded them."""
+"""LoRA adapters: drawn from a seed, saved as two files, trusted only once stock PEFT has loaded them."""
 
 from __future__ import annotations
 
@@ -65,10 +65,9 @@ def continue_adapter(model: Any, settings: TrainingSettings, seed: int, folder: 
     with module_names(model, folder) as own:
         config = LoraConfig.from_pretrained(own)
         config.lora_dropout = settings.dropout
-        config.base_model_name_or_path = (
-            model.name_or_path
-        )  # of the stored name, PEFT would ask the hub for each checkpoint
-        set_seed(seed)  # of the dropout that is to come
+        # PEFT would look up the stored name on the hub at each save
+        config.base_model_name_or_path = model.name_or_path
+        set_seed(seed)  # for the dropout
         return PeftModel.from_pretrained(model, own, config=config, is_trainable=True)
 
 
@@ -84,7 +83,7 @@ def adapter_digest(model: Any) -> str:
 
 
 def save_adapter(model: Any, folder: Path, model_name: str) -> None:
-    """Exactly `adapter_config.json` and `adapter_model.safetensors`; the base is named, never a path of this machine."""
+    """Write exactly `adapter_config.json` and `adapter_model.safetensors`, with the base's name but no path of this machine."""
     folder.mkdir(parents=True, exist_ok=True)
     config = model.peft_config["default"]
     shown = Path(model_name).expanduser().resolve().name if is_local(model_name) else model_name
@@ -97,7 +96,7 @@ def save_adapter(model: Any, folder: Path, model_name: str) -> None:
         if path.name not in FILES:
             path.unlink()
     written = json.loads((folder / FILES[0]).read_text(encoding="utf-8"))
-    written["target_modules"] = sorted(written["target_modules"])  # PEFT writes a set, in another order in each process
+    written["target_modules"] = sorted(written["target_modules"])  # a set, in another order in each process
     (folder / FILES[0]).write_text(json.dumps(written, indent=2, sort_keys=True) + "\n", encoding="utf-8")
     if has_separate_experts(model):
         to_checkpoint_names(folder)
@@ -105,7 +104,7 @@ def save_adapter(model: Any, folder: Path, model_name: str) -> None:
 
 @contextmanager
 def module_names(model: Any, folder: Path) -> Iterator[Path]:
-    """The saved adapter with the names of the model's own modules."""
+    """The folder of the saved adapter, rewritten in a temporary one if the model's modules have other names."""
     if not has_separate_experts(model):
         yield folder
         return
@@ -122,9 +121,9 @@ def attach_adapter(model: Any, folder: Path) -> Any:
 
 
 def check_stock_names(folder: Path, model_folder: Path) -> None:
-    """Load the adapter with stock PEFT onto the stock model without its weights: every tensor must find its place.
+    """Load the adapter with stock PEFT onto the stock model without weights: every tensor must find its place.
 
-    Raises ReseedError with the names that stock PEFT would leave out.
+    Raises ReseedError with names that stock PEFT would leave out.
     """
     import torch
     from peft import PeftConfig, PeftModel, load_peft_weights, set_peft_model_state_dict
@@ -140,9 +139,9 @@ def check_stock_names(folder: Path, model_folder: Path) -> None:
 
 
 def verify_adapter(folder: Path, base: Any, tokenizer: Any) -> float:
-    """Load the saved adapter onto `base`; return how far it moves the logits (largest difference).
+    """Load the saved adapter onto `base`; return how far it moves the logits (the largest difference).
 
-    Raises ReseedError when the files are not the two, lora_B is zero, or the logits stay those of the base.
+    Raises ReseedError if the files are not exactly the two, every lora_B is zero, or the logits do not move.
     """
     import torch
 
@@ -162,13 +161,13 @@ def verify_adapter(folder: Path, base: Any, tokenizer: Any) -> float:
 
 
 def check_files(folder: Path) -> None:
-    """Exactly the two files."""
+    """Refuse a folder that holds anything but an adapter's two files."""
     names = sorted(path.name for path in folder.iterdir())
     if names != sorted(FILES):
         raise ReseedError(f"adapter: holds {names}, wanted exactly {sorted(FILES)}")
 
 
 def check_moved(moved: float) -> None:
-    """The adapter changes what the model says."""
+    """Refuse an adapter that does not change the model's logits."""
     if not moved > 0:
         raise ReseedError("adapter: the model's logits are those of the base; the adapter was not applied")

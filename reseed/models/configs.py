@@ -1,4 +1,4 @@
-"""A model's `config.json`: its shape, which is known without its weights."""
+"""A model's `config.json`, which describes its shape without its weights."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from reseed.records import ReseedError
 
 
 def config_here(name: str) -> Path | None:
-    """The file, if this machine has it: the network is not asked."""
+    """The file, if it is on this machine; nothing is fetched."""
     if wheel := parse_wheel(name):
         path = cache_root() / "models" / f"{wheel.package}-{wheel.version}" / "config.json"
     elif is_local(name):
@@ -32,19 +32,19 @@ def config_here(name: str) -> Path | None:
 
 
 def is_hub(name: str) -> bool:
-    """True for a name that only a hub can answer."""
+    """True for a name that only a hub can resolve."""
     return not is_local(name) and parse_wheel(name) is None
 
 
 def fetched_config(name: str) -> Path:
-    """The file of a hub model, fetched alone if this machine has it not."""
+    """The file of a hub model, fetched on its own if it is not on this machine."""
     if path := config_here(name):
         return path
     from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
 
     repository, _, revision = name.partition("@")
     try:
-        # Without a network hf_hub_download tries for 37 s, this once.
+        # Without a network hf_hub_download retries for 37 s; this asks once.
         get_hf_file_metadata(hf_hub_url(repository, "config.json", revision=revision or None), timeout=10)
         return Path(hf_hub_download(repository, "config.json", revision=revision or None))
     except Exception as error:
@@ -55,7 +55,7 @@ def fetched_config(name: str) -> Path:
 
 
 def shape_here(spec: ModelSpec) -> dict[str, Any] | None:
-    """What the config says, upcycling included; None if it is not on this machine."""
+    """The config's values, upcycling included; None if it is not on this machine."""
     path = config_here(spec.name)
     if path is None:
         return None

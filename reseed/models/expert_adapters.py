@@ -1,8 +1,8 @@
 """Adapters of separate experts, in the names that stock PEFT, transformers 4 and servers know: w1, w3, w2.
 
-Stock PEFT turns these names into LoRA on transformers 5's 3-D expert parameters while it loads. There the two halves of
-`gate_up_proj` share one adapter of twice the rank, dropout is refused, and rank-stabilised scaling would come out √2 too
-large, because it is computed from the doubled rank. Hence what `to_checkpoint_names` changes besides names.
+While it loads, stock PEFT turns these names into LoRA on transformers 5's 3-D expert parameters. There the two halves of
+`gate_up_proj` share one adapter of twice the rank, dropout is refused, and rank-stabilised scaling, computed from the
+doubled rank, would be √2 too large. That is why `to_checkpoint_names` changes more than names.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def has_separate_experts(model: Any) -> bool:
 
 
 def check_expert_targets(targets: tuple[str, ...], dora: bool) -> None:
-    """Refuse LoRA on one half of what a stock Mixtral holds as one parameter, and DoRA, which PEFT refuses there."""
+    """Refuse LoRA on one half of what stock Mixtral holds as one parameter, and DoRA, which PEFT refuses there."""
     if dora and set(NAMES) & set(targets):
         raise ReseedError(
             "training.dora: stock PEFT cannot load DoRA onto a mixture's experts; "
@@ -41,7 +41,7 @@ def check_expert_targets(targets: tuple[str, ...], dora: bool) -> None:
 
 
 def to_checkpoint_names(folder: Path) -> None:
-    """Rewrite a saved adapter in place, so that stock PEFT loads it onto a stock Mixtral with the same effect."""
+    """Rewrite a saved adapter in place, so that on a stock Mixtral stock PEFT gives it the same effect."""
     config, weights = read(folder)
     config["target_modules"] = sorted(NAMES.get(name, name) for name in config["target_modules"])
     config["lora_dropout"] = 0.0
@@ -59,7 +59,7 @@ def to_checkpoint_names(folder: Path) -> None:
 
 
 def to_module_names(source: Path, target: Path) -> Path:
-    """A copy of the adapter in `source` with the names of the modules of `SeparateMixtral`."""
+    """Copy the adapter in `source` to `target`, with the module names of `SeparateMixtral`; return `target`."""
     config, weights = read(source)
     config["target_modules"] = sorted(BACK.get(name, name) for name in config["target_modules"])
     renamed = {
@@ -76,14 +76,14 @@ def to_module_names(source: Path, target: Path) -> Path:
 
 
 def read(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The configuration and the tensors of an adapter."""
+    """Read the configuration and the tensors of an adapter."""
     from safetensors.torch import load_file
 
     return json.loads((folder / FILES[0]).read_text(encoding="utf-8")), load_file(folder / FILES[1])
 
 
 def write(folder: Path, config: dict[str, Any], weights: dict[str, Any]) -> None:
-    """The two files of an adapter."""
+    """Write the two files of an adapter."""
     from safetensors.torch import save_file
 
     (folder / FILES[0]).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")

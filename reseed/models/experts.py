@@ -1,9 +1,9 @@
 """Mixtral with one Linear per projection and expert, instead of one 3-D parameter for all experts.
 
 transformers 5 stores a layer's experts as two 3-D parameters. bitsandbytes quantises Linear modules only, so a "4-bit"
-Mixtral keeps its experts, 96 % of its weights, in 16 bit without a word (bitsandbytes#1849); PEFT can adapt such a
-parameter, but without dropout, and writes out the whole changed parameter in every forward pass. As Linear modules the
-experts take the stock code of both. The price is one matrix product per expert where `grouped_mm` needs one per layer.
+Mixtral silently keeps its experts, 96 % of its weights, in 16 bit (bitsandbytes#1849); PEFT can adapt such a
+parameter, but without dropout, and writes out the whole changed parameter in every forward pass. As Linear modules,
+experts work with the stock code of both. The price is one matrix product per expert where `grouped_mm` needs one a layer.
 """
 
 from __future__ import annotations
@@ -39,13 +39,13 @@ class Expert(nn.Module):
         self.activation = ACT2FN[config.hidden_act]
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
-        """(rows, width) → (rows, width)."""
+        """Map (rows, width) to (rows, width)."""
         out: torch.Tensor = self.down_proj(self.activation(self.gate_proj(hidden)) * self.up_proj(hidden))
         return out
 
 
 class SeparateExperts(nn.ModuleList):
-    """A layer's experts. Takes the place of `MixtralExperts` and computes the same."""
+    """A layer's experts. Replaces `MixtralExperts` and computes the same."""
 
     def __init__(self, config: MixtralConfig) -> None:
         super().__init__(Expert(config) for _ in range(config.num_local_experts))
@@ -54,7 +54,7 @@ class SeparateExperts(nn.ModuleList):
         """`hidden` (tokens, width); `chosen` and `weights` (tokens, top_k) → (tokens, width).
 
         An expert that no token chose runs on no rows: ranks that route differently must call the same modules in the
-        same order, or the gathering of ZeRO-3 and the reduction of ZeRO-2 wait for ever (DeepSpeed#4808).
+        same order, or ZeRO-3's gathering and ZeRO-2's reduction hang (DeepSpeed#4808).
         """
         tokens, top_k = chosen.shape
         order = chosen.flatten().argsort(stable=True)
@@ -76,7 +76,7 @@ def rows_of(chosen: torch.Tensor, experts: int) -> list[int]:
 
 
 class SeparateMixtralConfig(MixtralConfig):
-    """Mixtral's configuration under a name of its own: by the name, transformers and PEFT would fuse the experts."""
+    """Mixtral's configuration under another name: by Mixtral's, transformers and PEFT would fuse the experts."""
 
     model_type = "mixtral_separate"
 

@@ -14,8 +14,8 @@ from reseed.records import ReseedError
 MOST_BITS = 4.65  # a weight takes 4.5 bits: 4, and 32 for each block's scale; with double quantisation 4.13
 
 
-def quantised(spec: ModelSpec) -> dict[str, Any]:
-    """What `from_pretrained` needs to quantise every Linear while it loads, tensor by tensor.
+def quantisation_options(spec: ModelSpec) -> dict[str, Any]:
+    """Options of `from_pretrained` that quantise every Linear while it loads, tensor by tensor.
 
     The packed weights are stored in the model's own dtype: ZeRO-3 gathers parameters of one dtype only.
     """
@@ -34,7 +34,7 @@ def quantised(spec: ModelSpec) -> dict[str, Any]:
 
 
 def check_four_bit(model: Any, name: str) -> None:
-    """Refuse a model whose experts, or Linear layers, did not become 4-bit; and keep those that did trainable."""
+    """Refuse a model whose experts or Linear layers did not become 4-bit; and keep those that did trainable."""
     from bitsandbytes.nn.modules import Linear4bit
 
     for module in model.modules():

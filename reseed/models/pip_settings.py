@@ -1,4 +1,4 @@
-"""What pip is configured to do, read without pip."""
+"""pip's configuration, read without pip."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from reseed.records import ReseedError
 
 
 def pip_settings(environment: Mapping[str, str]) -> dict[str, str]:
-    """pip's settings by their long names."""
+    """pip's settings by their long names; the environment's `PIP_*` win over files."""
     found: dict[str, str] = {}
     for path in pip_files(environment):
         parser = configparser.RawConfigParser()
@@ -30,7 +30,7 @@ def pip_settings(environment: Mapping[str, str]) -> dict[str, str]:
 
 
 def pip_files(environment: Mapping[str, str]) -> list[Path]:
-    """pip's configuration files on Linux, those that count more last."""
+    """pip's configuration files on Linux, in ascending order of precedence."""
     own = environment.get("PIP_CONFIG_FILE")
     if own == os.devnull:
         return []
@@ -42,7 +42,7 @@ def pip_files(environment: Mapping[str, str]) -> list[Path]:
 
 
 def pip_network(environment: Mapping[str, str]) -> tuple[str | bool, dict[str, str]]:
-    """The file of certificates to trust, or True for the usual ones; and the proxies that pip's own setting names."""
+    """The file of certificates to trust, or True for the default ones, and the proxies in pip's settings."""
     settings = pip_settings(environment)
     certificates = settings.get("cert") or environment.get("REQUESTS_CA_BUNDLE") or environment.get("SSL_CERT_FILE")
     proxy = settings.get("proxy")

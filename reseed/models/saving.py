@@ -1,4 +1,4 @@
-"""Saving a model where it is needed, which is not always rank 0."""
+"""Saving a model on any rank."""
 
 from __future__ import annotations
 
@@ -7,6 +7,6 @@ from typing import Any
 
 
 def save_model(model: Any, folder: Path) -> None:
-    """`save_pretrained` on any rank: transformers writes nothing on those but rank 0, and every node has a cache to fill."""
+    """`save_pretrained` on any rank: transformers would write on rank 0 only, but every node has a cache to fill."""
     model.should_save_on_this_rank = lambda is_main_process: True
     model.save_pretrained(folder)

@@ -1,4 +1,4 @@
-"""How many parameters a model has, and how many bytes they take, by group."""
+"""The number of a model's parameters and their bytes, by group."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-GROUPS = (  # the first whose mark is in the parameter's name
+GROUPS = (  # a parameter belongs to the first group with a mark in its name
     ("adapter", (".lora_",)),
     ("experts", (".experts.",)),
     ("router", (".mlp.gate.", ".router.")),
@@ -27,7 +27,7 @@ class Size:
 
 
 def sizes(model: Any) -> list[Size]:
-    """Every group that the model has, each parameter once, tied ones too."""
+    """The model's groups. Tied parameters count once."""
     counted: dict[str, list[int]] = {}
     for name, parameter in model.named_parameters():
         group = counted.setdefault(group_of(name), [0, 0])
@@ -43,7 +43,7 @@ def group_of(name: str) -> str:
 
 
 def elements(parameter: Any) -> int:
-    """Weights in a parameter, also when it is packed or partitioned."""
+    """The number of weights in a parameter, even if it is packed or sharded."""
     state = getattr(parameter, "quant_state", None)
     if state is not None:
         return int(state.shape.numel())
@@ -51,15 +51,15 @@ def elements(parameter: Any) -> int:
 
 
 def weight_bytes(parameter: Any) -> int:
-    """Bytes of a parameter and of its quantisation state, in this process; for ZeRO-3 those of this rank's part."""
+    """Bytes of a parameter and its quantisation state in this process; under ZeRO-3, those of this rank's shard."""
     held = getattr(parameter, "ds_tensor", parameter)
     state = getattr(parameter, "quant_state", None)
     scales = [state.absmax, *([state.state2.absmax] if state.nested else [])] if state is not None else []
     return int(sum(tensor.numel() * tensor.element_size() for tensor in (held, *scales)))
 
 
-def described(groups: Sequence[Size]) -> str:
-    """`experts 318.5 M in 179 MB (4.5 bits), …`"""
+def sizes_text(groups: Sequence[Size]) -> str:
+    """The groups as a line of text: `experts 318.5 M in 179 MB (4.5 bits), …`."""
     shown = [
         f"{g.name} {g.parameters / 1e6:.1f} M in {g.bytes / 1e6:.1f} MB ({g.bytes * 8 / g.parameters:.1f} bits)"
         for g in groups

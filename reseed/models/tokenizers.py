@@ -1,4 +1,4 @@
-"""Tokenizers that can stop: a pad token that is not EOS, in the vocabulary the model already has."""
+"""Tokenizers whose models can stop: with a pad token that is not EOS, from the vocabulary that the model has."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ PAD_NAMES = ("<pad>", "<|pad|>", "[PAD]", "<|finetune_right_pad_id|>", "<|endoft
 
 
 def load_tokenizer(folder: str | Path) -> Any:
-    """A tokenizer whose pad token differs from EOS, and whose length is the model's vocabulary: nothing is resized."""
+    """Load a tokenizer, with a pad token that differs from EOS. It is one of the vocabulary, so nothing is resized."""
     from transformers import AutoTokenizer
 
     try:
@@ -27,7 +27,7 @@ def load_tokenizer(folder: str | Path) -> Any:
 
 
 def distinct_pad_token(tokenizer: Any) -> str:
-    """A token of the vocabulary that can pad: one meant for it, or one that no text holds.
+    """A token of the vocabulary to pad with: one meant for it, or one that occurs in no text.
 
     A pad token equal to EOS hides EOS from the loss, and the trained model never stops (trl#976).
     """

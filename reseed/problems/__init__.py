@@ -1,6 +1,6 @@
 """What is being solved. A problem is a module of plain functions: rows in, text for the models, scores out.
 
-Files of this package that begin with a letter are the problems that ship, with underscores for the dashes of their names.
+The files here that begin with a letter are the shipped problems; a dash in a problem's name is an underscore in the file's.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ __all__ = [
 ]
 
 
-def load_problem(given: ProblemModule | str) -> Problem:
-    """The problem, with defaults for what its module leaves out. Raises ReseedError with every mistake at once."""
-    module = find_problem(given) if isinstance(given, str) else given
+def load_problem(problem: ProblemModule | str) -> Problem:
+    """The problem, with defaults for what its module leaves out. Raises ReseedError with all mistakes at once."""
+    module = find_problem(problem) if isinstance(problem, str) else problem
     if module.source is not None:
         code = run_module(module)
         return complete(module.name, getattr(code, "PROBLEM", code))

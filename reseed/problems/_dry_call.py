@@ -1,4 +1,4 @@
-"""A problem tried on one row with invented answers, so that its mistakes show before anything is trained."""
+"""Trying a problem on one row with invented answers, so that its mistakes show before anything is trained."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from reseed.mistakes import listed, nearest
-from reseed.problems._module import file_of, told
+from reseed.mistakes import mistake_list, nearest
+from reseed.problems._module import error_with_line, file_of
 from reseed.problems._protocol import Problem
 from reseed.records import ReseedError, Row
 
@@ -20,11 +20,11 @@ INVENTED = "An invented answer."
 
 
 def dry_call(problem: Problem, rows: Sequence[Row] = (), pair: tuple[str, str] | None = None) -> list[str]:
-    """Call everything that a run calls on the first of `rows` that the problem does not refuse, or on the row that it
-    makes of a source and an instruction, or on an invented one.
+    """Call every function that a run calls; return notes on what looks odd.
 
-    Raises ReseedError with every mistake at once; returns what looks odd. What an invented row is blamed for is not told:
-    no label, grid or number can be made up for every problem.
+    The row is the first of `rows` that the problem does not refuse, else one made from a source and an instruction
+    (`pair`), else an invented one. Raises ReseedError with every mistake at once, except errors on an invented row: no
+    label, grid or number can be made up for every problem.
     """
     trial = Trial(problem)
     row = trial.made_row(*pair) if pair is not None else trial.fit_row(rows)
@@ -37,7 +37,7 @@ def dry_call(problem: Problem, rows: Sequence[Row] = (), pair: tuple[str, str] |
     trial.any_text("blend", lambda text: problem.blend([text, "", text, "other"]), INVENTED)
     scores = trial.call("scores", lambda: problem.scores(answers, [row] * len(answers), invented_vectors))
     if trial.wrong:
-        raise ReseedError(listed(f"problem '{problem.name}'", list(trial.wrong.values())))
+        raise ReseedError(mistake_list(f"problem '{problem.name}'", list(trial.wrong.values())))
     notes = list(trial.notes)
     if scores is not None and completion:
         notes += odd_scores(problem, scores, trial.invented)
@@ -49,14 +49,14 @@ class MissingColumnError(KeyError):
 
 
 class WatchedRow(dict[str, str]):
-    """A row that tells which column was asked for in vain."""
+    """A row that raises MissingColumnError for a column that it lacks."""
 
     def __missing__(self, column: object) -> str:
         raise MissingColumnError(str(column))
 
 
 class Trial:
-    """The calls so far and what was wrong with them."""
+    """Calls a problem's functions and collects what is wrong with them."""
 
     def __init__(self, problem: Problem) -> None:
         self.problem = problem
@@ -65,7 +65,7 @@ class Trial:
         self.notes: list[str] = []
 
     def fit_row(self, rows: Sequence[Row]) -> Row:
-        """The first row that is not refused, or one made up of words."""
+        """The first row that is not refused, else an invented one."""
         for row in map(WatchedRow, rows):
             reason = self.call("refuse", partial(self.problem.refuse, row), reason_fault)
             if self.wrong or reason is None:
@@ -78,25 +78,25 @@ class Trial:
         return self.stand_in({column: f"invented {column}" for column in self.problem.columns})
 
     def made_row(self, source: str, instruction: str) -> Row:
-        """The row that an invented answer of the generator makes."""
+        """The row made from an invented answer of the generator."""
         problem = self.problem
         if not problem.generates:
-            problem.request(source, instruction)  # which says so
+            problem.request(source, instruction)  # which raises
         self.call("request", lambda: problem.request(source, instruction), text_fault)
-        given = self.call("row", lambda: problem.row(source, instruction, INVENTED), lambda r: row_fault(r, problem))
-        return self.stand_in(given) if given is not None else self.fit_row([])
+        value = self.call("row", lambda: problem.row(source, instruction, INVENTED), lambda r: row_fault(r, problem))
+        return self.stand_in(value) if value is not None else self.fit_row([])
 
     def stand_in(self, values: Row) -> Row:
-        """A row that is not of the recipe's source."""
+        """A row of invented values."""
         row, self.invented = WatchedRow({"id": "invented", **values}), True
         self.call("refuse", lambda: self.problem.refuse(row), reason_fault)
         return row
 
-    def call(self, name: str, function: Callable[[], Any], fault: Callable[[Any], str] = lambda given: "") -> Any:
-        """What the function gave, or None after a mistake."""
+    def call(self, name: str, function: Callable[[], Any], fault: Callable[[Any], str] = lambda value: "") -> Any:
+        """What the function returned, or None after a mistake."""
         columns, file = self.problem.columns, file_of(self.problem.name)
         try:
-            given = function()
+            value = function()
         except MissingColumnError as error:
             known = f"none of its columns {', '.join(columns)}{nearest(str(error.args[0]), list(columns))}"
             said = f"{name}: it reads row['{error.args[0]}'], which is {known}"
@@ -104,60 +104,64 @@ class Trial:
             said = str(error).removeprefix(f"problem '{self.problem.name}': ")
         except Exception as error:
             excused = self.invented and not isinstance(error, (NameError, ImportError))
-            said = "" if excused else f"{name}: {told(error, file)}"
+            said = "" if excused else f"{name}: {error_with_line(error, file)}"
         else:
-            if not (found := fault(given)):
-                return given
+            if not (found := fault(value)):
+                return value
             said = f"{name}: gave {found}"
         if said:
             self.wrong.setdefault(name, said)
         return None
 
     def any_text(self, name: str, function: Callable[[str], str], text: str) -> str:
-        """Call a function that must take any text, since a model may write anything: no error is excused."""
+        """Call a function that must accept any text, since a model may write anything: no error is excused."""
         before, self.invented = self.invented, False
-        given = self.call(name, lambda: function(text), kind_fault)
+        value = self.call(name, lambda: function(text), kind_fault)
         self.invented = before
-        return given or ""
+        return value or ""
 
 
-def kind_fault(given: object) -> str:
-    """What is wrong with a text, or nothing."""
-    return "" if isinstance(given, str) else f"{shown(given)}, wanted a text"
+def kind_fault(value: object) -> str:
+    """What is wrong with a text, or an empty string."""
+    return "" if isinstance(value, str) else f"{value_and_kind(value)}, wanted a text"
 
 
-def text_fault(given: object) -> str:
-    """What is wrong with a text that must not be blank, or nothing."""
-    return kind_fault(given) or ("" if str(given).strip() else "a blank text; wanted one that says something")
+def text_fault(value: object) -> str:
+    """What is wrong with a text that must not be blank, or an empty string."""
+    return kind_fault(value) or ("" if str(value).strip() else "a blank text; wanted one that says something")
 
 
-def reason_fault(given: object) -> str:
-    """What is wrong with a reason to refuse a row, or nothing."""
-    return "" if given is None or isinstance(given, str) else f"{shown(given)}, wanted None or the reason as a text"
+def reason_fault(value: object) -> str:
+    """What is wrong with a reason to refuse a row, or an empty string."""
+    return (
+        ""
+        if value is None or isinstance(value, str)
+        else f"{value_and_kind(value)}, wanted None or the reason as a text"
+    )
 
 
-def row_fault(given: object, problem: Problem) -> str:
-    """What is wrong with a row that the problem made, or nothing."""
-    if not isinstance(given, Mapping):
-        return f"{shown(given)}, wanted a dict with {', '.join(problem.columns)}"
-    if missing := [column for column in problem.columns if column not in given]:
+def row_fault(value: object, problem: Problem) -> str:
+    """What is wrong with a row that the problem made, or an empty string."""
+    if not isinstance(value, Mapping):
+        return f"{value_and_kind(value)}, wanted a dict with {', '.join(problem.columns)}"
+    if missing := [column for column in problem.columns if column not in value]:
         return f"a row without {', '.join(missing)}"
-    strange = [f"{name} = {shown(value)}" for name, value in given.items() if not isinstance(value, str)]
+    strange = [f"{name} = {value_and_kind(cell)}" for name, cell in value.items() if not isinstance(cell, str)]
     return f"{', '.join(strange)}; wanted texts" if strange else ""
 
 
-def unchanged_fault(given: bool) -> str:
-    """What is wrong with a shorter row whose completion is another one."""
-    return "" if given else "a row with another completion; it must cut the source text, never the answer"
+def unchanged_fault(is_same: bool) -> str:
+    """What is wrong with a shortened row if its completion changed, else an empty string."""
+    return "" if is_same else "a row with another completion; it must cut the source text, never the answer"
 
 
-def shown(given: object) -> str:
-    """A value of a wrong kind, with its kind."""
-    return f"{type(given).__name__} {given!r:.60}"
+def value_and_kind(value: object) -> str:
+    """A value of a wrong kind, with its kind, for a message."""
+    return f"{type(value).__name__} {value!r:.60}"
 
 
 def invented_vectors(texts: Sequence[str]) -> NDArray[np.float32]:
-    """Unit vectors without a model: equal texts are equal, and no two others are orthogonal."""
+    """Unit vectors without a model: equal texts get equal vectors, and no two are orthogonal."""
     import numpy as np
 
     raw = np.array([list(hashlib.sha256(text.encode()).digest()) for text in texts], dtype=np.float32) + 1
@@ -165,7 +169,7 @@ def invented_vectors(texts: Sequence[str]) -> NDArray[np.float32]:
 
 
 def odd_scores(problem: Problem, scores: NDArray[np.float64], invented: bool) -> list[str]:
-    """A word about a right answer that scores no better than a blank one. An invented row may have no right answer."""
+    """A note if the right answer scores no better than a blank one. An invented row may have no right answer."""
     right, blank = float(scores[0]), float(scores[-1])
     if right == blank:
         both = f"problem '{problem.name}': the right answer and a blank one both score {right:g}"

@@ -1,4 +1,4 @@
-"""What a problem is: a small required part, abilities that it may have besides, and the record that callers see."""
+"""What a problem is: a small required part, optional abilities, and the record that callers use."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class Essentials(Protocol):
-    """What every problem has. A module has it, or an object `PROBLEM` in the module."""
+    """What every problem has, as a module or as an object `PROBLEM` in a module."""
 
     columns: Sequence[str]
     """What every row must hold."""
@@ -38,7 +38,7 @@ class Essentials(Protocol):
     def scores(
         self, answers: Sequence[str], rows: Sequence[Row], embed: Embed
     ) -> Sequence[float] | NDArray[np.float64]:
-        """The metric of each row, in their order. `embed` turns texts into unit vectors, for metrics of meaning."""
+        """The metric of each row, in order. `embed` turns texts into unit vectors, for semantic metrics."""
         ...
 
 
@@ -51,13 +51,13 @@ class Generates(Protocol):
         ...
 
     def row(self, source: str, instruction: str, answer: str) -> Row:
-        """The row that a generator's answer makes; its id is the digest of its content unless it has one."""
+        """The row made from a generator's answer; its id is the digest of its content unless it sets one."""
         ...
 
 
 @runtime_checkable
 class Shortens(Protocol):
-    """A problem whose rows can be cut to fit. Those of another one are dropped when they are too long, and counted."""
+    """A problem whose rows can be cut to fit. Without this, rows that are too long are dropped and counted."""
 
     def shorten(self, row: Row, keep: float) -> Row:
         """The row with its source text cut to the fraction `keep`; the answer is never touched."""
@@ -75,7 +75,7 @@ class Blends(Protocol):
 
 @dataclass(frozen=True)
 class Problem:
-    """A problem as its callers see it: what the module leaves out is filled by defaults."""
+    """A problem as callers use it, with defaults for what its module leaves out."""
 
     name: str
     columns: tuple[str, ...]
@@ -91,7 +91,7 @@ class Problem:
     refuse: Callable[[Row], str | None] = lambda row: None
     """Why a row is not fit to train on, or None."""
     generates: bool = False
-    """Whether it has `request` and `row`, which raise ReseedError otherwise."""
+    """Whether it has `request` and `row`; if not, they raise ReseedError."""
     request: Callable[[str, str], str] = lambda source, instruction: source
     row: Callable[[str, str, str], Row] = lambda source, instruction, answer: {}
     shorten: Callable[[Row, float], Row] = lambda row, keep: row
@@ -101,6 +101,6 @@ class Problem:
 
 
 def most_frequent(answers: Sequence[str]) -> str:
-    """The answer that most models gave; of several, the one given first. Blank answers have no vote."""
+    """The answer that most models gave; in a tie, the first of them. Blank answers have no vote."""
     votes = Counter(answer for answer in answers if answer.strip())
     return votes.most_common(1)[0][0] if votes else ""

@@ -53,12 +53,12 @@ def prompt(row: Row) -> str:
 
 
 def completion(row: Row) -> str:
-    """The answer, after a space."""
+    """The prompt to be recovered, after a space."""
     return f" {row['rewrite_prompt'].strip()}"
 
 
 def shorten(row: Row, keep: float) -> Row:
-    """Keep the first words of both texts: how a text begins tells most about its style."""
+    """Keep the first words of both texts: the beginning says most about a text's style."""
     short = {}
     for column in ("original_text", "rewritten_text"):
         words = row[column].split()
@@ -67,7 +67,7 @@ def shorten(row: Row, keep: float) -> Row:
 
 
 def parse(text: str) -> str:
-    """The first line that says something, without quotes around it."""
+    """The first line that is not blank, without quotes around it."""
     for line in text.splitlines():
         answer = line.strip()
         if len(answer) > 1 and (answer[0], answer[-1]) in QUOTES:
@@ -78,12 +78,12 @@ def parse(text: str) -> str:
 
 
 def blend(answers: Sequence[str]) -> str:
-    """The answers one after the other, each once: what the contest's best notebooks submitted."""
+    """All distinct answers joined, as in the contest's best notebooks."""
     return " ".join(dict.fromkeys(answer for answer in answers if answer))
 
 
 def scores(answers: Sequence[str], rows: Sequence[Row], embed: Embed) -> NDArray[np.float64]:
-    """SCS of each row, shape (rows,); a blank answer scores as a blank submission is read: a lone full stop."""
+    """The SCS of each row, shape (rows,). A blank answer counts as a lone full stop, as in the contest."""
     import numpy as np
 
     answered = embed([answer or "." for answer in answers]).astype(np.float64)

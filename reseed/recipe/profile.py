@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pydantic import Field, ValidationError, model_validator
 
-from reseed.mistakes import listed, mistakes, nearest
+from reseed.mistakes import mistake_list, mistakes, nearest
 from reseed.models.names import FourBit, ModelSpec
 from reseed.recipe.recipe import Variant
 from reseed.recipe.values import merge, parse_override, read_yaml
@@ -18,7 +18,7 @@ PROFILES = Path(__file__).resolve().parents[2] / "infra" / "profiles"
 
 
 class Roles(Section):
-    """The models. Without a `student`, the recipe's own model is trained."""
+    """The models by role. Without a `student`, the recipe's own model is trained."""
 
     generator: ModelSpec
     embedder: ModelSpec
@@ -28,14 +28,14 @@ class Roles(Section):
     def _student_as_it_is(self) -> Roles:
         if self.student is not None and (self.student.four_bit or self.student.separate_experts):
             raise ValueError(
-                "student: how it is held is the recipe's business; leave four_bit and separate_experts out, and set "
+                "student: the recipe decides how it is held in memory; leave four_bit and separate_experts out, and set "
                 "training.method: qlora or training.targets in the recipe"
             )
         return self
 
 
 class EnginePool(Section):
-    """Actors that generate or predict, and the rows each takes at once."""
+    """Actors that generate or predict, and how many rows each takes at once."""
 
     actors: int = Field(1, ge=1)
     cpus: int = Field(1, ge=1)
@@ -44,12 +44,12 @@ class EnginePool(Section):
 
 
 class TrainingPool(Section):
-    """Ray Train workers of one member. `micro_batch_size` rows a worker fit into memory at once."""
+    """Ray Train workers of one member. A worker takes `micro_batch_size` rows at once."""
 
     workers: int = Field(1, ge=1)
     cpus: int = Field(1, ge=1)
     gpus: float = Field(0, ge=0)
-    gpu_memory_gib: float | None = Field(None, gt=0)  # of one card, where the card cannot be asked
+    gpu_memory_gib: float | None = Field(None, gt=0)  # of one card, if it is on another machine
     micro_batch_size: int = Field(4, ge=1)
 
 
@@ -77,7 +77,7 @@ class Profile(Section):
 
 
 def student(variant: Variant, place: Profile) -> ModelSpec:
-    """The model that a variant trains, in the form it is trained and predicts in."""
+    """The model that a variant trains, in the form in which it trains and predicts."""
     training = variant.training
     four_bit: FourBit | None = None
     if training.method == "qlora":
@@ -93,7 +93,7 @@ def cluster_address(profile: Profile) -> str | None:
 
 
 def load_profile(name: str, overrides: tuple[str, ...] = ()) -> Profile:
-    """The profile in file `name`, or the shipped profile of that name, with `a.b=c` overrides applied last."""
+    """The profile in file `name`, or the shipped one of that name, with `a.b=c` overrides applied last."""
     path = next((p for p in (Path(name), PROFILES / f"{name}.yaml") if p.is_file()), None)
     if path is None:
         shipped = sorted(p.stem for p in PROFILES.glob("*.yaml"))
@@ -106,4 +106,4 @@ def load_profile(name: str, overrides: tuple[str, ...] = ()) -> Profile:
     try:
         return Profile.model_validate(values)
     except ValidationError as error:
-        raise ReseedError(listed(f"profile {path.name}", mistakes(error, Profile))) from None
+        raise ReseedError(mistake_list(f"profile {path.name}", mistakes(error, Profile))) from None

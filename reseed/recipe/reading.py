@@ -7,7 +7,7 @@ from functools import reduce
 from pathlib import Path
 from typing import Any
 
-from reseed.mistakes import listed, nearest
+from reseed.mistakes import mistake_list, nearest
 from reseed.problems import find_problem
 from reseed.recipe.by_profile import on_profile, profile_mistakes
 from reseed.recipe.recipe import VARIABLE, Recipe, validate
@@ -18,22 +18,22 @@ from reseed.settings import RECIPES
 
 
 def load_recipe(name: str, overrides: tuple[str, ...] = (), profile: str | None = None) -> Recipe:
-    """The recipe in file `name`, or the shipped recipe of that name, with what it says of the profile of that name laid
-    on it, and `a.b=c` overrides applied last.
+    """The recipe in file `name`, or the shipped one of that name, with its changes for the profile, and `a.b=c` overrides
+    applied last.
 
     Raises ReseedError with every mistake at once: key, value seen, what was wanted, nearest valid name.
     """
     path = find_recipe(name)
     values = read_yaml(path)
     of_profiles = [text for text in overrides if text.startswith("profiles")]
-    # Any other override is for this profile: it may well not go with what is said of another one.
+    # Any other override is meant for this profile: it may contradict what the recipe says of another.
     elsewhere = profile_mistakes(reduce(override, of_profiles, values), profile)
     values = reduce(override, overrides, values)
     if isinstance(problem := values.get("problem"), str):
         values["problem"] = find_problem(problem, path.parent)
     recipe = validate(on_profile(values, profile), f"recipe {path.name}", elsewhere)
     if wrong := stage_mistakes(recipe):
-        raise ReseedError(listed(f"recipe {path.name}", wrong))
+        raise ReseedError(mistake_list(f"recipe {path.name}", wrong))
     return recipe
 
 
@@ -49,20 +49,22 @@ def find_recipe(name: str) -> Path:
 
 
 def override(values: dict[str, Any], text: str) -> dict[str, Any]:
-    """`a.b=c` laid on a recipe, and on each of its variants and profiles, which would hide it otherwise."""
-    given = parse_override(text)
+    """Apply `a.b=c` to a recipe, and to each of its variants and profiles, whose changes would hide it otherwise."""
+    new = parse_override(text)
     if text.partition("=")[0].strip() == "variants":
-        return {**values, **given}  # the whole set anew
-    laid = merge(values, given)
-    changes = {key: value for key, value in given.items() if key in VARIABLE}
+        return {**values, **new}  # the whole set is replaced
+    changed = merge(values, new)
+    changes = {key: value for key, value in new.items() if key in VARIABLE}
     for key in ("profiles", "variants"):
-        if changes and isinstance(laid.get(key), dict):
-            laid[key] = {name: merge(own, changes) if isinstance(own, dict) else own for name, own in laid[key].items()}
-    return laid
+        if changes and isinstance(changed.get(key), dict):
+            changed[key] = {
+                name: merge(own, changes) if isinstance(own, dict) else own for name, own in changed[key].items()
+            }
+    return changed
 
 
 def split_overrides(overrides: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The recipe's overrides, and the profile's, which begin with `profile.`. A model that is set beats the student."""
+    """The recipe's overrides, and the profile's, which begin with `profile.`. Setting `model` also unsets the student."""
     own = tuple(text for text in overrides if not text.startswith("profile."))
     place = tuple(text.removeprefix("profile.") for text in overrides if text.startswith("profile."))
     if any(text.partition("=")[0].strip() == "model" for text in own):

@@ -1,4 +1,4 @@
-"""A recipe: one experiment as data. It states the question it answers, the variants it compares, and the seeds."""
+"""A recipe: one experiment as data. It states the question, the variants to compare, and the seeds."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from typing import Annotated, Any
 
 from pydantic import Field, PlainValidator, ValidationError, field_validator, model_validator
 
-from reseed.mistakes import listed, mistakes, nearest
+from reseed.mistakes import mistake_list, mistakes, nearest
 from reseed.problems import ProblemModule
 from reseed.recipe.values import merge
 from reseed.records import Member, ReseedError
 from reseed.settings import DataSettings, GenerationSettings, PredictionSettings, Section, TrainingSettings
 
-# What a variant may change, and what may differ by profile; all else is shared.
+# What a variant or a profile may change; everything else is shared.
 VARIABLE = ("generation", "data", "model", "training", "prediction")
 
 
 def as_module(value: object) -> ProblemModule:
-    """A problem as a recipe names it; `load_recipe` has found it by then."""
+    """A recipe's problem, which `load_recipe` has found by then; a validator."""
     if isinstance(value, ProblemModule):
         return value
     if not isinstance(value, str):
@@ -27,7 +27,7 @@ def as_module(value: object) -> ProblemModule:
 
 
 class Variant(Section):
-    """What is trained and scored together, the recipe's settings with one variant's changes laid on them."""
+    """What is trained and scored together: the recipe's settings with one variant's changes applied."""
 
     recipe: str
     problem: ProblemModule
@@ -49,8 +49,8 @@ class Recipe(Section):
     model: str | None = None  # the profile's student wins, see "Later wins" in the README
     training: TrainingSettings = TrainingSettings()
     prediction: PredictionSettings = PredictionSettings()
-    constants: tuple[str, ...] = ()  # fixed answers scored beside the model
-    profiles: dict[str, dict[str, Any]] = Field(default={})  # profile → what differs there; laid on before the variants
+    constants: tuple[str, ...] = ()  # fixed answers that are scored beside the model
+    profiles: dict[str, dict[str, Any]] = Field(default={})  # profile → its changes, applied before a variant's
     variants: dict[str, dict[str, Any]] = Field(default={"default": {}})
     baseline: str | None = None
     seeds: tuple[int, ...] = (0, 1, 2)
@@ -61,10 +61,10 @@ class Recipe(Section):
         if not seeds:
             raise ValueError("wanted at least one seed")
         if strange := [seed for seed in seeds if not 0 <= seed < 2**32]:
-            raise ValueError(f"seed {strange[0]} is no seed for NumPy; wanted 0 to {2**32 - 1}")
+            raise ValueError(f"seed {strange[0]} is not a valid seed; wanted 0 to {2**32 - 1}")
         twice = sorted({seed for seed in seeds if seeds.count(seed) > 1})
         if twice:
-            raise ValueError(f"seed {twice[0]} stands twice; name every seed once")
+            raise ValueError(f"seed {twice[0]} is listed twice; name every seed once")
         return seeds
 
     @model_validator(mode="after")
@@ -97,38 +97,40 @@ class Recipe(Section):
 
     @property
     def first(self) -> str:
-        """The variant that the others are compared with: the baseline, else the one that is written first."""
+        """The variant that the others are compared with: the baseline, else the first."""
         return self.baseline or next(iter(self.variants))
 
     def members(self) -> list[Member]:
-        """Every (variant, seed), in the order they are written."""
+        """Every (variant, seed), in the recipe's order."""
         return [Member(variant, seed) for variant in self.variants for seed in self.seeds]
 
     def variant(self, name: str) -> Variant:
-        """One variant."""
+        """One variant with all its settings."""
         values = merge(self.model_dump(exclude={"profiles", "variants", "baseline", "problem"}), self.variants[name])
-        values["problem"] = self.problem  # as it was found, and not as a mapping
+        values["problem"] = self.problem  # the module itself, not the mapping that model_dump makes of it
         whole = validate(values, f"recipe '{self.name}', variant '{name}'")
         return Variant(recipe=self.name, problem=self.problem, **{part: getattr(whole, part) for part in VARIABLE})
 
 
 def baseline_mistakes(baseline: object, variants: object) -> list[str]:
-    """What is wrong with the baseline, also where the rest of the recipe is no recipe yet."""
+    """What is wrong with the baseline, even if the rest of the recipe is invalid."""
     if not isinstance(baseline, str) or not isinstance(variants, dict) or not variants or baseline in variants:
         return []
     names = [str(name) for name in variants]
     return [f"baseline: '{baseline}' is none of the variants {', '.join(names)}{nearest(baseline, names)}"]
 
 
-def variable(changes: dict[str, Any]) -> dict[str, Any]:
-    """The changes without what all variants and profiles share, which is told as a mistake of its own."""
+def variable_part(changes: dict[str, Any]) -> dict[str, Any]:
+    """The changes without keys that all variants share: changing those is reported as a mistake of its own."""
     return {key: value for key, value in changes.items() if key in VARIABLE or key not in Recipe.model_fields}
 
 
 def validate(values: dict[str, Any], where: str, elsewhere: Sequence[str] = ()) -> Recipe:
-    """A checked recipe whose variants are checked too, or one ReseedError that names every mistake, also those found
-    `elsewhere`: in what a profile changes, where a mistake is told by its place in the file."""
-    recipe, wrong = attempt(values)
+    """The recipe, if it and all its variants are valid. Raises one ReseedError that names every mistake.
+
+    That includes those found `elsewhere`: in the changes for profiles, where a mistake is named by its place in the file.
+    """
+    recipe, wrong = try_recipe(values)
     variants = values.get("variants")
     wrong += [
         line
@@ -138,16 +140,16 @@ def validate(values: dict[str, Any], where: str, elsewhere: Sequence[str] = ()) 
     shared = {key: value for key, value in values.items() if key not in ("profiles", "variants", "baseline")}
     for name, changes in variants.items() if isinstance(variants, dict) else ():
         if isinstance(changes, dict):
-            lines = attempt(merge(shared, variable(changes)))[1]
+            lines = try_recipe(merge(shared, variable_part(changes)))[1]
             wrong += [f"variants.{name}.{line}" for line in lines if line not in wrong]
-    told = [line for line in wrong if not any(other.endswith(f".{line}") for other in elsewhere)] + list(elsewhere)
-    if recipe is None or told:
-        raise ReseedError(listed(where, told))
+    lines = [line for line in wrong if not any(other.endswith(f".{line}") for other in elsewhere)] + list(elsewhere)
+    if recipe is None or lines:
+        raise ReseedError(mistake_list(where, lines))
     return recipe
 
 
-def attempt(values: dict[str, Any]) -> tuple[Recipe | None, list[str]]:
-    """The recipe, or None and its mistakes."""
+def try_recipe(values: dict[str, Any]) -> tuple[Recipe | None, list[str]]:
+    """The recipe, or None and what is wrong with it."""
     try:
         return Recipe.model_validate(values), []
     except ValidationError as error:

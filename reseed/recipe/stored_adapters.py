@@ -1,29 +1,29 @@
-"""Adapters that earlier runs left in the store: found by what a user types, judged as a start, with what they have seen."""
+"""Adapters of earlier runs: found by what a user types, checked before they are continued, with the rows behind them."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-from reseed.mistakes import listed, nearest
+from reseed.mistakes import mistake_list, nearest
 from reseed.models.names import ModelSpec, identity
 from reseed.records import Artifact, ReseedError
 from reseed.settings import TrainingSettings
 from reseed.store.artifacts import ArtifactStore
 from reseed.store.manifest import Manifest
 
-SHAPE = ("method", "rank", "alpha", "targets", "rslora", "dora")  # what an adapter cannot change on the way
+SHAPE = ("method", "rank", "alpha", "targets", "rslora", "dora")  # what an adapter keeps when it is continued
 SHOWN = 20  # keys in a message
 
 
 def find_adapter(store: ArtifactStore, name: str) -> Artifact:
-    """The adapter `adapter/<name>/<key>`, of whose key a beginning is enough, as `reseed results` shows it."""
+    """The adapter `adapter/<name>/<key>`. The beginning of a key is enough, as `reseed results` shows it."""
     kind, _, rest = name.strip("/").partition("/")
     adapter, _, key = rest.partition("/")
     if kind != "adapter" or not adapter or not key:
         raise ReseedError(f"artifact '{name}': wanted adapter/NAME/KEY, as `reseed results NAME --json` shows it")
     begin = [Artifact("adapter", adapter, known) for known in store.keys("adapter", adapter, key)]
     fits = [found for found in begin if found.key == key] or begin
-    if len(fits) <= SHOWN:  # else so few letters were typed that it is no use to look at them all
+    if len(fits) <= SHOWN:  # else the beginning is so short that looking at them all is no use
         fits = list(store.find_many(fits))
     if len(fits) == 1:
         return fits[0]
@@ -34,7 +34,7 @@ def find_adapter(store: ArtifactStore, name: str) -> Artifact:
 
 
 def known_keys(store: ArtifactStore, adapter: str) -> str:
-    """What there is instead of a key that is not there."""
+    """What the store has instead of a key that is missing, for a message."""
     keys = store.keys("adapter", adapter)
     some = [Artifact("adapter", adapter, key) for key in keys[:SHOWN]]
     if finished := list(store.find_many(some, listing=True)):
@@ -45,23 +45,22 @@ def known_keys(store: ArtifactStore, adapter: str) -> str:
 
 
 def is_stored(start: str) -> bool:
-    """True when a `start_from` names an adapter in the store rather than a variant."""
+    """True if a `start_from` names an adapter in the store rather than a variant."""
     return start.startswith("adapter/")
 
 
 def stored_start(store: ArtifactStore, variant: str, settings: TrainingSettings, model: ModelSpec) -> Artifact | None:
-    """The adapter in the store that a variant's members continue, if it names one. Raises ReseedError with all that
-    does not fit."""
+    """The stored adapter that a variant's members continue, if it names one. Raises ReseedError with every mismatch."""
     if settings.start_from is None or not is_stored(settings.start_from):
         return None
     found = find_adapter(store, settings.start_from)
-    if wrong := unlike(store.manifest(found), variant, settings, model):
-        raise ReseedError(listed(f"start from {found}", wrong))
+    if wrong := continuation_mistakes(store.manifest(found), variant, settings, model):
+        raise ReseedError(mistake_list(f"start from {found}", wrong))
     return found
 
 
-def unlike(manifest: Manifest, variant: str, settings: TrainingSettings, model: ModelSpec) -> list[str]:
-    """What keeps a variant from going on from a stored adapter, as lines that begin with a key."""
+def continuation_mistakes(manifest: Manifest, variant: str, settings: TrainingSettings, model: ModelSpec) -> list[str]:
+    """Why a variant cannot continue a stored adapter, as lines that begin with a key."""
     own = settings.model_dump(mode="json")
     defaults = TrainingSettings().model_dump(mode="json")  # an older run may not have known all of them
     before = defaults | manifest.spec["training"]
@@ -86,7 +85,7 @@ def unlike(manifest: Manifest, variant: str, settings: TrainingSettings, model: 
 
 
 def partitions_behind(store: ArtifactStore, adapter: Artifact) -> Iterator[Artifact]:
-    """The partitions that a stored adapter was trained on, and before it those that it continued."""
+    """The partitions that a stored adapter and those that it continued were trained on, newest first."""
     inputs = store.manifest(adapter).inputs
     yield Artifact(*inputs["partition"].split("/"))
     if "start" in inputs:

@@ -1,4 +1,4 @@
-"""Recipes and profiles as plain values: YAML files, `a.b=c` from the command line, and one laid on the other."""
+"""Recipes and profiles as plain values: YAML files, `a.b=c` overrides, and merging them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from reseed.records import ReseedError
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """A YAML file that holds a mapping."""
+    """Read a YAML file that holds a mapping."""
     try:
         values = yaml.load(path.read_text(encoding="utf-8"), Loader=OnceLoader)
     except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
@@ -24,23 +24,23 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 
 class OnceLoader(yaml.SafeLoader):
-    """Refuses a key that stands twice, of which YAML would drop the first without a word: a variant, say."""
+    """Refuses duplicate keys, such as two variants of one name: YAML would silently drop the first."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        """The mapping, when all its keys differ."""
+        """The mapping, if all its keys differ."""
         seen: set[str] = set()
         for key, _ in node.value:
             if not isinstance(key, yaml.ScalarNode):
                 continue
             if key.value in seen:
-                twice = f"the key '{key.value}' stands twice"
+                twice = f"the key '{key.value}' occurs twice"
                 raise yaml.constructor.ConstructorError(None, None, twice, key.start_mark)
             seen.add(key.value)
         return super().construct_mapping(node, deep)
 
 
 def parse_override(text: str) -> dict[str, Any]:
-    """`a.b=c` as a nested mapping; the value is read as YAML, so that 3 is a number and [1, 2] a list."""
+    """`a.b=c` as a nested mapping. The value is read as YAML: 3 is a number and [1, 2] a list."""
     key, equals, value = text.partition("=")
     parts = [part.strip() for part in key.split(".")]
     if not equals or not all(parts):
@@ -56,7 +56,7 @@ def parse_override(text: str) -> dict[str, Any]:
 
 
 def merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
-    """`over` laid on `base`, section by section; neither is changed."""
+    """A copy of `base` with the values of `over`, merged section by section."""
     merged = dict(base)
     for key, value in over.items():
         if isinstance(value, dict) and isinstance(base.get(key), dict):

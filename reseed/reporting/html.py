@@ -1,4 +1,4 @@
-"""The report as one self-contained page; what it looks like is in the template `report.html` beside this file."""
+"""The report as one self-contained page, from the template `report.html` beside this file."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def html_report(results: Results) -> str:
 
 @cache
 def _template() -> Template:
-    """The page's template. It escapes every value, and a name that it misspells is an error rather than a gap."""
+    """The page's template, which escapes every value. A misspelt name in it is an error, not a gap."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
@@ -53,18 +53,18 @@ def _template() -> Template:
 
 
 def _printed(value: Any) -> Any:
-    """A value as the page prints it: text on one line without control characters; markup is a `str` too, and stays."""
+    """A value as the page prints it: text on one line without control characters. Markup, a subclass of `str`, stays."""
     return one_line(value) if type(value) is str else value
 
 
 def _tone(results: Results) -> str:
-    """The colour of the verdict: a gain that a constant answer matches is none."""
+    """The colour of the verdict: a gain that a constant answer matches does not count."""
     judged = outcome(results)
     return judged if judged == "unknown" or beats_constants(results) else "worse"
 
 
 def _dataset(stats: DatasetStats | None) -> dict[str, Any]:
-    """The dataset's numbers as texts, and the reasons for dropping rows, the most frequent first."""
+    """The dataset's numbers as text, and the reasons for dropping rows, the most frequent first."""
     if stats is None:
         return {"dataset_numbers": [], "dropped": []}
     numbers = [f"{stats.n:,}", f"{stats.n_prompts:,}", f"{stats.ratio:.4g}", f"{stats.median_tokens:g}"]

@@ -67,12 +67,12 @@ def _dataset(stats: DatasetStats) -> list[str]:
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]], texts: tuple[int, ...] = (0,)) -> str:
-    """A pipe table; columns in `texts` are set to the left, the others to the right."""
+    """A pipe table; columns in `texts` are aligned left, the others right."""
     rule = [":---" if i in texts else "---:" for i in range(len(header))]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in [header, rule, *rows])
 
 
 def markdown_text(text: str) -> str:
-    """The text on one line with everything escaped that Markdown, GitHub or HTML would read as more than text."""
+    """The text on one line, with everything escaped that Markdown, GitHub or HTML would interpret."""
     line = one_line(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     return re.sub(r"([\\`*_\[\]|~$])", r"\\\1", line)

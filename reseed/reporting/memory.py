@@ -15,7 +15,7 @@ PARTS = ("weights", "adapters", "gradients", "optimizer", "activations", "gather
 
 
 def memory_table(title: str, plans: Sequence[Memory]) -> Table:
-    """A column for each ZeRO stage, a line for each part, in GiB of one rank."""
+    """The plans as a table in GiB a rank, with a column for each ZeRO stage and a line for each part."""
     from rich.table import Table
     from rich.text import Text
 

@@ -1,4 +1,4 @@
-"""The pictures of a report as SVG strings, readable on light and dark pages."""
+"""The plots of a report as SVG strings, readable on light and dark pages."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
 
-# Each has a contrast above 3 with white and with a near-black page.
+# Each has a contrast above 3 with both white and near-black pages.
 COLOURS = ("#2f7fd1", "#d4652a", "#1f9070", "#a65cc4", "#b8860b", "#d14b6f", "#6b7f2a", "#5b74d6")
 GREY = "#7d7f85"
 INK = "#010203"  # stands for the colour of the surrounding text; `_svg` writes `currentColor` in its place
-# matplotlib takes the salt of its ids from process-wide settings only, so two threads must not draw at once.
+# matplotlib takes the salt of its ids from process-wide settings, so two threads must not draw at once.
 _DRAWING = threading.Lock()
 
 Points = tuple[list[int], list[float]]
@@ -83,7 +83,7 @@ def scores(results: Results) -> str:
 
 
 def seed_colours(results: Results) -> dict[int, str]:
-    """The colour of each seed, the same in every picture; from the ninth on they repeat."""
+    """The colour of each seed, the same in every plot; they repeat from the ninth."""
     return {seed: COLOURS[i % len(COLOURS)] for i, seed in enumerate(seeds_of(results))}
 
 
@@ -170,7 +170,7 @@ def _notice(text: str, title: str) -> str:
 
 
 def _svg(figure: Figure, title: str, description: str) -> str:
-    """The figure as one `<svg>` element whose bytes repeat, drawn in the colour of the surrounding text."""
+    """The figure as one `<svg>` element with reproducible bytes, drawn in the colour of the surrounding text."""
     import matplotlib
 
     out = io.StringIO()

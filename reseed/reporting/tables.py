@@ -1,4 +1,4 @@
-"""The result table and the verdict: what an experiment found, in numbers and in one or two sentences."""
+"""The result table and the verdict: what an experiment found, in numbers and in a sentence or two."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 TERMINAL = 80
-LABEL = 12  # columns a label needs at least
+LABEL = 12  # least width of a label
 Outcome = Literal["better", "worse", "noise", "unknown"]
 
 
 @dataclass(frozen=True)
 class Line:
-    """One line of the result table, already written out; `best` marks the best `answer` of all lines.
+    """One line of the result table, as text; `best` marks the best `answer` of all lines.
 
     `answer` is the score of what would be used: a variant's ensemble, or a baseline itself. Single seeds and their mean
     are never marked best, since picking the best seed after the fact is what this project warns of.
@@ -59,7 +59,7 @@ def lines(results: Results) -> list[Line]:
 
 
 def score_columns(results: Results, rows: list[Line]) -> tuple[list[str], list[tuple[str, ...]]]:
-    """Headers and cells right of the label: every seed if 80 columns hold them, else the range over the seeds."""
+    """Headers and cells to the right of the label: every seed if 80 columns have room, else the range over seeds."""
     seeds = seeds_of(results)
     headers = [*(f"seed {seed}" for seed in seeds), "mean ± std", "ensemble"]
     cells = [(*row.seeds, row.mean, row.answer) for row in rows]
@@ -67,12 +67,12 @@ def score_columns(results: Results, rows: list[Line]) -> tuple[list[str], list[t
     if LABEL + sum(widths) <= TERMINAL:
         return headers, cells
     ranges = [_range(v) for v in results.variants] + [""] * (len(rows) - len(results.variants))
-    narrow: list[tuple[str, ...]] = [(span, row.mean, row.answer) for span, row in zip(ranges, rows, strict=True)]
+    narrow: list[tuple[str, ...]] = [(extent, row.mean, row.answer) for extent, row in zip(ranges, rows, strict=True)]
     return [f"{len(seeds)} seeds", "mean ± std", "ensemble"], narrow
 
 
 def results_table(results: Results) -> Table:
-    """The result table for a terminal of 80 columns; too many seeds for that become one column with their range."""
+    """The result table for a terminal of 80 columns."""
     from rich import box
     from rich.table import Table
     from rich.text import Text
@@ -95,7 +95,7 @@ def results_table(results: Results) -> Table:
 
 
 def verdict(results: Results) -> str:
-    """One or two plain sentences: does the ensemble of the first variant beat the untrained model and the constants?"""
+    """A sentence or two: does the first variant's ensemble beat the untrained model and the constants?"""
     if not results.variants:
         return f"No variant was trained; the untrained model scores {score(results.untrained)}."
     first = results.variants[0]
@@ -119,22 +119,22 @@ def outcome(results: Results) -> Outcome:
 
 
 def without_width(results: Results, gain: Interval) -> bool:
-    """Whether the rows' differences have no spread: there is one row, or they are equal but for rounding.
+    """True if the rows' differences have no spread: there is only one row, or they are equal up to rounding.
 
-    Such an interval excludes zero for any difference at all, so nothing follows from it.
+    Such an interval excludes zero for any difference at all, so it proves nothing.
     """
     return results.rows < 2 or gain.half_width <= 1e-9 * max(abs(gain.mean), abs(results.untrained))
 
 
 def best_constant(results: Results) -> ConstantResult | None:
-    """The constant answer that is hardest to beat, or None where none was scored."""
+    """The constant answer that is hardest to beat, or None if none was scored."""
     scored = [c for c in results.constants if not math.isnan(c.score)]
     sign = 1 if results.higher_is_better else -1
     return max(scored, key=lambda c: sign * c.score, default=None)
 
 
 def beats_constants(results: Results) -> bool:
-    """Whether the first variant's ensemble is ahead of every constant answer; True where there are none."""
+    """True if the first variant's ensemble is ahead of every constant answer, or there are none."""
     best = best_constant(results)
     if best is None or not results.variants:
         return True
@@ -182,7 +182,7 @@ def _constant_sentence(results: Results, first: VariantResult, best: ConstantRes
     answer = f"the best constant answer, “{one_line(best.text, 60)}” at {score(best.score)}"
     ahead = _ahead(first.ensemble, best.score, results.higher_is_better)
     difference = f"with a difference of {signed(first.ensemble - best.score)} (no interval computed)"
-    if outcome(results) == "unknown":  # what cannot be told of the untrained model is not claimed of a constant either
+    if outcome(results) == "unknown":  # what is unknown of the untrained model is not claimed of a constant either
         return f"It is {'' if ahead else 'not '}ahead of {answer}, {difference}."
     if ahead:
         return f"It beats {answer}, {difference}."

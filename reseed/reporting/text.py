@@ -1,4 +1,4 @@
-"""How a report writes numbers, in every format the same."""
+"""How reports write numbers, the same in every format."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def signed(difference: float) -> str:
 
 
 def mean_and_std(mean: float, std: float | None) -> str:
-    """`mean ± std`; the mean alone where one seed leaves no deviation."""
+    """`mean ± std`; the mean alone if there is one seed and so no deviation."""
     return score(mean) if std is None or not math.isfinite(std) else f"{score(mean)} ± {score(std)}"
 
 
@@ -28,7 +28,7 @@ def count(value: int, noun: str, plural: str | None = None) -> str:
 
 
 def cut_off(member: MemberResult) -> str:
-    """How many of a member's answers met the length limit before they ended; empty where that was not counted."""
+    """How many of a member's answers hit the length limit; empty if that was not counted."""
     return "" if member.cut_off is None else str(member.cut_off)
 
 

@@ -1,4 +1,4 @@
-"""What steps do, a verb or two a file, and the ways to make an artifact: `Making`, `Asking`, and training."""
+"""What steps do, a verb or two in each file, and the ways to make an artifact: `Making`, `Asking`, and training."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ class Making(Work, Protocol):
         ...
 
     def summary(self, metrics: Metrics) -> str:
-        """What came out, for the log."""
+        """The outcome in a few words, for the log."""
         ...
 
 
 def commit(store: ArtifactStore, step: Step[Any], write: Write, spent: float = 0.0) -> tuple[Metrics, float]:
-    """Store what `write` writes as the step's artifact; `spent` are seconds that it has taken so far. Metrics, seconds."""
+    """Store what `write` writes as the step's artifact; return its metrics and seconds, including those already `spent`."""
     started = time.monotonic()
     with work_folder() as folder:
         metrics = write(folder)
@@ -44,7 +44,7 @@ def commit(store: ArtifactStore, step: Step[Any], write: Write, spent: float = 0
 
 
 def make_step(store: ArtifactStore, step: Step[Making]) -> Artifact:
-    """The step's artifact, made in this process unless it is there."""
+    """The step's artifact, made in this process unless the store has it."""
     if store.find(step.artifact) is None:
         commit(store, step, partial(step.work.make, step, store))
     return step.artifact
@@ -59,13 +59,13 @@ class Asking(Work, Protocol):
         ...
 
     def batches(self, step: Step[Any], store: ArtifactStore) -> Sequence[Batch]:
-        """The questions; each batch is one engine's, as a whole."""
+        """The questions. One engine answers a whole batch."""
         ...
 
     def keep(self, answers: Sequence[Generation], folder: Path) -> Metrics:
-        """Write the artifact's files out of the answers to all batches, which come in any order."""
+        """Write the artifact's files from the answers to all batches, which come in any order."""
         ...
 
     def summary(self, metrics: Metrics) -> str:
-        """What came out, for the log."""
+        """The outcome in a few words, for the log."""
         ...

@@ -1,4 +1,4 @@
-"""Predict and blend: the held-out rows answered, by the student with one adapter or none, and by members together."""
+"""Predict and blend: answers to the held-out rows, by the student with one adapter or none, and by an ensemble."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from reseed.store.step import Metrics, Step
 
 @dataclass(frozen=True)
 class Predict:
-    """The answers of the student with the adapter among the inputs, or of the untrained student without one."""
+    """The answers of the student with the input adapter; without one, those of the untrained student."""
 
     verb: ClassVar[str] = "predict"
     version: ClassVar[int] = 1
@@ -47,7 +47,7 @@ class Predict:
         }
 
     def batches(self, step: Step[Any], store: ArtifactStore) -> Sequence[Batch]:
-        """The held-out rows, those of like length together."""
+        """The held-out rows, those of similar length together."""
         problem = load_problem(self.problem)
         rows = list(open_rows(store.fetch(step.inputs["partition"]), "test"))
         rows.sort(key=lambda row: (len(problem.prompt(row)), row["id"]))
@@ -65,20 +65,20 @@ class Predict:
         ]
 
     def keep(self, answers: Sequence[Generation], folder: Path) -> Metrics:
-        """`predictions.jsonl`, by row id: the text, the answer in it, and how it ended."""
+        """Write `predictions.jsonl`, by row id: the text, the answer in it, and how it ended."""
         problem = load_problem(self.problem)
         rows = [{**asdict(one), "answer": problem.parse(one.text)} for one in sorted(answers, key=lambda one: one.id)]
         write_jsonl(folder / "predictions.jsonl", rows)
         return {"rows": len(rows), "ended_by_themselves": sum(one.finish == "stop" for one in answers)}
 
     def summary(self, metrics: Metrics) -> str:
-        """What came out."""
+        """The outcome in a few words."""
         return f"{metrics['ended_by_themselves']} of {metrics['rows']} answers ended by themselves"
 
 
 @dataclass(frozen=True)
 class Blend:
-    """An ensemble: the problem's blend of the members' answers, which are the inputs in their order."""
+    """An ensemble: the problem's blend of the members' answers, which are its inputs in order."""
 
     verb: ClassVar[str] = "blend"
     version: ClassVar[int] = 1
@@ -91,12 +91,12 @@ class Blend:
         return {"problem": problem_identity(self.problem)}
 
     def make(self, step: Step[Any], store: ArtifactStore, folder: Path) -> Metrics:
-        """`predictions.jsonl`, by row id, as a member's."""
-        blended = blend(load_problem(self.problem), [read_answers(store, given) for given in step.inputs.values()])
+        """Write `predictions.jsonl` by row id, like a member's."""
+        blended = blend(load_problem(self.problem), [read_answers(store, member) for member in step.inputs.values()])
         rows = [{"id": row_id, "answer": answer} for row_id, answer in sorted(blended.items())]
         write_jsonl(folder / "predictions.jsonl", rows)
         return {"rows": len(rows), "members": len(step.inputs)}
 
     def summary(self, metrics: Metrics) -> str:
-        """What came out."""
+        """The outcome in a few words."""
         return f"{metrics['rows']} answers of {metrics['members']} members"

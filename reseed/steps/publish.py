@@ -1,4 +1,4 @@
-"""Publish: the curated rows become a dated version of a dataset."""
+"""Publish: curated rows become a dated version of a dataset."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from reseed.store.step import Metrics, Step
 
 @dataclass(frozen=True)
 class Publish:
-    """The rows of a day."""
+    """A dataset's version of one day."""
 
     verb: ClassVar[str] = "publish"
     version: ClassVar[int] = 1
@@ -34,5 +34,5 @@ class Publish:
         return store.manifest(curated).metrics
 
     def summary(self, metrics: Metrics) -> str:
-        """What came out."""
+        """The outcome in a few words."""
         return f"{metrics['n']} rows of {metrics['n_prompts']} prompts"

@@ -1,4 +1,4 @@
-"""Score and report: answers become a result, and a result becomes pages."""
+"""Score and report: answers become a result, and the result becomes pages."""
 
 from __future__ import annotations
 
@@ -19,8 +19,7 @@ from reseed.store.step import Metrics, Step
 
 @dataclass(frozen=True)
 class Score:
-    """The result: scores of every member, ensemble and constant. Its inputs are all that a number in it came from, at
-    first hand."""
+    """The result: the scores of all members, ensembles and constants. Its inputs are the direct sources of every number."""
 
     verb: ClassVar[str] = "score"
     version: ClassVar[int] = 3
@@ -30,9 +29,9 @@ class Score:
     question: str
     embedder: ModelSpec
     constants: tuple[str, ...]
-    variants: tuple[str, ...]  # their order, and which is compared with the untrained student
+    variants: tuple[str, ...]  # in order: the first is compared with the untrained student
     baseline: str | None
-    members: tuple[Member, ...]  # of which there are answers; in the key by the names of the inputs
+    members: tuple[Member, ...]  # that have answers; they are in the key as the inputs' names
 
     def spec(self) -> dict[str, Any]:
         """What the key holds."""
@@ -46,14 +45,14 @@ class Score:
         }
 
     def make(self, step: Step[Any], store: ArtifactStore, folder: Path) -> Metrics:
-        """`results.json`."""
+        """Write `results.json`."""
         evidence = Evidence(self.problem, self.embedder, self.constants, self.members, step.inputs)
         results = evaluate(store, evidence, step.name, self.question)
         save_results(results, folder / "results.json")
         return {"untrained": results.untrained, "ensemble": results.variants[0].ensemble}
 
     def summary(self, metrics: Metrics) -> str:
-        """What came out."""
+        """The outcome in a few words."""
         return f"ensemble {metrics['ensemble']:.4f}, untrained {metrics['untrained']:.4f}"
 
 
@@ -63,7 +62,7 @@ def score_inputs(
     predictions: Mapping[Member | None, Artifact],
     ensembles: Mapping[str, Artifact],
 ) -> dict[str, Artifact]:
-    """The inputs of a result under the names that `Evidence` looks for."""
+    """The inputs of a result, under the names that `Evidence` expects."""
     inputs = {f"partition {name}": made for name, made in partitions.items()}
     inputs |= {f"adapter {member}": made for member, made in adapters.items()}
     inputs |= {f"predictions {member or 'untrained'}": made for member, made in predictions.items()}
@@ -72,7 +71,7 @@ def score_inputs(
 
 @dataclass(frozen=True)
 class Report:
-    """The pages of a result: made again, without scoring again, where reseed has learnt to write better ones."""
+    """The pages of a result. A higher version of this verb makes them anew without scoring again."""
 
     verb: ClassVar[str] = "report"
     version: ClassVar[int] = 1
@@ -80,21 +79,21 @@ class Report:
     on_ray: ClassVar[bool] = False
 
     def spec(self) -> dict[str, Any]:
-        """What the key holds: nothing but what the result says is on a page."""
+        """What the key holds: nothing, since a page shows only what is in the result."""
         return {}
 
     def make(self, step: Step[Any], store: ArtifactStore, folder: Path) -> Metrics:
-        """`report.md` and `report.html`."""
+        """Write `report.md` and `report.html`."""
         results = load_results(store, step.inputs["results"])
         (folder / "report.md").write_text(markdown_report(results), encoding="utf-8")
         (folder / "report.html").write_text(html_report(results), encoding="utf-8")
         return {}
 
     def summary(self, metrics: Metrics) -> str:
-        """What came out."""
+        """The outcome in a few words."""
         return "report.md and report.html"
 
 
 def report_step(results: Artifact) -> Step[Report]:
-    """The pages of a stored result."""
+    """The step that makes a stored result's pages."""
     return Step(Report(), results.name, {"results": results})

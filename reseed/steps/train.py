@@ -15,9 +15,9 @@ from reseed.training.job import Judge, TrainJob
 
 @dataclass(frozen=True)
 class Train:
-    """An adapter trained on the partition, which continues the adapter `start`, if any, whatever its variant is called.
+    """An adapter trained on the partition; it continues the input `start` if there is one, whatever its variant's name.
 
-    The number of workers and their micro-batches shape the last bits, so they count.
+    The number of workers and their micro-batches change the last bits, so they are in the key.
     """
 
     verb: ClassVar[str] = "train"
@@ -29,7 +29,7 @@ class Train:
     workers: int
     micro_batch_size: int
     judge: Judge | None
-    member: Member  # for people, as is the experiment: neither is in the key
+    member: Member  # for people, like the experiment: neither is in the key
     experiment: str
 
     def spec(self) -> dict[str, Any]:

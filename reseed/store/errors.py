@@ -1,4 +1,4 @@
-"""What a file system or an S3 server says, told as what happened and what to do about it."""
+"""Errors of a file system or an S3 server, explained: what happened, and what to do about it."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ def explained(place: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        told = explain(error)
-        if told is None:
+        message = explain(error)
+        if message is None:
             raise
-        raise ReseedError(without_secrets(f"store {place}: {told}")) from error
+        raise ReseedError(without_secrets(f"store {place}: {message}")) from error
 
 
 def explain(error: Exception) -> str | None:
-    """What happened and the cure; None for what is explained already, or is a mistake in the code."""
+    """What happened and the cure; None for what is already explained, or is a bug."""
     if isinstance(error, ReseedError):
         return None
     code, status = s3_answer(error)
@@ -64,7 +64,7 @@ def explain(error: Exception) -> str | None:
 
 
 def is_busy(error: BaseException) -> bool:
-    """True when an S3 server says that it has too much to do, or is out of order: no other key would help."""
+    """True when an S3 server says that it is overloaded or out of order: no other credentials would help."""
     code, status = s3_answer(error)
     return code in ("SlowDown", "RequestTimeout", "InternalError") or status in (429, 500, 502, 503, 504)
 

@@ -1,9 +1,9 @@
-"""A lease in the store: who works on a thing now, for all machines that share the store, taken over when they die.
+"""A lease in the store says who works on a thing now, to all machines that share the store; a dead holder's can be taken.
 
-It is one object that its holder rewrites every few seconds. Clocks of two machines differ, so no time of day in it is
-compared: whoever waits measures, by their own clock, for how long the content has not changed. A holder on the same
-machine whose process is gone is dead at once. A holder that was stopped for long and wakes up finds another's content;
-until it looks it may still work, so whoever writes into what the lease protects asks `holder_of` first.
+It is one object that its holder rewrites every few seconds. Two machines' clocks differ, so no time of day in it is
+compared: a waiting process measures by its own clock how long the content has not changed. A holder on the same
+machine whose process is gone is dead at once. A holder that wakes up after a long stop finds another's content;
+until it looks it may go on working, so ask `holder_of` before writing into what the lease protects.
 """
 
 from __future__ import annotations
@@ -24,52 +24,52 @@ from reseed.records import ReseedError
 from reseed.store.artifacts import ArtifactStore
 from reseed.store.errors import explained
 
-SECONDS = 60.0  # without a change, and the holder is dead
-BEAT = 10.0  # seconds between two changes; looking on, a gap longer than this does not count: the store was away
-CHANGES = 3  # tries to change what is ours, each from the content that was seen last
-PARTING = 5.0  # seconds for giving it back: a store that does not answer must not hold up the end of a flow
+SECONDS = 60.0  # without a change, after which the holder counts as dead
+BEAT = 10.0  # seconds between two changes; a waiting process counts no more than this between two looks
+CHANGES = 3  # tries to change our own lease, each from the content that was seen last
+PARTING = 5.0  # seconds for giving it back: a store that does not answer must not delay the end of a flow
 
 
 class LeaseLostError(ReseedError):
-    """Another holder has taken the lease over."""
+    """Another holder has taken the lease."""
 
 
 class Place(BaseModel):
-    """One process among all machines'. Containers of one machine have process numbers of their own."""
+    """Identifies a process among all machines and containers, which number their processes independently."""
 
     model_config = ConfigDict(frozen=True)
-    kernel: str  # of which boot, and which space of process numbers; empty where it cannot be told
+    kernel: str  # boot id and pid namespace; empty where they are unknown
     process: int = Field(gt=0, lt=1 << 31)
     started: str
 
 
 class Claim(BaseModel):
-    """What the object says. `change` makes every content another one."""
+    """The content of the lease's object. `change` is a nonce that makes every content different."""
 
     model_config = ConfigDict(frozen=True)
-    holder: str  # of one taking, by one thread; empty: it was given back
+    holder: str  # one thread that took it once; empty: given back
     who: str
     since: str
     place: Place
     change: str
 
     def content(self) -> bytes:
-        """As it is stored."""
+        """The bytes to store, with a new nonce."""
         return self.model_copy(update={"change": uuid.uuid4().hex}).model_dump_json().encode()
 
 
 class Lease:
-    """One thread's view of the lease `name`. It is taken with `take`, and kept while the block of `kept` runs."""
+    """One thread's view of the lease `name`. `take` takes it; `keep` keeps it while a block runs."""
 
     def __init__(self, store: ArtifactStore, name: str, seconds: float = SECONDS, beat: float = BEAT) -> None:
         self.store, self.name, self.seconds, self.beat = store, name, seconds, beat
         self.holder, self.lost = "", threading.Event()
-        self._content = b""  # the last one of ours
-        self._seen: bytes | None = None  # the last one of another holder, which has stood for `_stood` seconds
+        self._content = b""  # that we wrote last
+        self._seen: bytes | None = None  # that we saw last, unchanged for `_stood` seconds
         self._stood = self._looked = 0.0
 
     def take(self) -> bool:
-        """Take the lease if nobody holds it, or whoever does is dead; do not wait."""
+        """Take the lease if nobody holds it or the holder is dead; do not wait."""
         seen = self._look()
         if not self.is_free():
             return False
@@ -82,30 +82,30 @@ class Lease:
         with explained(self.store.url):
             objects, path = self.store.objects, lease_path(self.name)
             taken = objects.create(path, self._content) if seen is None else objects.swap(path, seen, self._content)
-        # a file system that lost its own answer finds the object there already
+        # if the answer was lost and the request repeated, it fails although the object is ours
         if taken or self._look() == self._content:
             self.lost.clear()
             return True
         return False
 
     def is_free(self) -> bool:
-        """What the last look showed: nobody's, or a dead holder's."""
+        """True if the last look showed no holder, or a dead one."""
         claim = claim_of(self._seen)
         return claim is None or not claim.holder or self._stood > self.seconds or is_gone(claim.place)
 
     def looks_free(self) -> bool:
-        """Look, without taking it. Who waits does so every second or two: between looks nothing is known."""
+        """Look without taking it. Call it every second or two while waiting: nothing is known between looks."""
         self._look()
         return self.is_free()
 
     def is_there(self) -> bool:
-        """True when anybody ever took it and it was not removed."""
+        """True if the lease's object exists: somebody took it once, and it was not removed."""
         return self._look() is not None
 
     def is_silent(self) -> bool:
-        """True when, by the store's own clock, it was not changed for as long as a dead holder's: for who looks once.
+        """True if, by the store's own clock, it has been unchanged for as long as a dead holder's. One look is enough.
 
-        A holder that only cannot reach the store is silent, too: ask where nobody needs what the lease protects.
+        A holder that cannot reach the store is silent too: ask only where nobody needs what the lease protects any more.
         """
         place = f"scratch/leases/{self.name}/{uuid.uuid4().hex}"
         objects, changed, root = self.store.objects, self.store.fs.modified, self.store.root
@@ -119,14 +119,14 @@ class Lease:
                 objects.remove(place)
         return bool(silence.total_seconds() > self.seconds + self.beat)
 
-    def told(self) -> str:
-        """Who holds it and since when, as of the last look."""
+    def describe(self) -> str:
+        """Say who holds it and since when, as of the last look."""
         claim = claim_of(self._seen)
         return f"{claim.who}, since {claim.since}" if claim is not None else "nobody"
 
     @contextmanager
-    def kept(self) -> Iterator[None]:
-        """Change the content again and again while the block runs, and give the lease back at its end."""
+    def keep(self) -> Iterator[None]:
+        """Renew the lease while the block runs, and give it back at the end."""
         ended = threading.Event()
         thread = threading.Thread(target=self._keep, args=(ended,), daemon=True)
         thread.start()
@@ -137,16 +137,16 @@ class Lease:
             thread.join(PARTING)
 
     def _keep(self, ended: threading.Event) -> None:
-        """A store that is away for long loses nothing: it is away for those who wait, too."""
+        """Renew until the end. If the store is unreachable, nothing is lost: it is for those who wait, too."""
         while not ended.wait(self.beat) and not self.lost.is_set():
             with suppress(Exception):
                 if not self._change(self.holder):
                     self.lost.set()
-        with suppress(Exception):  # it is found to be dead later
+        with suppress(Exception):  # others will find it dead
             self._change("")
 
     def _change(self, holder: str) -> bool:
-        """Rewrite the object, or say False because it is not ours any more."""
+        """Rewrite the object; False if it is not ours any more."""
         objects, path = self.store.objects, lease_path(self.name)
         for _ in range(CHANGES):
             claim = claim_of(self._content)
@@ -155,7 +155,7 @@ class Lease:
             if objects.swap(path, self._content, content):
                 self._content = content
                 return True
-            # a swap whose answer was lost, this one or an earlier one, has happened all the same
+            # a swap whose answer was lost, this one or an earlier one, may still have happened
             seen = objects.read(path)
             if seen == content:
                 self._content = content
@@ -164,10 +164,10 @@ class Lease:
             if seen is None or found is None or found.holder != self.holder:
                 return False
             self._content = seen
-        return True  # ours, although it could not be changed now
+        return True  # still ours, although it could not be changed now
 
     def _look(self) -> bytes | None:
-        """The content now; counts for how long it has stood, as far as we looked."""
+        """Read the content, and count for how long it has not changed."""
         with explained(self.store.url):
             content = self.store.objects.read(lease_path(self.name))
         now = time.monotonic()
@@ -180,41 +180,41 @@ class Lease:
 
 
 def lease_path(name: str) -> str:
-    """Where the lease is, in a folder of its own, below the store's root."""
+    """The lease's path below the store's root, in a folder of its own."""
     return f"scratch/leases/{name}/lease.json"
 
 
 def holder_of(store: ArtifactStore, name: str) -> str:
-    """Ask the store whose the lease is now; empty when it is nobody's."""
+    """Ask the store who holds the lease now; empty if nobody does."""
     with explained(store.url):
         claim = claim_of(store.objects.read(lease_path(name)))
     return claim.holder if claim is not None else ""
 
 
 def discard(store: ArtifactStore, name: str) -> None:
-    """Remove a lease, whoever has it: only when nobody who takes it finds anything left to do."""
+    """Remove a lease, whoever holds it. Only safe when the work that it protects is done."""
     store.discard_scratch(f"leases/{name}")
 
 
 def claim_of(content: bytes | None) -> Claim | None:
-    """What a lease's object says; damaged or missing, nobody holds it."""
+    """The claim in a lease's object; None if that is damaged or missing, so that nobody holds it."""
     with suppress(ValidationError):
         return Claim.model_validate_json(content) if content is not None else None
     return None
 
 
 def this_place() -> Place:
-    """This process."""
+    """The identity of this process."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         kernel = f"{boot} {os.readlink('/proc/self/ns/pid')}"
     except OSError:  # not Linux
         kernel = ""
-    return Place(kernel=kernel, process=os.getpid(), started=start_of(os.getpid()) or "")
+    return Place(kernel=kernel, process=os.getpid(), started=start_ticks(os.getpid()) or "")
 
 
 def is_gone(place: Place) -> bool:
-    """True when the process was on this machine and has ended; False too where that cannot be told from here."""
+    """True if the process was on this machine and has ended; False if that cannot be known from here."""
     if not place.kernel or place.kernel != this_place().kernel:
         return False
     try:
@@ -222,12 +222,12 @@ def is_gone(place: Place) -> bool:
     except ProcessLookupError:
         return True
     except OSError:
-        return False  # somebody else's
-    return start_of(place.process) != place.started
+        return False  # it is another user's
+    return start_ticks(place.process) != place.started
 
 
-def start_of(process: int) -> str | None:
-    """When a process started, in ticks since the boot; None for one that is dead and not yet waited for, or unknown."""
+def start_ticks(process: int) -> str | None:
+    """When a process started, in ticks since boot; None if it is dead, a zombie or unknown."""
     try:
         fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
     except OSError:

@@ -1,7 +1,7 @@
-"""What a killed process leaves behind is taken away by the next one.
+"""The next process removes what a killed one left behind.
 
-A folder is held by a lock of its owner, which the kernel lets go when the owner ends, however it ends. So an owner is
-known to be gone without a guess about process ids, which come back, or about clocks.
+An owner holds its folder by a lock, which the kernel releases when the process ends, however it ends. So it is known
+that an owner is gone without guessing by process ids, which are reused, or by clocks.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from pathlib import Path
 from reseed.store.manifest import Manifest
 from reseed.store.objects import LocalObjects, Objects, S3Objects
 
-# Strict, as somebody's own folder may be called reseed-something.
+# Strict, because a user's own folder may be called reseed-something.
 TEMPORARY = re.compile(r"reseed-(work-[0-9a-f]{12}|train-[0-9a-f]{12}-[0-9a-f]{32})")
 ATTEMPT = re.compile(r"[0-9a-f]{12}")
-FRESH = 60.0  # seconds: a folder is made a moment before it is held
-REMOTE = timedelta(days=1)  # S3 has no locks: a writer elsewhere may be alive
+FRESH = 60.0  # seconds: a new folder exists a moment before it is locked
+REMOTE = timedelta(days=1)  # S3 has no locks, so a writer elsewhere may still be alive
 
 
 @contextmanager
 def work_folder() -> Iterator[Path]:
-    """An empty temporary folder, gone after the block."""
+    """An empty temporary folder, removed after the block."""
     folder = Path(tempfile.gettempdir()) / f"reseed-work-{uuid.uuid4().hex[:12]}"
     folder.mkdir(mode=0o700)
     try:
@@ -43,18 +43,18 @@ def work_folder() -> Iterator[Path]:
 
 @contextmanager
 def held(folder: Path) -> Iterator[None]:
-    """Let others see that the folder's owner lives, while the block runs."""
+    """Lock the folder while the block runs, so that others see that its owner lives."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        with suppress(OSError):  # a file system without locks: then nobody takes the folder away either
+        with suppress(OSError):  # a file system without locks: then nobody can find the folder is_abandoned either
             fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
         yield
     finally:
         os.close(descriptor)
 
 
-def abandoned(folder: Path) -> bool:
-    """True for a folder of this user's that nobody holds."""
+def is_abandoned(folder: Path) -> bool:
+    """True for a folder of this user that no process holds."""
     try:
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     except OSError:
@@ -68,15 +68,15 @@ def abandoned(folder: Path) -> bool:
         os.close(descriptor)
 
 
-def take_away_temporary() -> None:
+def remove_temporary_folders() -> None:
     """Remove the temporary folders of processes that were killed."""
     for folder in Path(tempfile.gettempdir()).glob("reseed-*"):
-        if TEMPORARY.fullmatch(folder.name) and age(folder) > FRESH and abandoned(folder):
+        if TEMPORARY.fullmatch(folder.name) and age(folder) > FRESH and is_abandoned(folder):
             shutil.rmtree(folder, ignore_errors=True)
 
 
 def age(path: Path) -> float:
-    """Seconds since the last change of a file or folder; none of what is gone or a link."""
+    """Seconds since the last change of a file or folder; 0 if it is gone or a link."""
     try:
         status = path.lstat()
     except OSError:
@@ -85,7 +85,7 @@ def age(path: Path) -> float:
 
 
 def held_attempt(objects: Objects, place: str) -> AbstractContextManager[None]:
-    """Hold an attempt's folder in a local store while it is written."""
+    """Create and hold an attempt's folder in a local store while it is written; S3 has no folders."""
     if not isinstance(objects, LocalObjects):
         return nullcontext()
     folder = objects.root / place
@@ -94,11 +94,11 @@ def held_attempt(objects: Objects, place: str) -> AbstractContextManager[None]:
 
 
 def take_away_attempts(objects: Objects, manifest: Manifest) -> None:
-    """Remove what killed writers of an artifact left: now that its manifest is there, no other attempt can count."""
-    with suppress(Exception):  # garbage must not fail the step that meets it
+    """Remove what killed writers of an artifact left: once there is a manifest, no other attempt can ever count."""
+    with suppress(Exception):  # garbage must not fail the step that finds it
         if isinstance(objects, LocalObjects):
             for folder in (objects.root / manifest.artifact.path).iterdir():
-                if ATTEMPT.fullmatch(folder.name) and folder.name != manifest.attempt and abandoned(folder):
+                if ATTEMPT.fullmatch(folder.name) and folder.name != manifest.attempt and is_abandoned(folder):
                     shutil.rmtree(folder, ignore_errors=True)
         if not isinstance(objects, S3Objects):
             return

@@ -1,4 +1,4 @@
-"""How long an S3 server is waited for, and what is said when it never answers."""
+"""How long to wait for an S3 server, and the error when it never answers."""
 
 from __future__ import annotations
 
@@ -9,24 +9,23 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Patience:
-    """Seconds. Silence is the time without a byte in either direction, so a large file may take as long as it needs."""
+    """Limits in seconds. Silence is time without a byte in either direction, so a large file may take as long as it needs."""
 
     connect: float = 10
     silence: float = 20
-    refused: float = 25  # nobody listens: a wrong address, most often
-    total: float = 120  # no try begins that silence would end later than this
+    refused: float = 25  # nobody listens, most often because the address is wrong
+    total: float = 120  # no try begins that could end later than this in silence
 
 
 PATIENCE = Patience()
 
 
 class NoAnswer(OSError):  # noqa: N818 - it is what happened
-    """The server was asked until patience ended; says whom, for what, how long and how often. Must not be a TimeoutError,
-    which s3fs would try again."""
+    """The server was asked in vain until patience ended. Not a TimeoutError, which s3fs would retry."""
 
 
 def impatient_socket(silence: float, address: tuple[Any, ...]) -> socket.socket:
-    """A socket that breaks when the peer takes no byte for so long: aiohttp watches what it reads, not what it writes."""
+    """A socket that breaks when the peer accepts no byte for so long: aiohttp times out reads only, not writes."""
     family, kind, protocol = address[:3]
     made = socket.socket(family=family, type=kind, proto=protocol)
     if hasattr(socket, "TCP_USER_TIMEOUT"):  # Linux

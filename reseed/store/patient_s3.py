@@ -1,4 +1,4 @@
-"""s3fs with one layer of retries. It is imported where a store is on S3, and only there."""
+"""s3fs with one layer of retries. Imported only where a store is on S3."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ UNREACHED = (EndpointConnectionError, ConnectTimeoutError)
 
 
 class PatientS3(S3FileSystem):
-    """One request is tried until `patience` ends, by nobody else but this class.
+    """Retries each request until `patience` ends, in this class alone.
 
-    s3fs would try five times what botocore tries four times, and its listing asks in several ways for what failed. Its
-    own five tries remain for the one thing that is not a request: an answer that breaks in its middle.
+    s3fs would try five times what botocore tries four times, and its listing repeats in several ways what failed. Its own
+    five tries remain for what is not a request: an answer that breaks off.
     """
 
     def __init__(self, *args: Any, patience: Patience = PATIENCE, **kwargs: Any) -> None:
@@ -44,7 +44,7 @@ class PatientS3(S3FileSystem):
         }
 
     async def set_session(self, *args: Any, **kwargs: Any) -> Any:
-        """s3fs's own, without `Expect: 100-continue`: aiohttp would wait for that answer without a limit."""
+        """Set up s3fs's client without `Expect: 100-continue`, whose answer aiohttp would wait for without a limit."""
         client = await super().set_session(*args, **kwargs)
         client.meta.events.unregister("before-call.s3", add_expect_header)
         return client
@@ -53,25 +53,25 @@ class PatientS3(S3FileSystem):
         await self.set_session()
         client = await self.get_s3(kwargs.get("Bucket"))
         call = getattr(client, method)
-        given = self._get_s3_method_kwargs(call, *akwarglist, **kwargs)
-        begun, failing = time.monotonic(), None
+        arguments = self._get_s3_method_kwargs(call, *akwarglist, **kwargs)
+        started, failing = time.monotonic(), None
         for attempt in count(1):
             try:
-                return await call(**given)
+                return await call(**arguments)
             except Exception as error:
                 wait = min(0.1 * 2**attempt, 5)
-                failing = failing or time.monotonic()  # before that it may have waited for its turn among many
+                failing = failing or time.monotonic()  # before that it may have queued behind other requests
                 if not is_passing(error):
-                    told = translate_boto_error(error)
-                    if told is error:
+                    translated = translate_boto_error(error)
+                    if translated is error:
                         raise
-                    raise told from error
+                    raise translated from error
                 if self._ends(error, failing, wait):
                     self._gave_up = time.monotonic()
-                    thing = "/".join(str(given[key]) for key in ("Bucket", "Key", "Prefix") if given.get(key))
+                    thing = "/".join(str(arguments[key]) for key in ("Bucket", "Key", "Prefix") if arguments.get(key))
                     raise NoAnswer(
                         f"{client.meta.endpoint_url} was asked {method} of {thing} for "
-                        f"{time.monotonic() - begun:.0f} s, {attempt} times, and {what_came(error)}"
+                        f"{time.monotonic() - started:.0f} s, {attempt} times, and {what_came(error)}"
                     ) from error
             await asyncio.sleep(wait)
         raise AssertionError("unreachable")
@@ -79,8 +79,7 @@ class PatientS3(S3FileSystem):
     call_s3 = sync_wrapper(_call_s3)  # s3fs's own is bound to the method of its class
 
     def _ends(self, error: Exception, failing: float, wait: float) -> bool:
-        """True when there is no more patience for a request that first failed at `failing`; at once, if another was given
-        up just now."""
+        """True if there is no more patience for a request that first failed at `failing`, or another was just given up."""
         now, patience = time.monotonic(), self.patience
         if now - self._gave_up < patience.total:
             return True
@@ -90,12 +89,12 @@ class PatientS3(S3FileSystem):
 
 
 def is_passing(error: Exception) -> bool:
-    """True for what the next try may not meet: a broken or silent connection, a server that is busy or out of order."""
+    """True for an error that may pass: a broken or silent connection, a server that is busy or out of order."""
     return isinstance(error, (*S3_RETRYABLE_ERRORS, *UNREACHED)) or (isinstance(error, ClientError) and is_busy(error))
 
 
 def what_came(error: Exception) -> str:
-    """The end of the sentence that says what was waited for."""
+    """What came instead of an answer, as the end of the message."""
     code, status = s3_answer(error)
     return (
         f"it answered {code} ({status}) every time"

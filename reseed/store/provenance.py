@@ -1,4 +1,4 @@
-"""Where a result came from, and what may not be written down about it: paths of this machine, pickles."""
+"""Where a result came from, without what must not be stored: paths of this machine, secrets, pickles."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PICKLE_SUFFIXES = (".pkl", ".pickle", ".pt", ".pth", ".ckpt", ".joblib")
 
 @cache
 def package_versions() -> dict[str, str]:
-    """The versions of the packages that shape results; those that are not installed are left out."""
+    """The versions of the packages that shape results, if they are installed."""
     versions = {}
     for name in PACKAGES:
         try:
@@ -33,9 +33,9 @@ def package_versions() -> dict[str, str]:
 
 @cache
 def git_commit(file: Path = Path(__file__)) -> str | None:
-    """The commit of the code that runs, with `+` when tracked files differ from it; None outside a checkout.
+    """The commit of the running code, with `+` if tracked files differ from it; None outside a checkout.
 
-    `file` must be tracked: a package installed below somebody else's checkout is not of their commit.
+    `file` must be tracked: a package installed inside another project's checkout is not of that commit.
     """
     git = ["git", "-C", str(file.parent)]
     try:
@@ -50,12 +50,12 @@ def git_commit(file: Path = Path(__file__)) -> str | None:
 
 
 def portable(values: dict[str, Any]) -> dict[str, Any]:
-    """JSON values without secrets, absolute paths cut to their last part: what another machine may read."""
+    """JSON values fit for another machine to read: no secrets, and absolute paths cut to their last part."""
     return {portable_text(key): portable_value(value) for key, value in values.items()}
 
 
 def portable_value(value: object) -> object:
-    """The same for one value, however nested."""
+    """One value, however nested, made portable."""
     if isinstance(value, dict):
         return portable(value)
     if isinstance(value, list | tuple):
@@ -64,21 +64,21 @@ def portable_value(value: object) -> object:
 
 
 def portable_text(text: str) -> str:
-    """The same for a text."""
+    """A text without secrets, cut to its last part if it is an absolute path."""
     if is_absolute(text):
         text = "…/" + re.split(r"[\\/]", text.rstrip("\\/"))[-1]
     return without_secrets(text)
 
 
 def is_absolute(text: str) -> bool:
-    """One line that starts like a path. `/name/…` is one only where `/name` exists, so `/r/books` stays a text."""
+    """True for one line that looks like an absolute path. `/name/…` is one only where `/name` exists, so `/r/books` is not."""
     if not ABSOLUTE.match(text):
         return False
     return not text.startswith("/") or Path("/", text.split("/")[1]).exists()
 
 
 def is_pickle(path: Path) -> bool:
-    """True for what runs code when it is loaded: by its name, as torch's zip, or as a bare pickle."""
+    """True for a file that runs code when it is loaded: by its suffix, as torch's zip, or as a bare pickle."""
     if path.suffix in PICKLE_SUFFIXES:
         return True
     if path.suffix == ".safetensors" or path.stat().st_size < 3:

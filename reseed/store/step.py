@@ -1,8 +1,8 @@
-"""A step before it runs: what makes one artifact, and therefore the artifact's key.
+"""A step before it runs: everything that makes one artifact, and therefore the artifact's key.
 
-The key is a digest of the verb and its version, the work's spec, the keys of its inputs, and its seed. Keys need
-no content, so a whole line of steps is planned before anything runs. A step carries all that its work needs: nobody
-makes a key again.
+The key is a digest of the verb and its version, the work's spec, the keys of its inputs, and its seed. No content is
+needed for it, so a whole line of steps is planned before anything runs. A step carries everything that its work needs:
+its key is computed once and never again.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from reseed.files import digest
 from reseed.records import Artifact
 
 Metrics = dict[str, Any]
-"""What a manifest says of an artifact, besides its files."""
+"""What a manifest says about an artifact besides its files."""
 
 
 class Work(Protocol):
-    """What a step does: a frozen record, one a verb, of all that shapes the artifact besides its inputs and its seed."""
+    """What a step does: a frozen record, one for each verb, of everything that shapes the artifact besides inputs and seed."""
 
     verb: ClassVar[str]
     version: ClassVar[int]  # raised when the same spec makes another artifact
@@ -36,7 +36,7 @@ WorkT = TypeVar("WorkT", bound=Work, covariant=True)
 
 @dataclass(frozen=True)
 class Step(Generic[WorkT]):
-    """One artifact to be; `name` is the folder that people look for it under."""
+    """One artifact to make; `name` is the folder where people look for it."""
 
     work: WorkT
     name: str
@@ -45,17 +45,17 @@ class Step(Generic[WorkT]):
 
     @property
     def verb(self) -> str:
-        """What is done, in a word: the name of its task on the dashboard."""
+        """What is done, in a word; its task on the dashboard is named after it."""
         return self.work.verb
 
     @cached_property
     def spec(self) -> dict[str, Any]:
-        """What the key holds of the work, looked at once: a model's folder may change while the line runs."""
+        """The work's spec, computed once: a model's folder may change while the line runs."""
         return self.work.spec()
 
     @cached_property
     def artifact(self) -> Artifact:
-        """Where the result is, or will be."""
+        """The artifact that the step makes."""
         inputs = {role: artifact.key for role, artifact in self.inputs.items()}
         key = digest([self.work.verb, self.work.version, self.spec, inputs, self.seed])
         return Artifact(self.work.kind, self.name, key)

@@ -1,8 +1,8 @@
-"""Files that are what was written: compared with their SHA-256 where a process first reads them.
+"""Whether files are still what was written: their SHA-256 is compared when a process first reads them.
 
-Hashing runs at about 1 GB/s a core, so an artifact costs below a second and is hashed by every process. The weights of
-a large model (90 GB) would cost each process a minute and a half: the model cache remembers size and time of what was
-hashed, and hashes again what has other ones. `reseed doctor --verify` hashes everything.
+Hashing runs at about 1 GB/s a core, so an artifact takes less than a second and every process hashes it. A large
+model (90 GB) would take each process a minute and a half, so the model cache remembers the size and time of hashed
+files, and hashes them again only if those changed. `reseed doctor --verify` hashes everything.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ _HASHED: set[tuple[int, int, Stamp, str]] = set()  # disk, inode, stamp and SHA-
 
 
 def stamp(path: Path) -> Stamp:
-    """What changes when somebody writes into a file."""
+    """What changes when a file is written to: its size and time."""
     state = path.stat()
     return state.st_size, state.st_mtime_ns
 
 
 def faults(folder: Path, files: Mapping[str, tuple[int, str]], anew: bool = False) -> list[str]:
-    """What is wrong with the files below `folder`, a line each; `files` says size and SHA-256 of every path.
+    """What is wrong with the files below `folder`, a line each; `files` has the size and SHA-256 of every path.
 
-    A link is refused even where it leads to the right bytes: whoever owns its end can change them after they were
-    compared. So is a file that nobody listed, since a loader may take it for a part of the whole.
+    A link is refused even if it leads to the right bytes: the owner of its target could change them after they were
+    compared. So is an unlisted file, since a loader may take it for a part of the whole.
     """
     lines = [
         f"{path}: {wrong}"
@@ -46,14 +46,14 @@ def faults(folder: Path, files: Mapping[str, tuple[int, str]], anew: bool = Fals
 
 
 def strangers(folder: Path, listed: Collection[str]) -> list[str]:
-    """The files below `folder` that nobody listed, a line each, without those of a file system's own."""
+    """The unlisted files below `folder`, a line each, except for a file system's own."""
     there = [path for path in folder.rglob("*") if not path.is_dir() or path.is_symlink()]
     names = {path.relative_to(folder).as_posix() for path in there if not path.name.startswith(".")}
     return [f"{name}: does not belong here" for name in sorted(names.difference(listed))]
 
 
 def fault(folder: Path, path: str, size: int, sha256: str, anew: bool = False) -> str | None:
-    """What is wrong with one file, None if it is whole. `anew`: hash it even if this process has."""
+    """What is wrong with one file, None if it is whole. `anew` hashes it even if this process already has."""
     file = folder / path
     if any(one.is_symlink() for one in (file, *file.parents[: path.count("/")])):
         return "is a link; wanted the file itself"
@@ -72,9 +72,9 @@ def fault(folder: Path, path: str, size: int, sha256: str, anew: bool = False) -
 
 
 def check_model(folder: Path, whole: bool = False) -> None:
-    """Compare a model in the cache with the sums that were written when it was made; raises ReseedError.
+    """Compare a model in the cache with the checksums written with it. Raises ReseedError if they differ.
 
-    Files whose size and time are those of the last comparison are not hashed again, unless `whole` is asked for.
+    Files whose size and time are those of the last comparison are not hashed again, unless `whole`.
     """
     lines = model_faults(folder, whole)
     if lines:
@@ -84,7 +84,7 @@ def check_model(folder: Path, whole: bool = False) -> None:
 
 
 def model_faults(folder: Path, whole: bool = False) -> list[str]:
-    """What is wrong with a model in the cache, a line for each file; nothing where there are no sums to compare with."""
+    """What is wrong with a model in the cache, a line for each file; nothing if it has no checksums."""
     sums = model_sums(folder)
     if sums is None:
         return []
@@ -108,8 +108,8 @@ def model_faults(folder: Path, whole: bool = False) -> list[str]:
 
 
 def model_sums(folder: Path) -> dict[str, str] | None:
-    """Path → SHA-256, as written when the folder was made: empty where that list is damaged or was cut within a line,
-    None for a folder from before there were lists.
+    """Path → SHA-256, as written with the folder: empty if that list is damaged or cut off, None for a folder from before
+    there were lists.
     """
     try:
         text = (folder / CHECKSUMS).read_text(encoding="utf-8")
@@ -123,7 +123,7 @@ def model_sums(folder: Path) -> dict[str, str] | None:
 
 
 def read_stamps(folder: Path) -> dict[str, Stamp]:
-    """The stamps of the last comparison; whatever cannot be read means: none."""
+    """The stamps of the last comparison; empty if they cannot be read."""
     with suppress(OSError, ValueError, TypeError, AttributeError):
         found = json.loads((folder / STAMPS).read_text(encoding="utf-8"))
         return {str(path): (int(size), int(time)) for path, (size, time) in found.items()}
@@ -131,7 +131,7 @@ def read_stamps(folder: Path) -> dict[str, Stamp]:
 
 
 def write_stamps(folder: Path, stamps: Mapping[str, Stamp]) -> None:
-    """Remember them where the folder may be written; elsewhere every process compares anew."""
+    """Remember the stamps, if the folder may be written; else every process compares anew."""
     if os.access(folder, os.W_OK):
         with suppress(OSError):
             write_atomically(folder / STAMPS, json.dumps(stamps, indent=1).encode())

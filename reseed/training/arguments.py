@@ -1,4 +1,4 @@
-"""The recipe's training settings as transformers' TrainingArguments, and the settings that a place cannot run."""
+"""The training settings as transformers' TrainingArguments, and a check for settings that a place cannot run."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SCHEDULES = {"linear": "linear", "cosine": "cosine", "cyclic": "cosine_with_rest
 
 
 def check_place(settings: TrainingSettings, model: ModelSpec, cuda: bool) -> None:
-    """Refuse what only a GPU runs, before anything heavy starts. Raises ReseedError."""
+    """Refuse settings that need a GPU where there is none, before anything heavy starts. Raises ReseedError."""
     if cuda:
         return
     if settings.optimizer != "adamw":
@@ -35,7 +35,7 @@ def check_place(settings: TrainingSettings, model: ModelSpec, cuda: bool) -> Non
 
 
 def check_worker(settings: TrainingSettings, model: ModelSpec) -> None:
-    """Refuse what this process cannot run: it may differ from what the profile promised."""
+    """The same check for this process, which may differ from what the profile promised."""
     import torch
 
     check_place(settings, model, torch.cuda.is_available())
@@ -47,7 +47,7 @@ def check_worker(settings: TrainingSettings, model: ModelSpec) -> None:
 
 
 def micro_batch(batch: int, world: int, most: int) -> int:
-    """Rows that one worker takes at once. Raises ReseedError when a step's rows cannot be shared evenly."""
+    """How many rows one worker takes at once. Raises ReseedError if a step's rows cannot be shared out evenly."""
     micro = min(most, max(1, batch // world))
     if batch % (micro * world):
         raise ReseedError(
@@ -58,10 +58,10 @@ def micro_batch(batch: int, world: int, most: int) -> int:
 
 
 def optimisation(settings: TrainingSettings) -> dict[str, Any]:
-    """Optimiser and schedule. DeepSpeed's settings name none, so it takes the one that the Trainer makes.
+    """Optimiser and schedule. DeepSpeed's settings name none, so it uses what the Trainer creates.
 
-    Cyclic is transformers' cosine with hard restarts: after the warm-up, the learning rate goes `cycles` times from the
-    full value along half a cosine to 0, and springs back.
+    Cyclic is transformers' cosine with hard restarts: after the warm-up, the learning rate falls `cycles` times along
+    half a cosine from the full value to 0.
     """
     return {
         "optim": OPTIMIZERS[settings.optimizer],
@@ -75,10 +75,10 @@ def optimisation(settings: TrainingSettings) -> dict[str, Any]:
 
 
 def precision(dtype: str) -> dict[str, bool]:
-    """How the Trainer computes. The model is loaded in `dtype`, and PEFT keeps the LoRA weights in float32.
+    """The Trainer's precision. The model is loaded in `dtype`, while PEFT keeps the LoRA weights in float32.
 
-    In 16 bit the Trainer's autocasting lets LoRA compute as the layers around it do (in float32 it took a tenth of a
-    step), and DeepSpeed, which casts every weight and keeps float32 copies of the trained ones, must be told the same.
+    In 16 bit the Trainer's autocast lets LoRA compute like the layers around it (in float32 it took a tenth of a step),
+    and DeepSpeed, which casts every weight and keeps float32 copies of the trained ones, must use the same dtype.
     float16 also needs the Trainer's loss scale, or small gradients become 0.
     """
     return {"bf16": dtype == "bfloat16", "fp16": dtype == "float16"}
@@ -114,6 +114,6 @@ def training_arguments(job: TrainJob, rows: int, work: Path) -> Any:
         remove_unused_columns=False,
         dataloader_pin_memory=cuda,
         gradient_checkpointing=settings.gradient_checkpointing,
-        # ZeRO-3 frees weights after the forward pass, which the check of what is recomputed takes for a difference
+        # ZeRO-3 frees weights after the forward pass, which torch's check of recomputed tensors would take for a mistake
         gradient_checkpointing_kwargs={"use_reentrant": settings.zero_stage > 2},
     )

@@ -1,4 +1,4 @@
-"""Whose a checkpoint is, and going on from one: only the run that wrote it goes on as if it had never stopped."""
+"""Which run a checkpoint belongs to, and whether it is whole: only the run that wrote it may resume from it."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ if TYPE_CHECKING:
     from reseed.training.job import TrainJob
 
 ORIGIN = "origin.json"
-SUMS = "sums-{}.json"  # size and SHA-256 of what one node handed over, by its first rank
-TAIL = 65_536  # bytes of a weight file that tell it from others: a digest of a hundred gigabytes takes minutes
+SUMS = "sums-{}.json"  # size and SHA-256 of one node's files, numbered by its first rank
+TAIL = 65_536  # bytes at the end of a weight file that identify it: hashing a hundred gigabytes would take minutes
 Origin = dict[str, Any]
-"""All that shapes a run, by the name that a user knows it under."""
+"""Everything that shapes a run, under the names that a user knows."""
 
 
 def origin_of(
     job: TrainJob, folder: Path, rows: Sequence[Row], validation: Sequence[Row], start: Path | None = None
 ) -> Origin:
-    """The run of `job` with the model in `folder` on `rows`, from the adapter in `start`. No path is in it."""
+    """The origin of `job` with the model in `folder`, trained on `rows` from the adapter in `start`. It holds no paths."""
     return {
         "workers": job.world,
         "micro_batch_size": job.micro_batch_size,
@@ -46,7 +46,7 @@ def origin_of(
 
 
 def weights_digest(folder: Path) -> str:
-    """A digest of the model's configuration and of the sizes and last bytes of its weight files."""
+    """A digest of the configuration, and of the size and last bytes of every weight file."""
     parts = []
     for path in sorted(p for p in folder.iterdir() if p.name == "config.json" or p.suffix in (".safetensors", ".bin")):
         size = path.stat().st_size
@@ -57,36 +57,36 @@ def weights_digest(folder: Path) -> str:
 
 
 def check_origin(checkpoint: Path, own: Origin) -> None:
-    """Refuse a checkpoint that is damaged, or of another run than `own`."""
+    """Refuse a checkpoint that lacks a file, or is of another run than `own`."""
     try:
         found = json.loads((checkpoint / ORIGIN).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ReseedError(f"training: the checkpoint has no readable {ORIGIN}; remove it and begin anew") from error
     if found["workers"] != own["workers"]:  # each one's shard is its own (DeepSpeed#3810)
         raise ReseedError(
-            f"training: the checkpoint is of {found['workers']} workers and cannot go on with {own['workers']}; set the "
+            f"training: the checkpoint is of {found['workers']} workers and cannot be resumed with {own['workers']}; set the "
             f"profile's training.workers to {found['workers']}, or begin anew"
         )
     other = [name for name in sorted(found.keys() | own.keys()) if found.get(name) != own.get(name)]
     if other:
         seen = "; ".join(f"{name} was {found.get(name)!r} and is {own.get(name)!r}" for name in other)
         raise ReseedError(f"training: the checkpoint is another run's: {seen}; set them back, or begin anew")
-    missing = [name for name in parts_of(own) if not list((checkpoint / "state").glob(name))]
+    missing = [name for name in required_files(own) if not list((checkpoint / "state").glob(name))]
     if missing:
         raise ReseedError(f"training: the checkpoint lacks {missing[0]}; remove it and begin anew")
 
 
-def parts_of(own: Origin) -> list[str]:
-    """Patterns of the files without which a run cannot go on: with DeepSpeed, each rank's own."""
+def required_files(own: Origin) -> list[str]:
+    """Patterns of the files without which a run cannot resume: with DeepSpeed, each rank has its own."""
     ranks = range(own["workers"])
-    chance = [f"rng_state_{rank}.pth" for rank in ranks] if own["workers"] > 1 else ["rng_state.pth"]
+    random_states = [f"rng_state_{rank}.pth" for rank in ranks] if own["workers"] > 1 else ["rng_state.pth"]
     if not own["deepspeed"]:
-        return ["optimizer.pt", *chance]
-    return [*(f"global_step*/*zero_pp_rank_{rank}_mp_rank_00_optim_states.pt" for rank in ranks), *chance]
+        return ["optimizer.pt", *random_states]
+    return [*(f"global_step*/*zero_pp_rank_{rank}_mp_rank_00_optim_states.pt" for rank in ranks), *random_states]
 
 
 def prepare_work(work: Path, own: Origin, checkpoint: Path | None) -> None:
-    """Write into a node's fresh work folder whose it is, and the two parts of the checkpoint that it continues."""
+    """Write the origin, and the parts of the checkpoint to resume from, into a node's fresh work folder."""
     work.mkdir(parents=True, exist_ok=True)
     (work / ORIGIN).write_text(json.dumps(own, indent=1, sort_keys=True), encoding="utf-8")
     if checkpoint is not None:
@@ -94,11 +94,11 @@ def prepare_work(work: Path, own: Origin, checkpoint: Path | None) -> None:
         shutil.copytree(checkpoint / "state", work / "checkpoint-resumed", dirs_exist_ok=True)
 
 
-def set_aside(work: Path, step: int, rank: int) -> Path:
-    """Put what the Trainer saved at a step, the best adapter so far and the origin side by side; the folder with all.
+def assemble_checkpoint(work: Path, step: int, rank: int) -> Path:
+    """Put what the Trainer saved at a step, the best adapter so far and the origin into one folder, and return it.
 
-    Only the node of rank 0 has the newest best: another one's, which it continued, would be written over it. `rank`
-    is the node's first one.
+    `rank` is the node's first. Only rank 0's node adds the best adapter: on the others it is that of the checkpoint they
+    resumed from, and could overwrite the newest when the nodes' parts are merged.
     """
     whole = work / f"whole-{step}"
     whole.mkdir()
@@ -112,14 +112,14 @@ def set_aside(work: Path, step: int, rank: int) -> Path:
 
 
 def files_of(folder: Path) -> dict[str, Path]:
-    """All files below a folder, by their name there."""
+    """All files below a folder, by their relative names."""
     return {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
 def damage_of(checkpoint: Path) -> str | None:
-    """What is wrong with a checkpoint's files, or None if they are those that were handed over.
+    """What is wrong with a checkpoint's files, or None if they are as they were written.
 
-    This finds accidents. Whoever can write there can write the sums too, so nothing in it may run code when it is read.
+    This finds accidents only: whoever can write there can write the sums too, so reading it must never run code.
     """
     found = files_of(checkpoint)
     wanted: dict[str, list[Any]] = {}
@@ -130,7 +130,7 @@ def damage_of(checkpoint: Path) -> str | None:
         try:
             wanted |= json.loads(found.pop(name).read_text(encoding="utf-8"))
         except ValueError:
-            return f"{name} is no JSON"
+            return f"{name} is not JSON"
     if other := sorted(found.keys() ^ wanted.keys()):
         return f"{other[0]} {'is missing' if other[0] in wanted else 'does not belong to it'}"
     for name, (size, digest_wanted) in wanted.items():

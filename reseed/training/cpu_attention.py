@@ -2,7 +2,7 @@
 
 PyTorch's flash attention for CPUs took 40 % of a step and ran at a tenth of the rate of its matrix products. Here the
 products are batched ones of the library; a block of queries sees the keys up to its own end and from the first one that
-its mask shows, so neither the future nor the documents packed before cost anything. Probabilities are made again for the
+its mask shows, so neither the future nor the documents packed before cost anything. Probabilities are recomputed in the
 backward pass, one block at a time, so memory grows with the length and not with its square. Scores are rounded to
 bfloat16, as in transformers' eager attention.
 """
@@ -55,30 +55,30 @@ def attention(
 
 
 class Blockwise(torch.autograd.Function):
-    """softmax(query · keyᵀ) · value. Query heads share key heads in groups of equal size, in order."""
+    """softmax(query · keyᵀ) · value. Query heads share key heads in equal groups, in order."""
 
     @staticmethod
     def forward(
         ctx: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: torch.Tensor | None
     ) -> torch.Tensor:
-        """Of the shape of `query`."""
+        """The attention's output, in the shape of `query`."""
         ctx.save_for_backward(query, key, value, *([] if mask is None else [mask]))
-        ctx.spans = spans(query.shape[2], mask)
+        ctx.blocks = query_blocks(query.shape[2], mask)
         keys, values = key.flatten(0, 1), value.flatten(0, 1)
         out = torch.empty_like(query)
-        for first, begin, end in ctx.spans:
-            chance = probabilities(folded(query, key, begin, end), keys, mask, first, begin, end)
+        for first, begin, end in ctx.blocks:
+            chance = probabilities(fold_heads(query, key, begin, end), keys, mask, first, begin, end)
             out[:, :, begin:end] = torch.bmm(chance, values[:, first:end]).view_as(out[:, :, begin:end])
         return out
 
     @staticmethod
     def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        """Gradients of the first three."""
+        """The gradients of query, key and value."""
         query, key, value, *masks = ctx.saved_tensors
         mask, keys, values = masks[0] if masks else None, key.flatten(0, 1), value.flatten(0, 1)
         to_query, to_keys, to_values = torch.empty_like(query), torch.zeros_like(keys), torch.zeros_like(values)
-        for first, begin, end in ctx.spans:
-            block, grad = folded(query, key, begin, end), folded(grads[0], key, begin, end)
+        for first, begin, end in ctx.blocks:
+            block, grad = fold_heads(query, key, begin, end), fold_heads(grads[0], key, begin, end)
             chance = probabilities(block, keys, mask, first, begin, end)
             to_values[:, first:end] += torch.bmm(chance.transpose(1, 2), grad)
             upstream = torch.bmm(grad, values[:, first:end].transpose(1, 2))
@@ -88,7 +88,7 @@ class Blockwise(torch.autograd.Function):
         return to_query, to_keys.view_as(key), to_values.view_as(value), None
 
 
-def spans(tokens: int, mask: torch.Tensor | None) -> list[tuple[int, int, int]]:
+def query_blocks(tokens: int, mask: torch.Tensor | None) -> list[tuple[int, int, int]]:
     """For each block of queries: the first key that one of them may see, and where the block begins and ends."""
     found = []
     for begin in range(0, tokens, BLOCK):
@@ -98,7 +98,7 @@ def spans(tokens: int, mask: torch.Tensor | None) -> list[tuple[int, int, int]]:
     return found
 
 
-def folded(tensor: torch.Tensor, key: torch.Tensor, begin: int, end: int) -> torch.Tensor:
+def fold_heads(tensor: torch.Tensor, key: torch.Tensor, begin: int, end: int) -> torch.Tensor:
     """A block of (rows, heads, tokens, size) as (rows · key heads, heads a key head · tokens, size): a group of query
     heads meets its key head in one product."""
     return tensor[:, :, begin:end].reshape(key.shape[0] * key.shape[1], -1, tensor.shape[-1])
@@ -107,7 +107,7 @@ def folded(tensor: torch.Tensor, key: torch.Tensor, begin: int, end: int) -> tor
 def probabilities(
     block: torch.Tensor, keys: torch.Tensor, mask: torch.Tensor | None, first: int, begin: int, end: int
 ) -> torch.Tensor:
-    """What each query of the block gives to each key from `first` to `end`."""
+    """The attention weights of the block's queries over the keys from `first` to `end`."""
     scores = torch.bmm(block, keys[:, first:end].transpose(1, 2))
     lowest = torch.finfo(scores.dtype).min
     if mask is None:

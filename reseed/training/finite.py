@@ -1,4 +1,4 @@
-"""A loss that is NaN or infinite: found before it is logged, evaluated or saved, with the rows that it came from."""
+"""A loss that is NaN or infinite is found before it is logged, evaluated or saved, with the rows that it came from."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SHOWN = 8  # rows that a message names
 
 
 class StepLosses:
-    """The losses of the step under way, looked at together, so that the accelerator is waited for once a step."""
+    """The losses of the current step, checked together so that the accelerator is waited for once a step."""
 
     def __init__(self, examples: Sequence[Example], ids: Sequence[str]) -> None:
         self.examples, self.ids = examples, ids
@@ -42,11 +42,11 @@ class StepLosses:
         import torch
 
         own = [(loss, self.rows(tokens)) for tokens, loss in bad]
-        told: list[list[tuple[float, list[str]]] | None] = [own]
+        gathered: list[list[tuple[float, list[str]]] | None] = [own]
         if torch.distributed.is_initialized():
-            told = [None] * torch.distributed.get_world_size()
-            torch.distributed.all_gather_object(told, own)
-        every = [found for part in told for found in part or []]
+            gathered = [None] * torch.distributed.get_world_size()
+            torch.distributed.all_gather_object(gathered, own)
+        every = [found for part in gathered for found in part or []]
         rows = list(dict.fromkeys(row for _, part in every for row in part))
         more = f" and {len(rows) - SHOWN} more" if len(rows) > SHOWN else ""
         last = (step - 1) // save_every * save_every
@@ -57,7 +57,7 @@ class StepLosses:
         )
 
     def rows(self, tokens: torch.Tensor) -> list[str]:
-        """The ids of the rows whose tokens stand in a batch, padded or packed."""
+        """The ids of the rows whose tokens are in a batch, padded or packed."""
         lines = [" ".join(["", *map(str, line), ""]) for line in tokens.tolist()]
         parts = [" ".join(["", *map(str, example.ids), ""]) for example in self.examples]
         return [name for name, part in zip(self.ids, parts, strict=True) if any(part in line for line in lines)]

@@ -1,4 +1,4 @@
-"""What one member's training is told and tells: the records and the listener of its loop."""
+"""What goes into the training of one member and what comes out: records, and the protocol of whoever watches."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from reseed.settings import TrainingSettings
 
 @dataclass(frozen=True)
 class Judge:
-    """What scoring needs besides the problem: who embeds the answers, and how long they may be."""
+    """What scoring during training needs besides the problem: which model embeds the answers, and how long they may be."""
 
     embedder: ModelSpec
     max_new_tokens: int
@@ -36,8 +36,8 @@ class TrainJob:
 
 @dataclass(frozen=True)
 class TrainSummary:
-    """What rank 0 knows at the end. `adapter_digest_start` is the adapter's before the first step; `tokens_seen` counts
-    what was trained on, labels or not, without padding: a row counts once for every time it came."""
+    """The outcome of a run. `adapter_digest_start` is the adapter's digest before the first step; `tokens_seen` counts all
+    tokens trained on, labels or not, without padding: a row counts each time it is seen."""
 
     best_step: int
     best_loss: float
@@ -53,23 +53,23 @@ class TrainSummary:
 
 
 class Watcher(Protocol):
-    """Whoever listens to one rank's loop: Ray Train, a tracker, a test."""
+    """Follows one rank's loop: Ray Train, a tracker, a test."""
 
     def note(self, text: str) -> None:
-        """A line for whoever follows the run; rank 0 only."""
+        """Take a line for the log; rank 0 only."""
         ...
 
     def point(self, point: LossPoint) -> None:
-        """A new point of the loss curve; rank 0 only."""
+        """Take a new point of the loss curve; rank 0 only."""
         ...
 
     def checkpoint(self, folder: Path, step: int) -> None:
-        """A complete checkpoint lies in `folder`; every rank, after the same step."""
+        """Take the complete checkpoint in `folder`; called on every rank after the same step."""
         ...
 
 
 class Silent:
-    """A watcher that does nothing, for a run that is not resumed: the summary has its curve, its folder the best adapter."""
+    """A watcher that keeps nothing, for a run that is never resumed: the summary has its curve, its folder the adapter."""
 
     def note(self, text: str) -> None:
         """Not shown."""

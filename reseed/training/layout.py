@@ -1,4 +1,4 @@
-"""Examples side by side as a batch: one a sequence, padded, or several packed into each sequence."""
+"""Examples laid out as a batch: one to a sequence, padded, or several packed into each sequence."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from reseed.settings import TrainingSettings
 if TYPE_CHECKING:
     import torch
 
-SLACK = 0.05  # of the tokens, which packing spends on padding for the sake of shorter sequences
-# Attentions that keep packed rows apart; flash attention does so for single sequences only, and would look across.
+SLACK = 0.05  # the share of padding that packing accepts for the sake of shorter sequences
+# Attentions that keep packed rows apart. Flash attention does so in batches of one sequence only.
 MASKED = ("sdpa", "eager", "flex_attention", "blockwise")
 
 
@@ -41,7 +41,7 @@ class Layout:
             batch = collate(examples, self.pad)
             groups = [[example] for example in examples]
         else:
-            groups = packed(examples, self.pack_to)
+            groups = pack(examples, self.pack_to)
             batch = collate_packed(groups, self.pad)
         if self.prompt_weight is not None:
             batch["prompt"] = tensor([[n < e.prompt for e in g for n in range(len(e.ids))] for g in groups], 0)
@@ -49,7 +49,7 @@ class Layout:
 
 
 def layout_of(settings: TrainingSettings, pad: int) -> Layout:
-    """The layout that a recipe asks for."""
+    """The layout that the training settings ask for."""
     weight = settings.prompt_weight if settings.loss_on == "weighted" else None
     return Layout(pad, settings.max_tokens if settings.packing else None, weight)
 
@@ -57,8 +57,8 @@ def layout_of(settings: TrainingSettings, pad: int) -> Layout:
 def collate(examples: Sequence[Example], pad: int) -> dict[str, torch.Tensor]:
     """Right-padded `input_ids` and `labels`, each int64 of shape (rows, longest).
 
-    No attention mask: no token of a causal model sees what stands on its right, and without a mask the fastest attention
-    kernels apply.
+    There is no attention mask: no token of a causal model sees what is to its right, and without a mask the fastest
+    attention kernels apply.
     """
     return {
         "input_ids": tensor([e.ids for e in examples], pad),
@@ -67,9 +67,9 @@ def collate(examples: Sequence[Example], pad: int) -> dict[str, torch.Tensor]:
 
 
 def collate_packed(groups: Sequence[Sequence[Example]], pad: int) -> dict[str, torch.Tensor]:
-    """Rows one after the other: `input_ids`, `position_ids`, `labels`, each int64 of shape (groups, longest).
+    """Each group's rows one after the other: `input_ids`, `position_ids`, `labels`, each int64 of shape (groups, longest).
 
-    Without an attention mask, transformers takes a position that does not follow the one before as the beginning of
+    Without an attention mask, transformers takes a position that does not follow the previous one as the start of
     another document, and lets no token look further back. The padding is a document of its own. A document's first
     token is no label: the token before it belongs to another one.
     """
@@ -88,18 +88,18 @@ def collate_packed(groups: Sequence[Sequence[Example]], pad: int) -> dict[str, t
 
 
 def tensor(sequences: Sequence[Sequence[int]], fill: int) -> torch.Tensor:
-    """Int64 of shape (sequences, longest), filled up on the right."""
+    """The sequences as int64 of shape (sequences, longest), padded on the right with `fill`."""
     import torch
 
     longest = max(len(sequence) for sequence in sequences)
     return torch.tensor([[*map(int, s), *[fill] * (longest - len(s))] for s in sequences], dtype=torch.int64)
 
 
-def packed(examples: Sequence[Example], room: int) -> list[list[Example]]:
-    """Groups of at most `room` tokens each, to stand in one sequence each. Equal input, equal groups.
+def pack(examples: Sequence[Example], room: int) -> list[list[Example]]:
+    """Groups of at most `room` tokens, one for each sequence. Equal input gives equal groups.
 
-    Of all numbers of sequences those count that pad little, and of these the largest: attention grows with a sequence's
-    square, also where the mask hides the other documents.
+    Of the numbers of sequences that pad little, the largest is taken: attention grows with the square of a sequence's
+    length, even where the mask hides the other documents.
     """
     found = []
     for count in range(1, len(examples) + 1):
@@ -112,7 +112,7 @@ def packed(examples: Sequence[Example], room: int) -> list[list[Example]]:
 
 
 def spread(examples: Sequence[Example], count: int) -> list[list[Example]]:
-    """`count` groups of like size: each row, the longest first, goes into the group that is the smallest so far."""
+    """`count` groups of similar size: each row, the longest first, goes into the smallest group so far."""
     groups: list[list[Example]] = [[] for _ in range(count)]
     sizes = [(0, n) for n in range(count)]
     for example in sorted(examples, key=lambda e: -len(e.ids)):
@@ -123,12 +123,12 @@ def spread(examples: Sequence[Example], count: int) -> list[list[Example]]:
 
 
 def size(group: Sequence[Example]) -> int:
-    """How many tokens a group has."""
+    """The number of tokens in a group."""
     return sum(len(example.ids) for example in group)
 
 
 def check_attention(model: Any, layout: Layout) -> None:
-    """Refuse to pack for an attention that would look across documents."""
+    """Refuse packing with an attention that would look across documents."""
     used = model.config._attn_implementation
     if layout.pack_to is not None and used not in MASKED:
         raise ReseedError(

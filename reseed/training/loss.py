@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 def summed_loss(
     model: Any, batch: dict[str, torch.Tensor], prompt_weight: float | None = None
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Negative log-likelihood summed over the labelled tokens, each times what it counts, and the sum of what they
-    count: their number, unless a prompt's token counts `prompt_weight`. Two float32 scalars."""
+    """The weighted sum of the labelled tokens' negative log-likelihoods, and the sum of the weights: the number of labels,
+    unless a prompt's tokens weigh `prompt_weight`. Two float32 scalars."""
     import torch
 
     targets = batch["labels"][:, 1:].contiguous()
@@ -34,13 +34,13 @@ def summed_loss(
 
 
 def label_weights(batch: dict[str, torch.Tensor], prompt_weight: float | None = None) -> torch.Tensor:
-    """What each next token counts in the mean: float32 of shape (sequences, longest − 1), 0 where there is no label."""
+    """The weight of each next token in the mean: float32 of shape (sequences, longest − 1), 0 where there is no label."""
     weights = (batch["labels"][:, 1:] != IGNORED).float()
     return weights if prompt_weight is None else weights.where(batch["prompt"][:, 1:] == 0, weights * prompt_weight)
 
 
 def label_count(batch: dict[str, torch.Tensor], prompt_weight: float | None = None) -> torch.Tensor:
-    """What all next tokens count: a whole number, unless a prompt's count less."""
+    """The sum of `label_weights`, an integer unless a prompt's tokens weigh less."""
     if prompt_weight is None:
         return (batch["labels"][:, 1:] != IGNORED).sum()
     return label_weights(batch, prompt_weight).sum()
@@ -48,21 +48,20 @@ def label_count(batch: dict[str, torch.Tensor], prompt_weight: float | None = No
 
 @contextmanager
 def logits_only_at(model: Any, places: torch.Tensor) -> Iterator[None]:
-    """Within the block the output head sees, of all hidden states, those at `places` of the flattened batch: its logits
-    are of shape (places, vocabulary).
+    """Within the block the output head sees only the hidden states at `places` of the flattened batch: its logits are of
+    shape (places, vocabulary).
 
-    With a vocabulary of 49 152 the full logits would be the largest tensor of the step. The head is entered through the
-    model's own forward, so that whatever wraps it (LoRA, gathered ZeRO-3 weights) and follows it (Gemma's soft cap)
-    stays as it is.
+    With a vocabulary of 49 152 the full logits would be the largest tensor of the step. The head is still called by the
+    model's own forward, so whatever wraps it (LoRA, gathered ZeRO-3 weights) or follows it (Gemma's soft cap) stays.
     """
 
-    def chosen(_: Any, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+    def select(_: Any, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
         return (inputs[0].flatten(0, 1).index_select(0, places), *inputs[1:])
 
     inner = model
     while hasattr(inner, "module"):  # DeepSpeed's engine, DistributedDataParallel
         inner = inner.module
-    hook = inner.get_output_embeddings().register_forward_pre_hook(chosen)
+    hook = inner.get_output_embeddings().register_forward_pre_hook(select)
     try:
         yield
     finally:
@@ -72,8 +71,7 @@ def logits_only_at(model: Any, places: torch.Tensor) -> Iterator[None]:
 def evaluation_loss(
     model: Any, examples: Sequence[Example], layout: Layout, batch_size: int, rank: int = 0, world: int = 1
 ) -> float:
-    """Mean loss over all label tokens of all rows, each by what it counts, the same whatever the layout, batch size and
-    number of ranks.
+    """The weighted mean loss over all rows' labels, the same whatever the layout, batch size and number of ranks.
 
     Every rank runs the same number of batches (a rank without rows repeats one with weight 0), because sharded models
     gather their weights in every forward pass.

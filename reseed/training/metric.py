@@ -11,52 +11,54 @@ from reseed.language.tokens import TooLongError, fit
 from reseed.language.writing import write
 from reseed.problems import Problem
 from reseed.records import Row, Sampling
-from reseed.training.zero.sharded import undivided
+from reseed.training.zero.sharded import unsharded
 
 if TYPE_CHECKING:
     from reseed.problems import Embed
     from reseed.training.job import Judge, TrainJob
 
 
-def asked_of(
+def fitting_prompts(
     problem: Problem, rows: Sequence[Row], tokenizer: Any, budget: int, style: PromptFormat
 ) -> list[tuple[str, list[int]]]:
-    """Row ids and prompts' ids. A row that cannot be cut to fit is not asked, and its answer is the empty text."""
-    asked = []
+    """Row ids and prompts as token ids. A row that cannot be cut to fit is left out: its answer counts as empty."""
+    fitting = []
     for row in rows:
         with suppress(TooLongError):
-            asked.append((row["id"], fit(problem, row, tokenizer, budget, style)[1]))
-    return asked
+            fitting.append((row["id"], fit(problem, row, tokenizer, budget, style)[1]))
+    return fitting
 
 
 class ValidationMetric:
-    """The mean score of the first validation rows, by id: their order in the partition says nothing about them."""
+    """The mean score of the first validation rows by id, a fixed choice whatever their order in the partition."""
 
     def __init__(self, problem: Problem, rows: Sequence[Row], tokenizer: Any, job: TrainJob, judge: Judge) -> None:
         self.problem, self.tokenizer, self.judge, self.size = problem, tokenizer, judge, job.micro_batch_size
         self.rows = sorted(rows, key=lambda row: row["id"])[: job.settings.metric_rows]
         style = prompt_format(job.settings)
         budget = job.settings.max_tokens - judge.max_new_tokens
-        self.asked = sorted(asked_of(problem, self.rows, tokenizer, budget, style), key=lambda pair: len(pair[1]))
+        self.prompts = sorted(
+            fitting_prompts(problem, self.rows, tokenizer, budget, style), key=lambda pair: len(pair[1])
+        )
         self._embed: Embed | None = None
 
     def measure(self, model: Any, rank: int, world: int) -> float:
-        """The metric, the same on every rank; each one answers its share of the rows."""
+        """Have every rank answer its share of the rows; return the metric, the same on all ranks."""
         import torch
 
-        batches = [self.asked[i : i + self.size] for i in range(0, len(self.asked), self.size)]
+        batches = [self.prompts[i : i + self.size] for i in range(0, len(self.prompts), self.size)]
         answers: dict[str, str] = {}
         was_training = model.training
         model.eval()
         for turn in range(-(-len(batches) // world)):
-            # a rank without rows answers some again: models in shards gather their weights in every forward pass
+            # a rank without rows answers some again: a sharded model gathers its weights in every forward pass
             answers |= self._answered(model, batches[min(turn * world + rank, len(batches) - 1)])
         model.train(was_training)
         if world == 1:
             return self._scored(answers)
-        told: list[dict[str, str] | None] = [None] * world
-        torch.distributed.all_gather_object(told, answers)
-        value = [self._scored({k: v for part in told for k, v in (part or {}).items()}) if rank == 0 else 0.0]
+        gathered: list[dict[str, str] | None] = [None] * world
+        torch.distributed.all_gather_object(gathered, answers)
+        value = [self._scored({k: v for part in gathered for k, v in (part or {}).items()}) if rank == 0 else 0.0]
         torch.distributed.broadcast_object_list(value, src=0)
         return value[0]
 
@@ -69,7 +71,7 @@ class ValidationMetric:
         from reseed.language.embedding import load_embedder
 
         if self._embed is None:
-            with undivided():
+            with unsharded():
                 self._embed = load_embedder(self.judge.embedder)
         return float(
             self.problem.scores([answers.get(row["id"], "") for row in self.rows], self.rows, self._embed).mean()

@@ -1,4 +1,4 @@
-"""In which order an epoch takes the rows: a function of the seed and the epoch, the same on every rank and on resuming."""
+"""The order of rows in an epoch: a function of seed and epoch, so it is the same on every rank and after resuming."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ from collections.abc import Callable, Iterator, Sequence
 
 import torch
 
-POOLS = 4  # an epoch is sorted in at least so many parts, so that rows meet other rows in the next epoch
-REACH = 50  # and in parts of at most so many groups
+POOLS = 4  # an epoch is sorted in at least this many parts, so that rows meet others in the next epoch
+REACH = 50  # most groups in such a part
 
 
 class SeededOrder(torch.utils.data.Sampler[int]):
-    """A sampler that asks for its epoch when it begins, rather than being told: accelerate tells it to no sampler but its
-    own once it has wrapped it for several ranks and a resumed epoch, and the first epoch's order would come again.
+    """A sampler that asks for the epoch instead of being told.
 
-    With groups of one row the order is that of accelerate's sampler.
+    After resuming on several ranks, accelerate sets the epoch of its own sampler only, and the first epoch's order would
+    be repeated. With groups of one row the order is that of accelerate's sampler.
     """
 
     def __init__(self, lengths: Sequence[int], group: int, seed: int, epoch: Callable[[], int]) -> None:
@@ -28,10 +28,10 @@ class SeededOrder(torch.utils.data.Sampler[int]):
 
 
 def row_order(lengths: Sequence[int], group: int, seed: int) -> list[int]:
-    """Every row once. Each `group` of rows that follow one another, the last rest apart, is of like length.
+    """Every row once. Each `group` of consecutive rows, except for the rest at the end, is of similar length.
 
-    Rows are drawn, sorted by length within parts of the drawn order, cut into groups, and the groups are drawn: a group
-    is what all ranks take at once, so that none waits for another, and a step that accumulates has rows of all lengths.
+    Rows are shuffled, sorted by length within parts of that order, cut into groups, and the groups shuffled. A group is
+    what all ranks take at once, so none waits for another; a step that accumulates still has rows of all lengths.
     """
     generator = torch.Generator().manual_seed(seed)
     drawn: list[int] = torch.randperm(len(lengths), generator=generator).tolist()

@@ -33,7 +33,7 @@ class Account:
 
 @dataclass(frozen=True)
 class TrackedRun:
-    """What a run is called. The id is the artifact's key, so a member that continues does so in the run it began."""
+    """What identifies a run. Its id is the artifact's key, so a member that resumes does so in the run that it began."""
 
     artifact: Artifact
     group: str
@@ -67,7 +67,7 @@ class OfflineRun:
 
 
 def find_account() -> Account:
-    """The account as wandb itself finds it: the environment, ~/.netrc by host, `wandb login` and its settings files.
+    """Find the account as wandb itself does: the environment, ~/.netrc by host, `wandb login` and its settings files.
 
     A mode that is set, also by `wandb offline`, stays. Without one, a user who has no key is not asked for it: the run
     is kept offline. wandb has no public function that looks for a key and does not ask.
@@ -129,20 +129,20 @@ class Tracker:
             self.run = begin(run, folder, "offline")
 
     def point(self, point: LossPoint) -> None:
-        """A point of the loss curve."""
+        """Log a point of the loss curve."""
         values = {"train/loss": point.train, "validation/loss": point.validation, "validation/metric": point.metric}
         self.run.log({"step": point.step, **{k: v for k, v in values.items() if v is not None}}, step=point.step)
 
     def read(self, source: Reference) -> None:
-        """The run rests on this artifact. Offline it is listed without an arrow, which only the server can draw."""
+        """Record an artifact that the run used. Offline it is logged as an output: only the server can link inputs."""
         if self.run.settings.mode == "online":
-            self.run.use_artifact(listed(source))
+            self.run.use_artifact(wandb_artifact(source))
         else:
             self.write(source)
 
     def write(self, made: Reference) -> None:
-        """The run made this artifact."""
-        self.run.log_artifact(listed(made), aliases=[made.artifact.key[:12]])
+        """Record an artifact that the run made."""
+        self.run.log_artifact(wandb_artifact(made), aliases=[made.artifact.key[:12]])
 
     def finish(self, summary: Mapping[str, Any]) -> None:
         """Write the summary and end the run; a run left open would swallow the next one."""
@@ -150,7 +150,7 @@ class Tracker:
         self._end(exit_code=0)
 
     def abandon(self) -> None:
-        """End the run of a member that failed; when it continues, so does the run."""
+        """End the run of a member that failed; if the member resumes, so does the run."""
         self._end(exit_code=1)
 
     def _end(self, exit_code: int) -> None:
@@ -187,7 +187,7 @@ def begin(run: TrackedRun, folder: Path, mode: Any) -> Any:
     )
 
 
-def listed(source: Reference) -> Any:
+def wandb_artifact(source: Reference) -> Any:
     """W&B's record of an artifact. Its own `add_reference` would want boto3 for s3://, even with nothing to compare."""
     import wandb
     from wandb.sdk.artifacts.artifact_manifest_entry import ArtifactManifestEntry

@@ -1,4 +1,4 @@
-"""transformers' Trainer with a token-weighted loss, its own evaluation, and the best adapter kept at every step."""
+"""transformers' Trainer with a token-weighted loss, an evaluation of our own, and the best adapter kept."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from reseed.files import digest
 from reseed.language.tokens import Encoded, Example
 from reseed.models.adapters import save_adapter
 from reseed.records import LossPoint, ReseedError
-from reseed.training.checkpoints import set_aside
+from reseed.training.checkpoints import assemble_checkpoint
 from reseed.training.cpu_attention import use_blockwise
-from reseed.training.early import exhausted, is_better
+from reseed.training.early import is_better, out_of_patience
 from reseed.training.finite import StepLosses
 from reseed.training.layout import Layout, check_attention, layout_of
 from reseed.training.loss import evaluation_loss, label_count, summed_loss
-from reseed.training.moments import gather_moments, load_moments, save_moments, take_over
+from reseed.training.moments import gather_moments, load_moments, restore_moments, save_moments
 from reseed.training.order import SeededOrder
-from reseed.training.zero.sharded import is_divided, whole_adapter
+from reseed.training.zero.sharded import is_sharded, whole_adapter
 
 if TYPE_CHECKING:
     from reseed.training.job import TrainJob, Watcher
@@ -34,11 +34,11 @@ if TYPE_CHECKING:
 
 
 class AdapterTrainer(Trainer):
-    """Loss over label tokens; evaluation that does not depend on batch shape."""
+    """A Trainer whose loss is the mean over label tokens, in training and evaluation alike, whatever the batch shapes."""
 
     examples: Sequence[Example]
     layout: Layout
-    group: int  # rows of like length that all ranks take at once; 1: drawn without regard to length
+    group: int  # rows of similar length that all ranks take at once; 1: drawn without regard to length
     losses: StepLosses
     metric: ValidationMetric | None = None
     control: Any
@@ -50,7 +50,7 @@ class AdapterTrainer(Trainer):
         return_outputs: bool = False,
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> torch.Tensor:
-        """The rank's part of the step's mean loss: workers average gradients, so each one's part counts `world` times."""
+        """This rank's part of the step's mean loss, times the number of ranks, because they average their gradients."""
         loss, _ = summed_loss(model, inputs, self.layout.prompt_weight)
         self.losses.add(inputs["input_ids"], loss)
         if num_items_in_batch is None:
@@ -59,10 +59,10 @@ class AdapterTrainer(Trainer):
         return mine
 
     def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: Any) -> tuple[list[Any], Any]:
-        """One step's micro-batches, and what all their labels on all ranks count together.
+        """One step's micro-batches, and the weight of all their labels on all ranks.
 
-        The Trainer's own count goes by the name of the model's class: without "ForCausalLM" in it, it takes in each row's
-        first token, which nothing predicts.
+        The Trainer's own count depends on the name of the model's class: without "ForCausalLM" in it, it includes each
+        row's first token, which nothing predicts.
         """
         batches = list(islice(epoch_iterator, num_batches))
         self._count_tokens(batches, device)
@@ -70,7 +70,7 @@ class AdapterTrainer(Trainer):
         return batches, self.accelerator.gather(mine.to(device)).sum()
 
     def _count_tokens(self, batches: Sequence[dict[str, torch.Tensor]], device: Any) -> None:
-        """Add a step's tokens on all ranks, without padding, to those of the steps before; checkpoints keep the count."""
+        """Add a step's tokens on all ranks, without padding, to the running count, which checkpoints keep."""
         own = [(batch["input_ids"] != self.layout.pad).sum() for batch in batches]
         self.state.num_input_tokens_seen += int(self.accelerator.gather(torch.stack(own).sum().to(device)).sum())
 
@@ -90,8 +90,8 @@ class AdapterTrainer(Trainer):
         return metrics
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
-        """The adapter: under ZeRO-3 the Trainer would gather the whole model, layer by layer, to write that."""
-        if not is_divided(self.model):
+        """Save the adapter. Under ZeRO-3 the Trainer would gather the whole model, layer by layer, to write it."""
+        if not is_sharded(self.model):
             super().save_model(output_dir, _internal_call)
             return
         with whole_adapter(self.model):
@@ -100,19 +100,19 @@ class AdapterTrainer(Trainer):
 
 
 def barrier() -> None:
-    """Wait for every rank, where there are several."""
+    """Wait for all ranks, if there are several."""
     if torch.distributed.is_initialized():
         torch.distributed.barrier()
 
 
-def check_number(loss: float, name: str, step: int) -> None:
-    """End the run at a loss that is NaN or infinite, on every rank alike: each sees the same one."""
+def check_loss(loss: float, name: str, step: int) -> None:
+    """End the run if a loss is NaN or infinite, on all ranks alike: they see the same value."""
     if not math.isfinite(loss):
         raise ReseedError(f"training: the {name} is {loss} at step {step}; lower training.learning_rate")
 
 
 def check_metric(metric: float | None, step: int) -> None:
-    """End the run at a metric that compares with none: it would stay the best, or be taken for it."""
+    """End the run if the metric is NaN, which no comparison would ever replace as the best."""
     if metric is not None and math.isnan(metric):
         raise ReseedError(
             f"training: the problem's metric is nan at step {step}; its `scores` must be numbers whatever the answers "
@@ -121,43 +121,43 @@ def check_metric(metric: float | None, step: int) -> None:
 
 
 class StopAtNan(TrainerCallback):
-    """End the run before a loss that is NaN or infinite reaches the weights."""
+    """Ends the run before a loss that is NaN or infinite reaches the weights."""
 
     def __init__(self, losses: StepLosses) -> None:
         self.losses = losses
 
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """All micro-batches of the step are known. With DeepSpeed the weights are spoilt by now, but not yet saved."""
+        """Check the step's losses. With DeepSpeed the weights are already spoilt by now, but not yet saved."""
         self.losses.check(state.global_step + 1, args.save_steps)
 
 
 class OwnDropout(TrainerCallback):
-    """Give every rank but the first a random state of its own, once all have drawn the same LoRA weights: with equal
-    states, the ranks' rows would share their dropout masks. A resumed run goes on with the states of its checkpoint."""
+    """Gives every rank but the first a random state of its own once all have drawn the same LoRA weights, or all ranks would
+    use the same dropout masks. A resumed run restores the states of its checkpoint."""
 
     def __init__(self, seed: int, rank: int) -> None:
         self.seed, self.rank = seed, rank
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """By a digest: seed 0's second rank and seed 1's first must not be alike either."""
+        """Seed by a digest: seed + rank would make seed 0's second rank equal to seed 1's first."""
         if self.rank > 0:
             torch.manual_seed(int(digest([self.seed, self.rank], 8), 16))
 
 
-class TakeOver(TrainerCallback):
-    """Give the optimiser, which is made only when training begins, the state of the one that the adapter comes from."""
+class ContinueOptimizer(TrainerCallback):
+    """Starts the optimiser, which exists only once training begins, from the state stored with the continued adapter."""
 
     def __init__(self, start: Path) -> None:
         self.start = start
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """A run that resumes from a checkpoint has its own state."""
+        """Restore the stored state, except in a run resumed from a checkpoint, which has its own."""
         if state.global_step == 0:
-            take_over(kwargs["model"], kwargs["optimizer"], load_moments(self.start))
+            restore_moments(kwargs["model"], kwargs["optimizer"], load_moments(self.start))
 
 
 class KeepBest(TrainerCallback):
-    """Write the loss curve and the best adapter so far, and hand whole checkpoints to the watcher."""
+    """Keeps the loss curve and the best adapter so far, and hands whole checkpoints to the watcher."""
 
     def __init__(self, work: Path, job: TrainJob, watcher: Watcher, rank: int) -> None:
         self.work, self.model_name, self.watcher, self.rank = work, job.model.name, watcher, rank
@@ -170,22 +170,22 @@ class KeepBest(TrainerCallback):
         self.curve = [LossPoint(**point) for point in known["curve"]]
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """The last step is evaluated and saved too. What is saved is told first: a resumed run begins a new mean there."""
+        """Evaluate and save at the last step too, and log before every save: a resumed run begins a new mean there."""
         if state.global_step >= state.max_steps:
             control.should_evaluate = control.should_save = True
         control.should_log |= control.should_save
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **kwargs: Any) -> None:
-        """A point of the training curve."""
+        """Add a point to the training curve."""
         loss = (logs or {}).get("loss")
         if loss is not None:
-            check_number(loss, "loss", state.global_step)
+            check_loss(loss, "loss", state.global_step)
             self._add(LossPoint(state.global_step, train=loss))
 
     def on_evaluate(self, args: Any, state: Any, control: Any, metrics: dict[str, float], **kwargs: Any) -> None:
-        """A point of the validation curve; a new best adapter is saved by rank 0."""
+        """Add a point to the validation curve; rank 0 saves a new best adapter."""
         loss, metric = metrics["eval_loss"], metrics.get("eval_metric")
-        check_number(loss, "validation loss", state.global_step)
+        check_loss(loss, "validation loss", state.global_step)
         check_metric(metric, state.global_step)
         self._add(LossPoint(state.global_step, validation=loss, metric=metric))
         if is_better(loss, metric, self.loss, self.metric, self.higher_is_better):
@@ -198,14 +198,14 @@ class KeepBest(TrainerCallback):
             record = {"step": self.step, "loss": self.loss, "metric": self.metric}
             record["curve"] = [asdict(point) for point in self.curve]
             (self.work / "best" / "best.json").write_text(json.dumps(record))
-        control.should_training_stop |= exhausted(self.patience, self.step, self.curve)
+        control.should_training_stop |= out_of_patience(self.patience, self.step, self.curve)
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Put what a run needs to go on side by side, and say so."""
+        """Assemble the checkpoint that a run can resume from, and hand it to the watcher."""
         whole = self.work / f"whole-{state.global_step}"
         barrier()  # every rank has written its part
         if args.local_process_index == 0:
-            set_aside(self.work, state.global_step, self.rank)
+            assemble_checkpoint(self.work, state.global_step, self.rank)
         barrier()
         self.watcher.checkpoint(whole, state.global_step)
         barrier()
@@ -230,21 +230,21 @@ class KeepBest(TrainerCallback):
 def build_trainer(
     model: Any,
     arguments: Any,
-    part: Encoded,
+    training: Encoded,
     validation_examples: Sequence[Example],
     pad: int,
     job: TrainJob,
     watcher: Watcher,
 ) -> AdapterTrainer:
-    """A Trainer over the training rows of `part`."""
-    layout, losses = layout_of(job.settings, pad), StepLosses(part.examples, part.ids)
+    """Build the Trainer of one rank, with its callbacks."""
+    layout, losses = layout_of(job.settings, pad), StepLosses(training.examples, training.ids)
     use_blockwise(model)
     check_attention(model, layout)
     keep = KeepBest(Path(arguments.output_dir), job, watcher, arguments.process_index)
     trainer = AdapterTrainer(
         model=model,
         args=arguments,
-        train_dataset=list(part.examples),
+        train_dataset=list(training.examples),
         eval_dataset=list(validation_examples),
         data_collator=layout,
         callbacks=[keep, StopAtNan(losses), OwnDropout(job.seed, arguments.process_index)],

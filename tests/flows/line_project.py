@@ -17,7 +17,7 @@ from typing import IO, Any
 
 import psutil
 
-from infra.local.processes import marked
+from infra.local.processes import marked_processes
 from infra.local.server import running
 from infra.local.settings import LocalServer
 from reseed.store.artifacts import ArtifactStore
@@ -99,7 +99,7 @@ def listening(processes: Sequence[psutil.Process]) -> set[str]:
 
 
 def visible_gpus(processes: Sequence[psutil.Process]) -> set[str]:
-    """What the workers that compute were told of the machine's GPUs."""
+    """What computing workers saw of the machine's GPUs."""
     found = set()
     for process in processes:
         with suppress(psutil.Error):
@@ -146,7 +146,7 @@ def server_of(project: LineProject) -> LocalServer:
         eventually(lambda: found.extend(filter(None, [running(project.folder)])) or found, 90)
     except AssertionError:
         log = (project.folder / ".reseed/logs/server.log").read_text()[-4000:]
-        own = [describe(process) for process in marked(project.folder)]
+        own = [describe(process) for process in marked_processes(project.folder)]
         raise AssertionError(f"no server answers; what runs: {own}; the end of its log:\n{log}") from None
     return found[0]
 
@@ -190,12 +190,12 @@ def broken(root: Path) -> Iterator[str]:
 
 
 def look(root: Path) -> None:
-    """Look at a local store for ever, and print what no reader may see."""
+    """Look at a local store forever, and print what no reader may see."""
     seen: dict[str, dict[str, Any]] = {}
     while True:
         now = manifests(root)
-        for told in broken(root):
-            print(told, flush=True)
+        for line in broken(root):
+            print(line, flush=True)
         for path, manifest in seen.items():
             if now.get(path) != manifest:
                 print(f"{path}: was committed, and has changed", flush=True)

@@ -88,8 +88,8 @@ def test_systemd_understands_the_unit(tmp_path: Path) -> None:
     named = subprocess.run(["systemd-escape", "--path", folder], capture_output=True, text=True, check=True)
     unit = tmp_path / f"reseed@{named.stdout.strip()}.service"
     shutil.copy(ROOT / "infra/systemd/reseed@.service", unit)
-    told = subprocess.run(
+    done = subprocess.run(
         ["systemd-analyze", "verify", "--user", unit], capture_output=True, text=True,
         env=os.environ | {"XDG_RUNTIME_DIR": str(tmp_path)},
     )  # fmt: skip
-    assert (told.returncode, told.stderr) == (0, "")
+    assert (done.returncode, done.stderr) == (0, "")

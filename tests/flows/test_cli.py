@@ -114,14 +114,14 @@ def test_command_that_only_looks_imports_nothing_heavy(work: Path, arguments: li
 
 
 def test_plan_is_the_same_in_every_process(work: Path) -> None:
-    told = [
+    output = [
         subprocess.run(
             [RESEED, "plan", "quickstart"], cwd=work, capture_output=True, text=True, check=True,
             env={**os.environ, "PYTHONHASHSEED": seed},
         ).stdout
         for seed in ("1", "2")
     ]  # fmt: skip
-    assert told[0] == told[1]
+    assert output[0] == output[1]
 
 
 def test_overrides_reach_recipe_and_profile(work: Path) -> None:
@@ -255,18 +255,18 @@ def test_export_copies_two_files(work: Path, tmp_path: Path) -> None:
 
 def test_results_as_json_are_one_object(work: Path, stored: str) -> None:
     done = reseed(work, "results", "small", "--json", "--set", stored)
-    told = json.loads(done.stdout)
-    assert (told["experiment"], told["question"]) == ("small", "Does 猫 survive?")
-    assert told["untrained"] == {"score": 0.25}
-    assert told["variants"][0]["ensemble"] == {"score": 0.625}
-    assert told["variants"][0]["members"][0]["artifact"] == "adapter/small-a/abc"
+    output = json.loads(done.stdout)
+    assert (output["experiment"], output["question"]) == ("small", "Does 猫 survive?")
+    assert output["untrained"] == {"score": 0.25}
+    assert output["variants"][0]["ensemble"] == {"score": 0.625}
+    assert output["variants"][0]["members"][0]["artifact"] == "adapter/small-a/abc"
     assert list(work.iterdir()) == []
 
 
 def test_results_are_a_table_and_a_verdict(work: Path, stored: str) -> None:
-    told = reseed(work, "results", "small", "--set", stored).stdout
-    assert "0.625" in told.replace("0.6250", "0.625")
-    assert "untrained" in told
+    output = reseed(work, "results", "small", "--set", stored).stdout
+    assert "0.625" in output.replace("0.6250", "0.625")
+    assert "untrained" in output
 
 
 def test_a_result_s_page_is_made_again_without_scoring(work: Path, stored: str) -> None:
@@ -290,8 +290,8 @@ def test_fetch_takes_the_student_of_a_recipe_too(work: Path) -> None:
     profile = ("--profile", "big.yaml")
     assert reseed(work, "fetch", *profile).stdout.splitlines() == ["generator: generator", "embedder: embedder"]
     models = ("--set", "model=./one", "--set", "variants={a: {}, b: {model: ./other}, c: {training: {rank: 2}}}")
-    told = reseed(work, "fetch", "quickstart", *profile, *models).stdout.splitlines()
-    assert told[2:] == ["student: one", "student: other"], "each model once"
+    output = reseed(work, "fetch", "quickstart", *profile, *models).stdout.splitlines()
+    assert output[2:] == ["student: one", "student: other"], "each model once"
     assert "no recipe is named" in mistake(work, "fetch", *profile, "--set", "model=./one")
 
 
@@ -303,12 +303,12 @@ def test_data_list_shows_every_version(work: Path, tmp_path: Path) -> None:
     made = store.write(plain_step("publish", 1, "dataset", "rewrites", {}), tmp_path / "rows", metrics)
     for ref in ("2031-05-01", "latest"):
         store.point("dataset", "rewrites", ref, made)
-    told = reseed(work, "data", "list", "--set", f"profile.store={tmp_path / 'store'}").stdout
-    assert "rewrites@2031-05-01" in told
-    assert "rewrites@latest" in told
-    assert "417" in told
-    assert "[red]1[/red]\\x1b[2J" in told, "neither rich nor the terminal obeys what stands in a store"
-    assert str(made) in told, "nothing is cut, as a name is there to be copied"
+    output = reseed(work, "data", "list", "--set", f"profile.store={tmp_path / 'store'}").stdout
+    assert "rewrites@2031-05-01" in output
+    assert "rewrites@latest" in output
+    assert "417" in output
+    assert "[red]1[/red]\\x1b[2J" in output, "neither rich nor the terminal obeys what stands in a store"
+    assert str(made) in output, "nothing is cut, as a name is there to be copied"
 
 
 @pytest.mark.parametrize("arguments", [[], ["plam"], ["plan"], ["plan", "quickstart", "--prifile", "x"]], ids=" ".join)
@@ -323,8 +323,8 @@ def test_command_line_that_is_none_is_answered_by_argparse(work: Path, arguments
 
 
 def test_help_names_every_command(work: Path) -> None:
-    told = reseed(work, "--help").stdout
-    assert all(f"\n    {name} " in told for name in ("up", "down", "plan", "run", "results", "data"))
+    output = reseed(work, "--help").stdout
+    assert all(f"\n    {name} " in output for name in ("up", "down", "plan", "run", "results", "data"))
 
 
 @pytest.mark.parametrize("unbuffered", ["", "1"])

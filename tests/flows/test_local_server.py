@@ -395,7 +395,7 @@ def test_a_temporary_folder_that_became_anothers_is_not_used(tmp_path: Path) -> 
     shutil.rmtree(folder)
     ours.rmdir()
     (project / ".reseed/tmp").touch()
-    with pytest.raises(ReseedError, match=r"\.reseed/tmp is no folder of this user's: .*remove it"):
+    with pytest.raises(ReseedError, match=r"\.reseed/tmp is not this user's folder: .*remove it"):
         make_temporary(project)
 
 

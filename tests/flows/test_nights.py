@@ -9,7 +9,7 @@ import pytest
 from prefect.client.schemas.schedules import CronSchedule, IntervalSchedule, RRuleSchedule
 
 from flows.nights import Missed, nights
-from flows.regenerate import generating
+from flows.regenerate import generation_recipe
 from reseed.recipe.reading import load_recipe
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ def test_every_day_around_the_change_is_planned_once(hour: str) -> None:
 def test_a_nightly_takes_the_recipes_own_generation() -> None:
     """Not that of a variant, and no source: what is published is what was generated."""
     base = load_recipe("quickstart", ("variants={few: {generation: {rows: 8}}, many: {}}", "data.train=rows.csv"))
-    taken = generating(base)
+    taken = generation_recipe(base)
     assert list(taken.variants) == ["default"]
     variant = taken.variant("default")
     assert variant.generation == base.generation

@@ -46,10 +46,10 @@ def main(profile_path: str, recipe_path: str) -> None:
     with tempfile.TemporaryDirectory() as folder:
         for part, count in (("train", rows[:40]), ("validation", rows[40:44]), ("test", rows[44:])):
             write_rows(Path(folder) / f"{part}.parquet", count)
-        divided = Step(
+        partitioning = Step(
             Partition(recipe.data), recipe.name, {"curated": Artifact("curated", recipe.name, "made-by-hand")}
         )
-        partition = ArtifactStore(profile.store).write(divided, Path(folder))
+        partition = ArtifactStore(profile.store).write(partitioning, Path(folder))
     ArtifactStore.discard_scratch = tell_and_discard  # type: ignore[method-assign]
     work = training_of(recipe.variant("default"), profile, Member("default", 0))
     print(train.fn(profile, Step(work, "tiny-default", {"partition": partition}, 0)).path)

@@ -23,7 +23,7 @@ from tasks.cluster import connect
 from tasks.engines import engine_pool
 from tasks.slots import training_slot
 from tasks.time_limit import time_limit
-from tasks.waiting import awaited, stoppable, waited_for
+from tasks.waiting import stoppable, wait_for_result, wait_until
 
 pytestmark = pytest.mark.slow
 SHORT, ENDLESS = Sampling(4), Sampling(900, temperature=1.0)
@@ -82,7 +82,7 @@ def test_a_failing_job_does_not_stop_the_others(profile: Profile) -> None:
     assert set(too_long.values()) == {"too-long"}, "an over-long prompt is an answer too"
 
 
-def test_a_model_that_cannot_be_loaded_is_told_as_it_is(profile: Profile, tmp_path: Path) -> None:
+def test_a_model_that_cannot_be_loaded_is_reported_as_it_is(profile: Profile, tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}")
     spec = profile.roles.generator.model_copy(update={"name": str(tmp_path)})
     with engine_pool(profile, spec, 1) as pool, pytest.raises(ReseedError, match=r"cannot be loaded|tokenizer"):
@@ -208,13 +208,13 @@ def test_ctrl_c_reaches_the_threads_that_wait() -> None:
 
     def wait_for_ray() -> None:
         try:
-            awaited(lambda: time.sleep(60))
+            wait_for_result(lambda: time.sleep(60))
         except KeyboardInterrupt:
             ended.append("waited for Ray")
 
     def wait_for_another() -> None:
         try:
-            waited_for(lambda: False, every=60.0)
+            wait_until(lambda: False, every=60.0)
         except KeyboardInterrupt:
             ended.append("waited for another flow")
 
@@ -239,6 +239,6 @@ def test_ctrl_c_reaches_the_threads_that_wait() -> None:
 def test_a_failed_member_lets_the_others_finish() -> None:
     with pytest.raises(ReseedError), stoppable():
         raise ReseedError("one member")
-    assert awaited(lambda: os.getpid()) == os.getpid()
+    assert wait_for_result(lambda: os.getpid()) == os.getpid()
     with pytest.raises(ValueError, match="as it is"):
-        awaited(lambda: int("as it is"))
+        wait_for_result(lambda: int("as it is"))

@@ -38,7 +38,7 @@ with time_limit(float(sys.argv[2]) / 3600, "work"):
 """
 SAID = {
     ("wait", 1): "work is not done after 8.33333e-05 hours and was stopped",
-    ("hang", -signal.SIGKILL): "is over its time and did not end: killed",
+    ("hang", -signal.SIGKILL): "exceeded its time limit and did not end: killed",
     ("over in time", 1): "lives",
 }
 

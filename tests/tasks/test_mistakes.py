@@ -7,7 +7,7 @@ import logging
 import pytest
 
 from reseed.records import ReseedError
-from tasks.mistakes import LOGGERS, OneMessage, last_line, quiet_mistakes, unwrapped
+from tasks.mistakes import LOGGERS, OneMessage, last_line, quiet_mistakes, unwrap_errors
 
 
 def filtered(error: Exception) -> logging.LogRecord:
@@ -49,13 +49,13 @@ def test_a_workers_mistake_comes_back_as_itself() -> None:
     def wrapped(cause: Exception) -> Exception:
         return RayTaskError("work", "Traceback …", cause).as_instanceof_cause()
 
-    with pytest.raises(ReseedError, match=r"^lower it$") as caught, unwrapped():
+    with pytest.raises(ReseedError, match=r"^lower it$") as caught, unwrap_errors():
         raise wrapped(ReseedError("lower it"))
     assert type(caught.value) is ReseedError
-    with pytest.raises(RayTaskError), unwrapped():
+    with pytest.raises(RayTaskError), unwrap_errors():
         raise wrapped(ValueError("a bug"))
 
 
-def test_an_error_without_a_text_is_told_by_its_type() -> None:
+def test_an_error_without_a_text_is_reported_by_its_type() -> None:
     assert last_line(TimeoutError()) == "TimeoutError"
     assert last_line(ValueError("wrapped\n  the reason\n")) == "  the reason"

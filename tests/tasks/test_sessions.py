@@ -18,7 +18,7 @@ from reseed.recipe.profile import Profile
 from reseed.records import ReseedError
 from tasks import cluster
 from tasks.cluster import start_ray
-from tasks.sessions import session_root, take_away_sessions
+from tasks.sessions import remove_dead_sessions, session_root
 
 
 @pytest.fixture
@@ -66,7 +66,7 @@ def test_sessions_of_dead_flows_are_taken_away(place: Path) -> None:
     os.utime(ended, (0, 0))
     (place / "session_latest").symlink_to(alive)
     try:
-        take_away_sessions(place)
+        remove_dead_sessions(place)
     finally:
         own.close()
         listening.close()
@@ -86,7 +86,7 @@ def test_what_another_boot_or_machine_left_goes_when_it_is_silent(place: Path) -
     there, then = ([*root.rglob("*")] for root in roots[1:])
     for path in [*roots, *then, *(path for path in there if path.name != "debug_state.txt")]:
         os.utime(path, (0, 0), follow_symlinks=False)
-    take_away_sessions(roots[0])
+    remove_dead_sessions(roots[0])
     assert sorted(path.name for path in place.iterdir()) == ["here", "there"]
     assert all(path.exists() for path in there), "whose process has another number there"
 

@@ -75,7 +75,9 @@ def test_a_damaged_list_of_checkpoints_is_forgotten(store: ArtifactStore, text: 
     assert store.fs.exists(f"{place}/checkpoint_1/state.json") == ("latest" in text)
 
 
-def test_a_store_that_fails_while_the_list_is_mended_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_store_that_fails_while_the_list_is_mended_is_reported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     store = ArtifactStore(str(tmp_path))
     text = ONE + ', "checkpoint_report_indices": [1, 2]}'
     assert store.objects.create(f"scratch/{scratch_name(STEP)}/checkpoint_manager_snapshot.json", text.encode())
@@ -133,7 +135,7 @@ def test_after_a_failure_the_store_is_asked(
             raise RuntimeError("Unable to set up cluster storage\nCheck that all nodes have read/write access")
 
     monkeypatch.setattr(training, "trainer_for", lambda *_: Trainer())
-    monkeypatch.setattr(training, "followed", lambda _: nullcontext())
+    monkeypatch.setattr(training, "log_news", lambda _: nullcontext())
     assignment: Any = SimpleNamespace(step=STEP, run_name="tiny seed 0")
     profile: Any = None
     if made:

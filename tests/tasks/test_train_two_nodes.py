@@ -39,7 +39,7 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def marked(mark: str, name: str = "") -> Iterator[psutil.Process]:
+def marked_processes(mark: str, name: str = "") -> Iterator[psutil.Process]:
     """The processes of this test whose command line holds `name`."""
     for process in psutil.process_iter():
         with suppress(psutil.Error):
@@ -84,7 +84,7 @@ def two_nodes(base: dict[str, str], place: Path) -> Iterator[dict[str, str]]:
     finally:
         for process in started:
             process.send_signal(signal.SIGTERM)
-        for process in marked(base[MARK]):
+        for process in marked_processes(base[MARK]):
             with suppress(psutil.Error):
                 process.kill()
         for process in started:
@@ -111,11 +111,13 @@ def test_a_worker_on_each_of_two_nodes(tmp_path: Path) -> None:
             end = time.monotonic() + PATIENCE
             while member.poll() is None and time.monotonic() < end:
                 with suppress(psutil.Error):  # of a worker that just ends
-                    homes |= {worker.environ()["TMPDIR"] for worker in marked(base[MARK], "ray::RayTrainWorker")}
+                    homes |= {
+                        worker.environ()["TMPDIR"] for worker in marked_processes(base[MARK], "ray::RayTrainWorker")
+                    }
                 time.sleep(0.2)
             member.kill()
             assert member.wait() == 0, (tmp_path / "said.txt").read_text()[-6000:]
-        wait_for(lambda: not list(marked(base[MARK])), 30)
+        wait_for(lambda: not list(marked_processes(base[MARK])), 30)
     finally:
         shutil.rmtree(place, ignore_errors=True)
     assert len(homes) == 2, "a worker on each node"

@@ -22,9 +22,9 @@ from reseed.steps.train import Train
 from reseed.store.artifacts import ArtifactStore
 from reseed.store.lease import Lease, LeaseLostError
 from reseed.store.step import Step
-from reseed.training.checkpoints import set_aside
+from reseed.training.checkpoints import assemble_checkpoint
 from reseed.training.job import TrainSummary
-from tasks.training_worker import Assignment, RayWatcher, check_lease, first_whole, node_folder
+from tasks.training_worker import Assignment, RayWatcher, check_lease, newest_whole, node_folder
 
 
 def assignment(folder: Path) -> Assignment:
@@ -101,7 +101,7 @@ def test_a_worker_whose_driver_was_taken_for_dead_ends(
 
 @dataclass
 class Listener:
-    """Hears what the flow is told."""
+    """Collects what is sent to the flow."""
 
     notes: list[str] = field(default_factory=list)
 
@@ -119,7 +119,7 @@ def checkpoints(place: Path) -> list[Any]:
         (work / f"checkpoint-{step}").mkdir(parents=True)
         (work / "origin.json").write_text("{}")
         (work / f"checkpoint-{step}" / "optim_states.pt").write_bytes(b"moments" * 1000 * step)
-        shutil.move(set_aside(work, step, 0), place / f"step-{step}")
+        shutil.move(assemble_checkpoint(work, step, 0), place / f"step-{step}")
         made.append(ray.train.Checkpoint.from_directory(str(place / f"step-{step}")))
     return made
 
@@ -138,14 +138,14 @@ def test_a_damaged_checkpoint_is_passed_over(
         path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     listener: Any = Listener()
     with ExitStack() as stack:
-        folder, path_told = first_whole(newest, listener, stack)
+        folder, whole_path = newest_whole(newest, listener, stack)
     if harmed == (2, 4):
-        assert (folder, path_told) == (None, None)
+        assert (folder, whole_path) == (None, None)
         assert listener.notes[-1] == "no whole checkpoint is left, the member begins anew"
     else:
         step = 2 if 4 in harmed else 4
         assert folder == tmp_path / f"step-{step}"
-        assert path_told == str(folder)
+        assert whole_path == str(folder)
         assert json.loads((folder / "origin.json").read_text()) == {}
     told = [
         f"{tmp_path}/step-4 is damaged (state/optim_states.pt has 14000 bytes, not 28000)" in n for n in listener.notes

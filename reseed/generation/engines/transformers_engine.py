@@ -1,4 +1,4 @@
-"""The engine that needs nothing but transformers: batches of similar length, padded on the left."""
+"""The engine on plain transformers: batches of prompts of similar length, padded on the left."""
 
 from __future__ import annotations
 
@@ -29,12 +29,11 @@ class TransformersEngine:
         self.model = load_model(folder, spec).eval()
         self.batch_size = batch_size
         self.adapter: Path | None = None
-        config = self.model.config.get_text_config()  # of its part that reads text, where a model reads pictures too
+        config = self.model.config.get_text_config()  # of the part that reads text, if a model reads images too
         self.context = int(getattr(config, "max_position_embeddings", sys.maxsize))
 
     def chat(self, prompt: Prompt) -> Prompt:
-        """A user's turn in the model's own chat format, begun by one BOS where the model has one; the prompt as it is
-        for a model without a chat format."""
+        """The prompt as a user's turn in the model's own chat format, unchanged if the model has none."""
         if self.tokenizer.chat_template is None:
             return prompt
         return replace(prompt, text=chat_text(self.tokenizer, prompt.text), templated=True)
@@ -42,8 +41,7 @@ class TransformersEngine:
     def question(
         self, problem: Problem, row: Row, sampling: Sampling, max_tokens: int, style: PromptFormat = TEXT
     ) -> Prompt:
-        """The student's prompt for a row, in the format and cut in the source text as in training, so that the answer
-        has its room."""
+        """The student's prompt for a row, formatted and cut as in training, with room for the answer."""
         short, _ = fit(problem, row, self.tokenizer, max_tokens - sampling.max_new_tokens, style)
         return Prompt(row["id"], prompt_text(self.tokenizer, problem.prompt(short), style), style.templated)
 
@@ -52,7 +50,7 @@ class TransformersEngine:
     ) -> list[Generation]:
         """Answers in the order of the prompts.
 
-        A prompt too long for the model's context is answered with finish `too-long` and no text, and the others go on.
+        A prompt too long for the model's context gets an empty answer with finish `too-long`; the others are answered.
         """
         model = self._adapted(adapter)
         ids = {p.id: self.tokenizer(p.text, add_special_tokens=not p.templated).input_ids for p in prompts}
@@ -79,16 +77,16 @@ class TransformersEngine:
         return Generation(prompt.id, text, "stop" if written.stopped else "length", len(written.tokens))
 
     def _adapted(self, adapter: Path | None) -> Any:
-        """The model with one adapter switched on, in evaluation mode: dropout left on makes predictions random.
+        """The model with one adapter, in evaluation mode: with dropout on, predictions would be random.
 
-        The one before is let go: an engine that kept them all would grow with every member that it answers for.
+        The previous adapter is unloaded: an engine that kept them all would grow with every member that it answers for.
         """
         from peft import PeftModel
 
         if adapter != self.adapter:
             if isinstance(self.model, PeftModel):
                 self.model = self.model.unload()
-            self.adapter = None  # also when the next one cannot be loaded
+            self.adapter = None  # even if the next one cannot be loaded
             if adapter is not None:
                 self.model = attach_adapter(self.model, adapter)
             self.adapter = adapter

@@ -1,4 +1,4 @@
-"""What autograd keeps of one step, traced on a model without storage."""
+"""The bytes that autograd keeps for one step, traced on a model without storage."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ if TYPE_CHECKING:
 
 
 def shape_only_attention(eager: bool = False) -> str:
-    """Register an attention that keeps what a flash kernel keeps; PyTorch's own would keep every probability on meta.
+    """Register an attention that keeps what a flash kernel keeps: on meta, PyTorch's own would keep every probability.
 
-    With `eager`, one that keeps what attention with a soft cap does; transformers' own asks a mask for its values.
+    With `eager`, it keeps what attention with a soft cap keeps; transformers' own would ask a mask for its values.
     """
     import torch
     from transformers import AttentionInterface
@@ -42,25 +42,25 @@ def shape_only_attention(eager: bool = False) -> str:
 def activation_bytes(
     model: Any, rows: int, tokens: int, labels: int, checkpointing: bool, whole_inputs: Collection[int] = ()
 ) -> int:
-    """What autograd keeps of one forward pass; with gradient checkpointing, the most at once:
-    of every layer its input, and all of one layer or of the head.
+    """The bytes that autograd keeps of one forward pass, or the most at any time with gradient checkpointing.
 
-    `whole_inputs` are the ids of the weights whose layer keeps its input although the weight is not trained.
+    That is every layer's input, and all of one layer or of the head. `whole_inputs` are the ids of the weights whose
+    layer keeps its input although the weight is not trained.
     """
-    everything = traced(model, rows, tokens, labels, whole_inputs)
+    everything = saved_bytes(model, rows, tokens, labels, whole_inputs)
     if not checkpointing:
         return everything
     layers = int(model.config.num_hidden_layers)
-    head = traced(model, rows, tokens, labels, whole_inputs, layers=0)
+    head = saved_bytes(model, rows, tokens, labels, whole_inputs, layers=0)
     inputs = rows * tokens * int(model.config.hidden_size) * int(model.dtype.itemsize) * layers
     one = (everything - head) // layers
-    return inputs + max(head, one)  # the head's are gone by the time the last layer is computed again
+    return inputs + max(head, one)  # the head's are freed before the last layer is recomputed
 
 
-def traced(
+def saved_bytes(
     model: Any, rows: int, tokens: int, labels: int, whole_inputs: Collection[int] = (), layers: int | None = None
 ) -> int:
-    """Bytes of the storages, parameters apart, that a forward pass and its loss keep for the backward pass."""
+    """Bytes of the storages, except parameters, that a forward pass and its loss keep for the backward pass."""
     import torch
 
     own = {parameter.untyped_storage()._cdata for parameter in model.parameters()}
@@ -76,7 +76,7 @@ def traced(
     whole = core.layers
     core.layers = whole[: len(whole) if layers is None else layers]
     try:
-        with inputs_kept(keep, whole_inputs), torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        with linear_inputs(keep, whole_inputs), torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
             ids = torch.zeros(rows, tokens, dtype=torch.long, device="meta")
             embedded = model.get_input_embeddings()(ids).requires_grad_(True)
             logits = model(inputs_embeds=embedded, logits_to_keep=labels, use_cache=False).logits
@@ -88,8 +88,8 @@ def traced(
 
 
 @contextmanager
-def inputs_kept(keep: Callable[[torch.Tensor], torch.Tensor], weights: Collection[int]) -> Iterator[None]:
-    """Within the block `keep` sees the input of every linear layer whose weight has one of the ids."""
+def linear_inputs(keep: Callable[[torch.Tensor], torch.Tensor], weights: Collection[int]) -> Iterator[None]:
+    """Within the block `keep` gets the input of every linear layer whose weight's id is among `weights`."""
     import torch
 
     plain: Any = torch.nn.functional.linear

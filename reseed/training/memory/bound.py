@@ -1,7 +1,7 @@
-"""More than training can take, from the numbers of a model's config alone, in no time: torch is not imported.
+"""An upper bound of what training takes, from a model's config alone and at once: torch is not imported.
 
-What stays below a card's or a machine's memory by this needs no plan, which takes seconds. It is generous on purpose:
-about twice the plan's activations, all weights as they are before ZeRO divides them, nothing offloaded.
+What fits by this bound needs no plan, which takes seconds. It is generous on purpose:
+about twice the plan's activations, all weights as they are before ZeRO shards them, nothing offloaded.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from reseed.settings import TrainingSettings
 from reseed.training.zero.settings import BUCKET, LIVE
 
 NUMBERS = {"hidden_size", "num_hidden_layers", "vocab_size", "intermediate_size", "num_attention_heads"}
-# Family → what its config has to say beside NUMBERS: what is left out there is not what it is here. Not Gemma 2, whose
-# eager attention keeps the scores of all pairs of tokens.
+# Family → the keys that its config must have besides NUMBERS, because their defaults differ. Not Gemma 2, whose eager
+# attention keeps the scores of all pairs of tokens.
 KNOWN: dict[str, set[str]] = {
     "llama": set(),
     "mistral": set(),
@@ -26,8 +26,10 @@ KNOWN: dict[str, set[str]] = {
 ITEMSIZE = {"bfloat16": 2, "float16": 2, "float32": 4}
 
 
-def at_most(shape: dict[str, Any], spec: ModelSpec, settings: TrainingSettings, rows: int, labels: int) -> int | None:
-    """Bytes of one rank, on the card or offloaded; None for a family whose layers are not known here."""
+def upper_bound(
+    shape: dict[str, Any], spec: ModelSpec, settings: TrainingSettings, rows: int, labels: int
+) -> int | None:
+    """The bound for one rank in bytes, on the card or offloaded; None for a family whose layers are not known here."""
     family = shape.get("model_type")
     if family not in KNOWN or not NUMBERS | KNOWN[family] <= shape.keys():
         return None

@@ -1,4 +1,4 @@
-"""Out of memory: what was tried, and what would fit."""
+"""Out of memory: what was attempted, and what to change."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ def memory_explained(job: TrainJob) -> Iterator[None]:
         if not is_out_of_memory(error):
             raise
         raise ReseedError(
-            f"training: out of memory with {attempted(job)} ({first_line(error)}); {', or '.join(cures(job))}"
+            f"training: out of memory with {attempt_of(job)} ({first_line(error)}); {', or '.join(cures(job))}"
         ) from error
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """True for torch's error on a GPU, for its allocator's on the CPU, and for Python's own."""
+    """True for torch's error on a GPU, its allocator's on the CPU, and Python's own."""
     import torch
 
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
 
 
-def attempted(job: TrainJob) -> str:
-    """The settings that a step's memory depends on."""
+def attempt_of(job: TrainJob) -> str:
+    """The settings that a step's memory depends on, in words."""
     settings, rows = job.settings, micro_batch(job.settings.batch_size, job.world, job.micro_batch_size)
     checkpointing = "" if settings.gradient_checkpointing else "out"
     return (
@@ -45,7 +45,7 @@ def attempted(job: TrainJob) -> str:
 
 
 def cures(job: TrainJob) -> list[str]:
-    """What makes a step smaller, what costs least first. Activations grow with the rows and tokens at once."""
+    """What makes a step smaller, cheapest first. Activations grow with the rows and tokens taken at once."""
     settings, rows = job.settings, micro_batch(job.settings.batch_size, job.world, job.micro_batch_size)
     found = []
     if rows > 1:
@@ -58,7 +58,7 @@ def cures(job: TrainJob) -> list[str]:
         found.append("set training.method to qlora (the base in 4 bit)")
     if job.world > 1 and settings.zero_stage < 3:
         found.append(
-            "set training.zero_stage to 3, with gradient checkpointing (the base is divided among the workers)"
+            "set training.zero_stage to 3, with gradient checkpointing (the base is sharded across the workers)"
         )
     elif settings.zero_stage == 3 and settings.offload == "none":
         found.append("set training.offload to parameters (the base waits in the machine's memory)")

@@ -1,4 +1,4 @@
-"""Does training fit? What it needs beside what the card and the machine have, before anything starts."""
+"""Does training fit? What it needs against what the card and the machine have, before anything starts."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from reseed.recipe.recipe import Variant
 from reseed.records import ReseedError
 from reseed.settings import TrainingSettings
 from reseed.training.arguments import micro_batch
-from reseed.training.memory.bound import at_most
+from reseed.training.memory.bound import upper_bound
 from reseed.training.memory.room import Room
 
 if TYPE_CHECKING:
     from reseed.training.memory.plan import Memory
 
-# Measured plans were 0.4 % off in all, without what CUDA and its allocator take for themselves (about a gigabyte): what is
-# planned above 110 % cannot run, and below 90 % it can. In between nobody knows, so nothing is refused.
+# Plans were 0.4 % off what was measured, not counting what CUDA and its allocator take (about a gigabyte): a plan above
+# 110 % cannot run, and one below 90 % can. In between nobody knows, so nothing is refused.
 SURELY_OVER, SURELY_FITS = 1.1, 0.9
 GATHERED_LEAST = 0.69  # of what the plan says ZeRO-3 gathers, an upper bound (docs/benchmarks.md)
 
 
 @dataclass(frozen=True)
 class Need:
-    """One way of training: what its memory depends on, and the variants that train so."""
+    """One way of training: what its memory depends on, and the variants that train that way."""
 
     variants: tuple[str, ...]
     spec: ModelSpec
@@ -41,17 +41,17 @@ class Need:
 
 @dataclass(frozen=True)
 class Demand:
-    """Bytes needed at one place, beside those that are there."""
+    """Bytes needed in one place, and those that it has."""
 
     place: str
     needed: int
-    least: int  # what it takes for certain
+    least: int  # certainly taken
     has: int
     has_from: str
 
     @property
     def verdict(self) -> Literal["fits", "is tight", "does not fit"]:
-        """By the margins above."""
+        """Whether it fits, by the margins above."""
         if self.least > SURELY_OVER * self.has:
             return "does not fit"
         return "fits" if self.needed <= SURELY_FITS * self.has else "is tight"
@@ -59,7 +59,7 @@ class Demand:
 
 @dataclass(frozen=True)
 class Fit:
-    """The demands of one need. `bounded`: they are no plan but more than can be needed. Without any, `unknown` says why."""
+    """The demands of one need: a plan or, if `bounded`, an upper bound. If there are none, `unknown` says why."""
 
     need: Need
     demands: tuple[Demand, ...] = ()
@@ -68,12 +68,12 @@ class Fit:
 
     @property
     def over(self) -> bool:
-        """True when it is certain that it does not fit."""
+        """True when it certainly does not fit."""
         return any(demand.verdict == "does not fit" for demand in self.demands)
 
     @property
     def doubtful(self) -> bool:
-        """True when nothing is certain."""
+        """True when it is uncertain whether it fits."""
         return bool(self.unknown) or any(demand.verdict == "is tight" for demand in self.demands)
 
     def __str__(self) -> str:
@@ -86,7 +86,7 @@ class Fit:
 
 
 def needs_of(variants: Mapping[str, Variant], profile: Profile) -> list[Need]:
-    """Every way of training that these variants ask for, once."""
+    """Each way of training that these variants ask for, once."""
     found: dict[tuple[ModelSpec, TrainingSettings, int], list[str]] = {}
     for name, variant in variants.items():
         settings = variant.training.model_copy(update={"start_from": None})
@@ -108,7 +108,10 @@ def needs_of(variants: Mapping[str, Variant], profile: Profile) -> list[Need]:
 
 
 def fit_of(need: Need, room: Room, fetch: bool = False) -> Fit:
-    """The bound if it is enough to know, else the plan, which takes seconds. `fetch` asks the hub for a config."""
+    """Whether a need fits: by the upper bound if that decides it, else by the plan, which takes seconds.
+
+    `fetch` asks the hub for a config that is not here yet.
+    """
     if (room.card if need.on_card else room.host) is None:
         return Fit(need, unknown="how large the cards are is not known; say it as profile.training.gpu_memory_gib")
     try:
@@ -118,30 +121,33 @@ def fit_of(need: Need, room: Room, fetch: bool = False) -> Fit:
         return Fit(need, unknown=str(error))
     shape = shape_here(need.spec)
     if shape is None:
-        return Fit(need, unknown=unfetched(need.spec))
-    most = at_most(shape, need.spec, need.settings, need.rows, need.labels)
+        return Fit(need, unknown=fetch_advice(need.spec))
+    most = upper_bound(shape, need.spec, need.settings, need.rows, need.labels)
     if most is not None:
         surely = Fit(need, demands_of(need, room, most, most, most if need.settings.offload != "none" else 0), True)
         if all(demand.verdict == "fits" for demand in surely.demands):
             return surely
-    return planned_fit(need, room)
+    return fit_by_plan(need, room)
 
 
-def unfetched(spec: ModelSpec) -> str:
-    """What to do about a model whose shape is not known here."""
+def fetch_advice(spec: ModelSpec) -> str:
+    """How to get a model whose shape is not known here."""
     return f"neither {spec.name} nor its config.json is on this machine; `reseed fetch RECIPE --profile P` brings it"
 
 
-def planned_fit(need: Need, room: Room) -> Fit:
-    """By the plan."""
-    plan = planned(need.spec, need.settings, need.rows, need.labels, need.workers)
+def fit_by_plan(need: Need, room: Room) -> Fit:
+    """Whether a need fits, by the plan."""
+    plan = plan_of(need.spec, need.settings, need.rows, need.labels, need.workers)
     least = max(plan.loading, plan.total - int((1 - GATHERED_LEAST) * plan.gathered))
     return Fit(need, demands_of(need, room, plan.peak, least, plan.host))
 
 
 def demands_of(need: Need, room: Room, needed: int, least: int, away: int) -> tuple[Demand, ...]:
-    """A rank's bytes (and those that it offloads) at the place where they are. Without a card all ranks share the machine;
-    with one, only what they offload. Of several machines' own memory nothing is known."""
+    """A rank's bytes, and those that it offloads (`away`), as demands of the card and of the machine.
+
+    Without a card all ranks share the machine's memory; with one, only what they offload. On a cluster nothing is known
+    of the machines' own memory.
+    """
     found = []
     ranks = f"for {need.workers} workers" if need.workers > 1 else "for the worker"
     if need.on_card and room.card is not None:
@@ -154,8 +160,8 @@ def demands_of(need: Need, room: Room, needed: int, least: int, away: int) -> tu
 
 
 @cache
-def planned(spec: ModelSpec, settings: TrainingSettings, rows: int, labels: int, workers: int) -> Memory:
-    """The plan for the settings' own ZeRO stage, once a process."""
+def plan_of(spec: ModelSpec, settings: TrainingSettings, rows: int, labels: int, workers: int) -> Memory:
+    """The plan for the settings' own ZeRO stage, made once a process."""
     from reseed.training.memory.plan import plan_memory
 
     bare = spec.model_copy(update={"four_bit": None, "separate_experts": False})
@@ -166,12 +172,12 @@ def planned(spec: ModelSpec, settings: TrainingSettings, rows: int, labels: int,
 
 @lru_cache(maxsize=1)
 def shape_for(spec: ModelSpec, settings: TrainingSettings) -> Any:
-    """A model without storage that all plans of it share: how it is held and cut into ranks does not shape it."""
+    """The model without storage, shared by all its plans: dtype on disk, sharding and offload do not shape it."""
     from reseed.training.memory.plan import shape_of
 
     return shape_of(spec, settings)
 
 
 def gib(size: int) -> str:
-    """`25.1`."""
+    """Bytes in GiB, as `25.1`."""
     return f"{size / 2**30:.1f}"

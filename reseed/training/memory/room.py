@@ -1,4 +1,4 @@
-"""The memory that training finds: of one card, and of this machine."""
+"""The memory that training has: that of one card, and that of this machine."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ DEVICES = ("/dev/nvidia0", "/dev/nvidiactl", "/dev/kfd", "/dev/dxg")  # a card m
 
 @dataclass(frozen=True)
 class Room:
-    """Bytes, and where each number is from. None: not known."""
+    """Bytes, and where they are known from. None: not known."""
 
     card: int | None
     host: int | None
@@ -26,12 +26,12 @@ class Room:
 
 
 def room_of(profile: Profile) -> Room:
-    """What a member's workers have. Of another machine's cards the profile must say it: Ray knows how many, not how large."""
+    """What a member's workers have. The profile must state another machine's cards: Ray knows their number, not their size."""
     here, pool = runs_here(profile), profile.training
     host = memory_here() if here else None
     if not pool.gpus:
         return Room(None, host)
-    part = min(1.0, pool.gpus)  # workers that share a card
+    part = min(1.0, pool.gpus)  # workers may share a card
     if here and (cards := cards_here()):
         return Room(int(min(cards) * part), host, "this machine's card")
     if pool.gpu_memory_gib is None:
@@ -40,12 +40,12 @@ def room_of(profile: Profile) -> Room:
 
 
 def runs_here(profile: Profile) -> bool:
-    """True when Ray is started by the flow, on this machine."""
+    """True when the flow starts Ray itself, on this machine."""
     return cluster_address(profile) is None
 
 
 def refuse_workers(profile: Profile) -> None:
-    """Raises ReseedError when a local Ray on this machine cannot ever give what one member's workers need."""
+    """Raise ReseedError if a local Ray could never give one member's workers what they need."""
     need, cpus, cards = profile.training, profile.cpus or os.cpu_count() or 1, len(cards_here())
     no_card = not cards and not any(Path(device).exists() for device in DEVICES)
     if runs_here(profile) and (need.workers * need.cpus > cpus or (need.gpus and no_card)):
@@ -59,7 +59,7 @@ def refuse_workers(profile: Profile) -> None:
 
 @cache
 def cards_here() -> tuple[int, ...]:
-    """Bytes of each card, as the driver's own tool says; torch would take seconds to import."""
+    """Bytes of each card, from the driver's own tool: torch would take seconds to import."""
     command = ["nvidia-smi", "--query-gpu=memory.total", "--format=csv,noheader,nounits"]
     try:
         said = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout
@@ -70,7 +70,7 @@ def cards_here() -> tuple[int, ...]:
 
 @cache
 def memory_here() -> int:
-    """Bytes of the machine, or what its container may have of them."""
+    """Bytes of the machine, or the limit of its container."""
     whole = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     limits = [Path(path).read_text().strip() for path in LIMITS if Path(path).is_file()]
     return min([whole, *(int(limit) for limit in limits if limit.isdigit())])

@@ -1,4 +1,4 @@
-"""The settings that would fit: found by planning them, what costs least first."""
+"""Settings that would fit, found by planning them in the order of their cost."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from pydantic import ValidationError
 from reseed.records import ReseedError
 from reseed.settings import TrainingSettings
 from reseed.training.arguments import micro_batch
-from reseed.training.memory.fits import Fit, Need, demands_of, gib, planned, planned_fit
+from reseed.training.memory.fits import Fit, Need, demands_of, fit_by_plan, gib, plan_of
 from reseed.training.memory.room import Room
 
 Change = dict[str, Any]  # settings of the recipe's training; `micro_batch_size` and `workers` are the profile's
 
 
 def refuse_unfit(fits: Iterable[Fit], room: Room) -> None:
-    """Raises ReseedError, with the settings that would fit, when one of them certainly does not."""
+    """Raise ReseedError if one of them certainly does not fit, with settings that would."""
     wrong = []
     for fit in fits:
         if fit.over:
@@ -37,25 +37,25 @@ def refuse_unfit(fits: Iterable[Fit], room: Room) -> None:
 
 
 def what_fits(need: Need, room: Room) -> str:
-    """The cheapest change that fits, and where that is another method, the cheapest that keeps it."""
+    """Advice: the cheapest change that fits; if that is another method, also the cheapest that keeps the method."""
     found: list[str] = []
-    tight = ""  # what may fit, where nothing surely does
-    hopeless: set[tuple[object, ...]] = set()  # too much stays in place, whatever becomes of the activations
-    for change in changes(need):
-        smaller = changed(need, change)
+    tight = ""  # the first that may fit, in case nothing surely does
+    hopeless: set[tuple[object, ...]] = set()  # too large even without activations
+    for change in candidate_changes(need):
+        smaller = apply_change(need, change)
         if smaller is None or (found and "method" in change):
             continue
         settings = smaller.settings
         kind = (settings.method, settings.zero_stage, settings.offload, smaller.workers)
         if kind in hopeless:
             continue
-        fit = planned_fit(smaller, room)
+        fit = fit_by_plan(smaller, room)
         if all(demand.verdict == "fits" for demand in fit.demands):
-            found.append(told(change, smaller))
+            found.append(change_text(change, smaller))
             if "method" not in change:
                 break
         elif not fit.over:
-            tight = tight or told(change, smaller)
+            tight = tight or change_text(change, smaller)
         elif not bare_fits(smaller, room):
             hopeless.add(kind)
     if not found and tight:
@@ -65,8 +65,8 @@ def what_fits(need: Need, room: Room) -> str:
     return "it fits with " + ", or with ".join(found)
 
 
-def changes(need: Need) -> Iterator[Change]:
-    """In the order of their cost: smaller micro-batches cost nothing but time, shorter rows cost text."""
+def candidate_changes(need: Need) -> Iterator[Change]:
+    """Changes to try, cheapest first: smaller micro-batches cost only time, shorter rows cost text."""
     halves = [need.rows >> by for by in range(1, need.rows.bit_length())]
     for rows in halves:
         yield {"micro_batch_size": rows}
@@ -91,8 +91,8 @@ def changes(need: Need) -> Iterator[Change]:
                 yield {**base, **small, "max_tokens": need.settings.max_tokens // part}
 
 
-def changed(need: Need, change: Change) -> Need | None:
-    """The need with a change, or None where the settings do not go together."""
+def apply_change(need: Need, change: Change) -> Need | None:
+    """The need with a change applied, or None where the settings contradict each other."""
     own = {key: value for key, value in change.items() if key not in ("micro_batch_size", "workers")}
     try:
         settings = TrainingSettings.model_validate(need.settings.model_dump() | own)
@@ -110,17 +110,17 @@ def changed(need: Need, change: Change) -> Need | None:
 
 
 def bare_fits(need: Need, room: Room) -> bool:
-    """False when weights, adapter and optimiser alone are too much."""
-    plan = planned(need.spec, need.settings, need.rows, need.labels, need.workers)
+    """False when weights, adapter and optimiser are too much even without activations."""
+    plan = plan_of(need.spec, need.settings, need.rows, need.labels, need.workers)
     stay = max(plan.loading, plan.weights + plan.adapters + plan.optimizer)
     return all(demand.verdict != "does not fit" for demand in demands_of(need, room, stay, stay, plan.host))
 
 
-def told(change: Change, need: Need) -> str:
-    """`training.method=qlora (25.1 GiB a worker)`."""
+def change_text(change: Change, need: Need) -> str:
+    """A change as the user would set it: `training.method=qlora (25.1 GiB a worker)`."""
     named = [
         f"{'profile.' if key in ('micro_batch_size', 'workers') else ''}training.{key}={str(value).lower()}"
         for key, value in change.items()
     ]
-    plan = planned(need.spec, need.settings, need.rows, need.labels, need.workers)
+    plan = plan_of(need.spec, need.settings, need.rows, need.labels, need.workers)
     return f"{' '.join(named)} ({gib(plan.peak)} GiB a worker)"

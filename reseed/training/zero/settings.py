@@ -7,18 +7,18 @@ from typing import Any
 from reseed.settings import TrainingSettings
 
 BUCKET = 20_000_000  # elements; DeepSpeed's default of 500 million reserves a gigabyte, an adapter has a few million
-LIVE = 1_000_000_000  # elements; DeepSpeed's own default: ZeRO-3 releases no weight that so many later is needed again
-# Buffers that transformers holds in 32 bit, whatever the model's dtype: rotary frequencies, and the routing bias of mixtures
-# such as GLM's. A list takes the place of the one that DeepSpeed finds in the model's class, so it names both.
+LIVE = 1_000_000_000  # elements, DeepSpeed's default: ZeRO-3 releases no weight that is needed again within so many
+# Buffers that transformers keeps in 32 bit whatever the model's dtype: rotary frequencies, and the routing bias of mixtures
+# such as GLM's. This list replaces the one that DeepSpeed finds in the model's class, so it names both.
 IN_32_BIT = ["inv_freq", "e_score_correction_bias"]
 TO_CPU = {"device": "cpu", "pin_memory": True}
 
 
 def deepspeed_settings(settings: TrainingSettings, dtype: str) -> dict[str, Any]:
-    """A configuration for transformers' Trainer, which fills in what is `auto`.
+    """The configuration for transformers' Trainer, which fills in what is `auto`.
 
     Mixtral's sparse blocks need no mention: DeepSpeed treats them as leaf modules, whose experts are gathered together,
-    or ranks that route differently would wait for each other for ever (DeepSpeed#4808).
+    or ranks that route differently would wait for each other forever (DeepSpeed#4808).
     """
     stage, offload = settings.zero_stage, settings.offload
     return {
@@ -30,10 +30,10 @@ def deepspeed_settings(settings: TrainingSettings, dtype: str) -> dict[str, Any]
             "allgather_bucket_size": BUCKET,
             **({"offload_optimizer": dict(TO_CPU)} if offload != "none" else {}),
             **({"offload_param": dict(TO_CPU)} if offload == "parameters" else {}),
-            **(divided_parameters() if stage == 3 else {}),
+            **(sharding_settings() if stage == 3 else {}),
         },
         "zero_allow_untested_optimizer": True,
-        # Offloaded states are stepped by torch's AdamW, fused on the CPU too: DeepSpeed's own is compiled on every machine.
+        # torch's AdamW, fused on the CPU too, steps offloaded states: DeepSpeed's own has to be compiled on every machine.
         "zero_force_ds_cpu_optimizer": False,
         "data_types": data_types(stage),
         "bf16": {"enabled": dtype == "bfloat16"},
@@ -47,25 +47,25 @@ def deepspeed_settings(settings: TrainingSettings, dtype: str) -> dict[str, Any]
 
 
 def data_types(stage: int) -> dict[str, Any]:
-    """Number formats other than the model's own, which DeepSpeed would take for all that it makes.
+    """Where DeepSpeed must not use the model's own dtype.
 
-    `zero.Init` rounds every buffer that is made inside it: without the list ZeRO-3 trains with other positions than those
-    that the model answers with. Micro-steps are summed up in 32 bit from stage 2 on; for stage 1 in bfloat16 DeepSpeed
-    would change to another optimiser, whose states `keep_optimizer` cannot read.
+    `zero.Init` rounds every buffer that is created inside it: without the list, ZeRO-3 would train with other positions
+    than the model answers with. Gradients are accumulated in 32 bit from stage 2 on; in stage 1 with bfloat16, DeepSpeed
+    would switch to another optimiser, whose states `keep_optimizer` cannot read.
     """
-    summed = {"grad_accum_dtype": "fp32"} if stage > 1 else {}
-    return {"keep_in_fp32_modules": IN_32_BIT, **summed}
+    accumulation = {"grad_accum_dtype": "fp32"} if stage > 1 else {}
+    return {"keep_in_fp32_modules": IN_32_BIT, **accumulation}
 
 
 def join_ranks() -> None:
-    """Tell DeepSpeed of the other ranks: ZeRO-3 divides the model while it is loaded, before DeepSpeed looks by itself."""
+    """Start the process group early: ZeRO-3 shards the model while it loads, before DeepSpeed would start one itself."""
     import deepspeed
 
     deepspeed.init_distributed(auto_mpi_discovery=False, verbose=False)
 
 
-def divided_parameters() -> dict[str, Any]:
-    """What only ZeRO-3 has. Sized by the model's width: by DeepSpeed's own numbers a tiny model would never be divided."""
+def sharding_settings() -> dict[str, Any]:
+    """What only ZeRO-3 needs, sized by the model's width: DeepSpeed's own defaults would never shard a tiny model."""
     return {
         "stage3_prefetch_bucket_size": "auto",
         "stage3_param_persistence_threshold": "auto",
@@ -74,6 +74,6 @@ def divided_parameters() -> dict[str, Any]:
     }
 
 
-def persistent(width: int) -> int:
-    """Elements up to which ZeRO-3 keeps a weight whole on every rank: what transformers makes of `auto`."""
+def persistence_threshold(width: int) -> int:
+    """The size in elements up to which ZeRO-3 keeps a weight whole on every rank: what transformers makes of `auto`."""
     return 10 * width

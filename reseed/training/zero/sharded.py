@@ -1,4 +1,4 @@
-"""A model whose parameters ZeRO-3 divides among the ranks: no rank holds one whole, except inside `whole_adapter`."""
+"""A model that ZeRO-3 shards across the ranks: no rank holds a parameter whole, except inside `whole_adapter`."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from reseed.models.expert_adapters import has_separate_experts, to_module_names
 from reseed.records import ReseedError
 
 
-def is_divided(model: Any) -> bool:
-    """True from the moment that DeepSpeed has taken hold of the model's parameters under ZeRO-3."""
+def is_sharded(model: Any) -> bool:
+    """True once DeepSpeed has sharded the model's parameters (ZeRO-3)."""
     return any(hasattr(weight, "ds_id") for weight in model.parameters())
 
 
 @contextmanager
 def whole_adapter(model: Any, changed_by: int | None = None) -> Iterator[None]:
-    """The trained weights, whole on every rank. All ranks enter together; one that stays away lets the others wait.
+    """Within the block the trained weights are whole on every rank. All ranks must enter, or the others wait forever.
 
-    Saved without it, an adapter under ZeRO-3 is 40 bytes of nothing (trl#4416). What rank `changed_by` writes into
-    the weights is what every rank has afterwards.
+    Saved without this, an adapter under ZeRO-3 is 40 bytes of nothing (trl#4416). What rank `changed_by` writes into the
+    weights is what every rank has afterwards.
     """
-    if not is_divided(model):
+    if not is_sharded(model):
         yield
         return
     import deepspeed
@@ -37,9 +37,9 @@ def whole_adapter(model: Any, changed_by: int | None = None) -> Iterator[None]:
 
 
 @contextmanager
-def undivided() -> Iterator[None]:
-    """Models that are made in the block are this rank's own: under ZeRO-3 transformers divides every model, and one that
-    a single rank makes would wait for the others for ever."""
+def unsharded() -> Iterator[None]:
+    """Within the block models load whole, on this rank alone: under ZeRO-3 transformers shards every model it loads, and
+    one that a single rank loads would wait for the others forever."""
     from transformers.integrations import deepspeed as state
 
     settings = state._hf_deepspeed_config_weak_ref() if state._hf_deepspeed_config_weak_ref is not None else None
@@ -51,37 +51,37 @@ def undivided() -> Iterator[None]:
             state.set_hf_deepspeed_config(settings)
 
 
-def verify_divided(model: Any, folder: Path, tokenizer: Any) -> float:
-    """As `verify_adapter`, by all ranks together; only rank 0 needs the files.
+def verify_sharded(model: Any, folder: Path, tokenizer: Any) -> float:
+    """Like `verify_adapter`, but by all ranks together; only rank 0 needs the files.
 
-    They are read by PEFT into the adapter that was trained, not into a second one: DeepSpeed would not know the new
-    parameters, and a base without adapter would have to be gathered whole.
+    PEFT reads them into the adapter that was trained, not into a second one: DeepSpeed would not know the new parameters,
+    and a base without an adapter would have to be gathered whole.
     """
     import torch
 
-    told: list[str | None] = [None]
+    mistake: list[str | None] = [None]
     with whole_adapter(model, changed_by=0):
         if torch.distributed.get_rank() == 0:
-            told = [mistake_in(model, folder)]
-    torch.distributed.broadcast_object_list(told)  # an error that only rank 0 raised would leave the others waiting
-    if told[0] is not None:
-        raise ReseedError(told[0])
+            mistake = [mistake_in(model, folder)]
+    torch.distributed.broadcast_object_list(mistake)  # an error that only rank 0 raised would leave the others waiting
+    if mistake[0] is not None:
+        raise ReseedError(mistake[0])
     device = next(model.parameters()).device
     ids = tokenizer("An adapter that changes nothing has learnt nothing.", return_tensors="pt").input_ids.to(device)
     model.eval()
     with torch.no_grad(), whole_model(model):
         with model.disable_adapter():
             plain = model(ids).logits.float()
-        moved = [float((model(ids).logits.float() - plain).abs().max())]
-    torch.distributed.broadcast_object_list(moved)
-    check_moved(moved[0])
-    return moved[0]
+        shift = [float((model(ids).logits.float() - plain).abs().max())]
+    torch.distributed.broadcast_object_list(shift)
+    check_moved(shift[0])
+    return shift[0]
 
 
 @contextmanager
 def whole_model(model: Any) -> Iterator[None]:
-    """Every weight on every rank, for a model that has not trained: a run that was killed at its very end and goes on
-    has no engine, which would otherwise gather one layer after the other."""
+    """Within the block every weight is whole, for a model without DeepSpeed's engine, which would gather layer by layer:
+    that of a run that was killed at its very end and resumed."""
     if all(hasattr(weight, "ds_id") for weight in model.parameters()):
         yield
         return
@@ -92,7 +92,7 @@ def whole_model(model: Any) -> Iterator[None]:
 
 
 def mistake_in(model: Any, folder: Path) -> str | None:
-    """Read the adapter's files into the model, whose adapter is whole; what is wrong with them, or None."""
+    """Read the adapter's files into the model's whole adapter; return what is wrong with them, or None."""
     from peft import load_peft_weights, set_peft_model_state_dict
 
     try:

@@ -1,4 +1,4 @@
-"""Reading a checkpoint runs no code: it lies where others can write, and DeepSpeed reads it as any pickle."""
+"""Reading a checkpoint must run no code: others may be able to write there, and DeepSpeed unpickles whatever it finds."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ FORCE, FORBID = "TORCH_FORCE_WEIGHTS_ONLY_LOAD", "TORCH_FORCE_NO_WEIGHTS_ONLY_LO
 
 @contextmanager
 def only_tensors(deepspeed: bool) -> Iterator[None]:
-    """Let `torch.load` make tensors, plain values and DeepSpeed's few records, also where `weights_only=False` is said.
+    """Within the block `torch.load` creates only tensors, plain values and DeepSpeed's few records of numbers and names.
 
-    Torch takes that from the environment, whatever the caller says. The records hold numbers and names.
+    It is set by the environment, which overrides a caller's `weights_only=False`.
     """
     import torch
 
@@ -26,7 +26,7 @@ def only_tensors(deepspeed: bool) -> Iterator[None]:
     try:
         with torch.serialization.safe_globals(deepspeed_records() if deepspeed else []):
             yield
-    except pickle.UnpicklingError as error:  # long advice; what it met is in the error before
+    except pickle.UnpicklingError as error:  # its text is long advice; what it met is in the error before
         raise ReseedError(
             f"training: the checkpoint holds more than tensors, and reading that could run somebody's code: "
             f"{str(error.__context__ or error).splitlines()[0]}; find out who wrote it, remove it and begin anew"
@@ -38,7 +38,7 @@ def only_tensors(deepspeed: bool) -> Iterator[None]:
 
 
 def deepspeed_records() -> list[Any]:
-    """What is in DeepSpeed's checkpoints of all ZeRO stages beside tensors and plain values."""
+    """The classes in DeepSpeed's checkpoints, whatever the ZeRO stage, besides tensors and plain values."""
     from deepspeed.runtime.fp16.loss_scaler import DynamicLossScaler, LossScaler
     from deepspeed.runtime.zero.config import ZeroStageEnum
     from deepspeed.utils.tensor_fragment import fragment_address

@@ -11,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 from reseed.evaluation.answers import Answers, blend
-from reseed.evaluation.scoring import Scorer, Scores, Trained, best_constant, score_experiment
+from reseed.evaluation.scoring import Scorer, Scores, TrainedMember, best_constant, score_experiment
 from reseed.problems import load_problem
 from reseed.records import Member, ReseedError, Row
 
@@ -50,18 +50,18 @@ def answered(*texts: str) -> dict[str, str]:
     return dict(reversed([(row["id"], text) for row, text in zip(ROWS, texts, strict=True)]))
 
 
-def trained(seed: int, *texts: str) -> tuple[Trained, Answers]:
-    return Trained(best_step=10 * seed, artifact=f"adapter/a/{seed}"), answered(*texts)
+def trained_and_answers(seed: int, *texts: str) -> tuple[TrainedMember, Answers]:
+    return TrainedMember(best_step=10 * seed, artifact=f"adapter/a/{seed}"), answered(*texts)
 
 
-def ensembles_of(members: dict[Member, tuple[Trained, Answers]]) -> dict[str, Answers]:
+def ensembles_of(members: dict[Member, tuple[TrainedMember, Answers]]) -> dict[str, Answers]:
     """The blend of every variant's members."""
     names = {member.variant for member in members}
     own = {name: [answers for member, (_, answers) in members.items() if member.variant == name] for name in names}
     return {name: blend(PROBLEM, answers) for name, answers in own.items()}
 
 
-def scored(members: dict[Member, tuple[Trained, Answers]], constants: Sequence[str] = ()) -> Scores:
+def scored(members: dict[Member, tuple[TrainedMember, Answers]], constants: Sequence[str] = ()) -> Scores:
     return score_experiment(
         Scorer(PROBLEM, ROWS, Letters()),
         answered("sky", "sky", "sky", "sky"),
@@ -75,9 +75,9 @@ def scored(members: dict[Member, tuple[Trained, Answers]], constants: Sequence[s
 def test_members_mean_deviation_and_blend_by_hand() -> None:
     scores = scored(
         {
-            Member("a", 1): trained(1, "sea", "sky", "sea", "sun"),  # 4 of 4
-            Member("a", 2): trained(2, "sea", "sky", "moon", "moon"),  # 2 of 4
-            Member("b", 1): trained(1, "moon", "moon", "moon", "sun"),  # 1 of 4
+            Member("a", 1): trained_and_answers(1, "sea", "sky", "sea", "sun"),  # 4 of 4
+            Member("a", 2): trained_and_answers(2, "sea", "sky", "moon", "moon"),  # 2 of 4
+            Member("b", 1): trained_and_answers(1, "moon", "moon", "moon", "sun"),  # 1 of 4
         }
     )
     a, b = scores.variants
@@ -99,7 +99,7 @@ def test_members_mean_deviation_and_blend_by_hand() -> None:
 def test_one_held_out_row_has_no_interval_to_speak_of() -> None:
     row = ROWS[:1]
     answer = {row[0]["id"]: "sea"}
-    members: dict[Member, tuple[Trained, Answers]] = {Member("a", 0): (Trained(1, "x"), answer)}
+    members: dict[Member, tuple[TrainedMember, Answers]] = {Member("a", 0): (TrainedMember(1, "x"), answer)}
     scores = score_experiment(Scorer(PROBLEM, row, Letters()), answer, members, ensembles_of(members), [], TRAIN)
     assert (scores.gain.mean, scores.gain.half_width) == (0.0, 0.0)
 
@@ -110,7 +110,7 @@ def test_scores_join_by_id_and_not_by_position() -> None:
 
 
 @pytest.mark.parametrize(("missing", "extra"), [(1, 0), (0, 1), (2, 1)])
-def test_answer_that_is_missing_or_too_many_is_told(missing: int, extra: int) -> None:
+def test_answer_that_is_missing_or_too_many_is_reported(missing: int, extra: int) -> None:
     given = dict(list(answered("sea", "sky", "sea", "sun").items())[missing:]) | dict.fromkeys("x" * extra, "sea")
     with pytest.raises(ReseedError) as caught:
         Scorer(PROBLEM, ROWS, Letters()).per_row(given)
@@ -118,11 +118,11 @@ def test_answer_that_is_missing_or_too_many_is_told(missing: int, extra: int) ->
     assert f"{missing} held-out rows have no answer and {extra} answers belong to no held-out row" in message
 
 
-def test_member_that_skips_a_row_is_told_in_the_experiment() -> None:
+def test_member_that_skips_a_row_is_reported_in_the_experiment() -> None:
     short = {row_id: text for row_id, text in answered("sea", "sky", "sea", "sun").items() if row_id != ROWS[0]["id"]}
-    whole = trained(0, "sea", "sky", "sea", "sun")
+    whole = trained_and_answers(0, "sea", "sky", "sea", "sun")
     with pytest.raises(ReseedError, match="1 held-out rows have no answer"):
-        scored({Member("a", 0): (Trained(1, "x"), short)})
+        scored({Member("a", 0): (TrainedMember(1, "x"), short)})
     with pytest.raises(ReseedError, match="1 rows are not answered by every member"):
         blend(PROBLEM, [whole[1], short])
 
@@ -136,7 +136,9 @@ def ratio(answers: Sequence[str], rows: Sequence[Row], embed: Embed) -> NDArray[
 RATIO = replace(DISTANCE, scores=ratio)
 
 
-def by_ratio(untrained: Answers, members: dict[Member, tuple[Trained, Answers]], constants: Sequence[str]) -> Scores:
+def by_ratio(
+    untrained: Answers, members: dict[Member, tuple[TrainedMember, Answers]], constants: Sequence[str]
+) -> Scores:
     scorer = Scorer(RATIO, ROWS, Letters())
     return score_experiment(scorer, untrained, members, ensembles_of(members), constants, TRAIN)
 
@@ -144,8 +146,8 @@ def by_ratio(untrained: Answers, members: dict[Member, tuple[Trained, Answers]],
 @pytest.mark.parametrize(("bad", "value"), [("", "nan"), ("inf", "inf")])
 @pytest.mark.parametrize("others", [0, 2])
 def test_score_that_is_not_finite_is_refused_with_its_member_and_row(bad: str, value: str, others: int) -> None:
-    good = {Member("a", seed): trained(seed, "sea", "sea", "sea", "sea") for seed in range(others)}
-    members = good | {Member("a", 7): trained(7, "sea", bad, "sea", bad)}
+    good = {Member("a", seed): trained_and_answers(seed, "sea", "sea", "sea", "sea") for seed in range(others)}
+    members = good | {Member("a", 7): trained_and_answers(7, "sea", bad, "sea", bad)}
     with pytest.raises(ReseedError) as caught:
         score_experiment(
             Scorer(RATIO, ROWS, Letters()), answered("x", "x", "x", "x"), members, ensembles_of(members), [], TRAIN
@@ -167,21 +169,21 @@ def test_score_that_is_not_finite_is_refused_with_its_member_and_row(bad: str, v
     ],
 )
 def test_whoever_scores_nan_is_named(untrained: str, answer: str, constants: list[str], whose: str) -> None:
-    members: dict[Member, tuple[Trained, Answers]] = {Member("a", 0): trained(0, *[answer] * 4)}
+    members: dict[Member, tuple[TrainedMember, Answers]] = {Member("a", 0): trained_and_answers(0, *[answer] * 4)}
     with pytest.raises(ReseedError, match=whose):
         score_experiment(
             Scorer(RATIO, ROWS, Letters()), answered(*[untrained] * 4), members, ensembles_of(members), constants, TRAIN
         )
 
 
-def test_ensemble_that_scores_nan_is_told_apart_from_its_members() -> None:
-    members: dict[Member, tuple[Trained, Answers]] = {Member("a", 0): trained(0, "x", "x", "x", "x")}
+def test_ensemble_that_scores_nan_is_kept_apart_from_its_members() -> None:
+    members: dict[Member, tuple[TrainedMember, Answers]] = {Member("a", 0): trained_and_answers(0, "x", "x", "x", "x")}
     nothing = {"a": answered("", "", "", "")}
     with pytest.raises(ReseedError, match="variant 'a', its ensemble: row"):
         score_experiment(Scorer(RATIO, ROWS, Letters()), answered("x", "x", "x", "x"), members, nothing, [], TRAIN)
 
 
-def test_what_a_problem_says_of_its_scores_is_told_with_whose_they_are() -> None:
+def test_what_a_problem_says_of_its_scores_is_reported_with_whose_they_are() -> None:
     def few(answers: Sequence[str], rows: Sequence[Row], embed: Embed) -> NDArray[np.float64]:
         raise ReseedError("problem 'own': scores gave too few")
 
@@ -198,9 +200,9 @@ def test_blend_is_the_problems_row_by_row() -> None:
 
 
 def test_constants_are_scored_and_the_best_training_answer_with_them() -> None:
-    scores = scored({Member("a", 0): trained(0, "sea", "sky", "sea", "sun")}, constants=["moon", "sky"])
+    scores = scored({Member("a", 0): trained_and_answers(0, "sea", "sky", "sea", "sun")}, constants=["moon", "sky"])
     assert [(c.text, c.score) for c in scores.constants] == [("moon", 0.0), ("sky", 0.25), ("sea", 0.5)]
-    assert scored({Member("a", 0): trained(0, "sea", "sky", "sea", "sun")}).constants == ()
+    assert scored({Member("a", 0): trained_and_answers(0, "sea", "sky", "sea", "sun")}).constants == ()
 
 
 def test_best_constant_is_the_best_of_all_training_answers() -> None:
@@ -217,7 +219,9 @@ def test_best_constant_of_a_metric_that_should_be_low() -> None:
 
 
 def test_experiment_of_a_metric_that_should_be_low() -> None:
-    members: dict[Member, tuple[Trained, Answers]] = {Member("a", 0): trained(0, "abc", "abc", "abcd", "abcd")}
+    members: dict[Member, tuple[TrainedMember, Answers]] = {
+        Member("a", 0): trained_and_answers(0, "abc", "abc", "abcd", "abcd")
+    }
     scores = score_experiment(
         Scorer(DISTANCE, ROWS, Letters()),
         answered("a", "a", "a", "a"),

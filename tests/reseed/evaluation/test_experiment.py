@@ -106,19 +106,19 @@ def test_loss_that_diverged_comes_back_as_a_gap(local: ArtifactStore, tmp_path: 
 
 
 def test_json_has_the_promised_keys() -> None:
-    told = json.loads(json.dumps(RESULTS.to_json()))
+    record = json.loads(json.dumps(RESULTS.to_json()))
     promised = {"experiment", "problem", "metric", "higher_is_better", "rows", "untrained", "variants"}
-    assert promised <= set(told)
-    assert told["untrained"] == {"score": 1 / 3}
-    assert [set(variant) for variant in told["variants"]] == [{"name", "members", "mean", "std", "ensemble"}] * 2
-    a, b = told["variants"]
+    assert promised <= set(record)
+    assert record["untrained"] == {"score": 1 / 3}
+    assert [set(variant) for variant in record["variants"]] == [{"name", "members", "mean", "std", "ensemble"}] * 2
+    a, b = record["variants"]
     artifact = "adapter/small-a/abc"
     assert a["members"][0] == {"seed": 0, "score": 0.1, "best_step": 10, "artifact": artifact, "cut_off": None}
     assert (a["name"], a["mean"], a["std"], a["ensemble"]) == ("a", 0.2, math.sqrt(0.02), {"score": 0.4})
     assert b["std"] is None
-    assert told["constants"] == [{"text": "Improve it.", "score": 0.25}]
-    assert told["gain"] == {"mean": 0.06, "half_width": 0.01}
-    assert told["dataset"] == asdict(DatasetStats(60, 20, 0.3333, 41.5, {"empty": 3}))
+    assert record["constants"] == [{"text": "Improve it.", "score": 0.25}]
+    assert record["gain"] == {"mean": 0.06, "half_width": 0.01}
+    assert record["dataset"] == asdict(DatasetStats(60, 20, 0.3333, 41.5, {"empty": 3}))
 
 
 def test_latest_result_is_the_one_that_was_pointed_at_last(local: ArtifactStore, tmp_path: Path) -> None:
@@ -128,7 +128,7 @@ def test_latest_result_is_the_one_that_was_pointed_at_last(local: ArtifactStore,
     assert latest_results(local, "small").question == "Second?"
 
 
-def test_missing_result_is_told_with_those_that_exist(local: ArtifactStore, tmp_path: Path) -> None:
+def test_missing_result_is_reported_with_those_that_exist(local: ArtifactStore, tmp_path: Path) -> None:
     with pytest.raises(ReseedError, match=r"results 'other': .*it has no results yet\. `reseed run other` makes them"):
         latest_results(local, "other")
     put_results(local, tmp_path / "work", RESULTS)
@@ -163,13 +163,13 @@ def evidence(store: ArtifactStore, folder: Path, embedder: str = "nowhere") -> E
     partitions, adapters, predictions = {}, {}, dict[Member | None, Artifact]()
     for name, member in zip("ab", members, strict=True):
         spec = {"of": name}
-        divided = plain_step("partition", 1, "partition", "small", spec, {"curated": curated})
-        partitions[name] = put(store, folder, divided, split)
+        partitioning = plain_step("partition", 1, "partition", "small", spec, {"curated": curated})
+        partitions[name] = put(store, folder, partitioning, split)
         trained = plain_step("train", 1, "adapter", f"small-{name}", spec)
         adapters[member] = put(store, folder, trained, {"curve.jsonl": curve}, {"best_step": 4})
         predicted = plain_step("predict", 1, "predictions", "small", spec)
-        told = {"rows": 3, "ended_by_themselves": 2}
-        predictions[member] = put(store, folder, predicted, given[name], told)
+        metrics = {"rows": 3, "ended_by_themselves": 2}
+        predictions[member] = put(store, folder, predicted, given[name], metrics)
     predictions[None] = put(store, folder, plain_step("predict", 1, "predictions", "small", {}), answers("", "", ""))
     ensembles = {name: predictions[member] for name, member in zip("ab", members, strict=True)}  # of one member each
     return Evidence(
@@ -217,7 +217,7 @@ def test_variants_on_other_held_out_rows_cannot_be_compared(local: ArtifactStore
         evaluate(local, replace(given, artifacts={**given.artifacts, "partition b": strange}), "small", "Is it?")
 
 
-def test_row_answered_twice_is_told(local: ArtifactStore, tmp_path: Path) -> None:
+def test_row_answered_twice_is_reported(local: ArtifactStore, tmp_path: Path) -> None:
     given = evidence(local, tmp_path / "work")
     twice = {"predictions.jsonl": answers("x", "y", "z")["predictions.jsonl"] * 2}
     double = put(local, tmp_path / "work", plain_step("predict", 1, "predictions", "small", {"of": "twice"}), twice)

@@ -146,7 +146,7 @@ def test_finish_says_why_it_stopped(engine: TransformersEngine) -> None:
         assert "<|endoftext|>" not in answer.text, "the padding after a row's end is no part of its answer"
 
 
-def test_a_prompt_too_long_is_told_and_the_others_go_on(engine: TransformersEngine) -> None:
+def test_a_prompt_too_long_is_reported_and_the_others_go_on(engine: TransformersEngine) -> None:
     asked = prompts(5)
     room = engine.context - GREEDY.max_new_tokens
     ids = prompt_ids(engine.tokenizer, "sea " * 2000)

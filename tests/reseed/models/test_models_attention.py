@@ -56,9 +56,9 @@ def test_training_on_a_cpu_keeps_the_soft_cap(tmp_path: Path) -> None:
     assert kinds == ["eager", "blockwise"]
 
 
-@pytest.mark.parametrize(("cap", "told"), [(50.0, True), (None, False)])
-def test_a_folder_says_whether_its_model_has_one(tmp_path: Path, cap: float | None, told: bool) -> None:
-    assert has_soft_cap(save_gemma(tmp_path / "model", cap)) is told
+@pytest.mark.parametrize(("cap", "capped"), [(50.0, True), (None, False)])
+def test_a_folder_says_whether_its_model_has_one(tmp_path: Path, cap: float | None, capped: bool) -> None:
+    assert has_soft_cap(save_gemma(tmp_path / "model", cap)) is capped
 
 
 def test_a_hub_model_may_have_one_and_packaged_ones_have_none() -> None:

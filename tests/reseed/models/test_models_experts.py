@@ -12,7 +12,7 @@ from tiny import save_model
 from reseed.models.cache import materialise
 from reseed.models.loading import load_model
 from reseed.models.names import ModelSpec, Upcycle
-from reseed.models.sizes import Size, described, sizes
+from reseed.models.sizes import Size, sizes, sizes_text
 from reseed.records import ReseedError
 
 IDS = torch.randint(0, 300, (3, 40), generator=torch.Generator().manual_seed(0))
@@ -129,7 +129,7 @@ def test_a_model_whose_experts_stay_in_16_bit_is_refused(spec: ModelSpec, monkey
 
 
 def test_sizes_are_written_for_people() -> None:
-    assert described([Size("experts", 2_000_000, 1_125_000)]) == "experts 2.0 M in 1.1 MB (4.5 bits)"
+    assert sizes_text([Size("experts", 2_000_000, 1_125_000)]) == "experts 2.0 M in 1.1 MB (4.5 bits)"
 
 
 def test_a_dense_model_is_quantised_too(tmp_path: Path) -> None:

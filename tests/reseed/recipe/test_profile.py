@@ -52,7 +52,7 @@ def test_overrides_come_last_and_leave_the_rest() -> None:
     assert changed.roles == plain.roles
 
 
-def test_all_mistakes_are_told_at_once(tmp_path: Path) -> None:
+def test_all_mistakes_are_reported_at_once(tmp_path: Path) -> None:
     values = yaml.safe_load((PROFILES / "laptop.yaml").read_text())
     values["stor"] = "here"
     values["engines"]["actors"] = 0
@@ -75,7 +75,7 @@ def test_misspelt_name_is_answered_with_the_nearest() -> None:
         load_profile("labtop")
 
 
-def test_overrides_with_mistakes_are_told() -> None:
+def test_overrides_with_mistakes_are_reported() -> None:
     with pytest.raises(ReseedError, match=r"roles.studnt: unknown key \(did you mean 'student'\?\)"):
         load_profile("laptop", ("roles.studnt=null",))
     with pytest.raises(ReseedError, match="wanted key=value"):

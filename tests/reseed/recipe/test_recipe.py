@@ -88,7 +88,7 @@ def test_members_are_every_variant_with_every_seed(tmp_path: Path) -> None:
         ({"training": {"prompt_weight": 1.5}}, ["training.prompt_weight: ", "less than or equal to 1", "saw 1.5"]),
         ({"generation": {"top_p": 1.5}}, ["generation.top_p: ", "less than or equal to 1", "saw 1.5"]),
         ({"data": {"test": {"fraction": 1.0}}}, ["data.test.fraction: ", "less than 1", "saw 1.0"]),
-        ({"seeds": [0, 1, 0]}, ["seeds: seed 0 stands twice", "saw [0, 1, 0]"]),
+        ({"seeds": [0, 1, 0]}, ["seeds: seed 0 is listed twice", "saw [0, 1, 0]"]),
         ({"seeds": []}, ["seeds: wanted at least one seed"]),
         ({"seeds": [-1]}, ["seeds: seed -1", "wanted 0 to", "saw [-1]"]),
         ({"seeds": ["a"]}, ["seeds.0: ", "valid integer", "saw 'a'"]),
@@ -107,14 +107,14 @@ def test_members_are_every_variant_with_every_seed(tmp_path: Path) -> None:
     ],
     ids=lambda value: str(value)[:50] if isinstance(value, dict) else "",
 )
-def test_mistake_is_told(tmp_path: Path, changes: dict[str, Any], said: list[str]) -> None:
+def test_mistake_is_reported(tmp_path: Path, changes: dict[str, Any], said: list[str]) -> None:
     message = refused(tmp_path, changes)
     assert message.startswith("recipe small.yaml: 1 mistake\n"), message
     for part in said:
         assert part in message
 
 
-def test_an_unknown_baseline_is_told_beside_other_mistakes(tmp_path: Path) -> None:
+def test_an_unknown_baseline_is_reported_beside_other_mistakes(tmp_path: Path) -> None:
     message = refused(tmp_path, {"baseline": "old", "training": {"epochs": "two"}})
     assert message.startswith("recipe small.yaml: 2 mistakes\n")
     assert "baseline: 'old' is none of the variants default" in message
@@ -126,11 +126,11 @@ def test_fractions_that_leave_nothing_to_train_on_are_refused(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("key", ["name", "problem", "question", "data"])
-def test_missing_key_is_told(tmp_path: Path, key: str) -> None:
+def test_missing_key_is_reported(tmp_path: Path, key: str) -> None:
     assert f"\n  {key}: missing" in refused(tmp_path, {}, without=key)
 
 
-def test_all_mistakes_are_told_at_once(tmp_path: Path) -> None:
+def test_all_mistakes_are_reported_at_once(tmp_path: Path) -> None:
     changes = {
         "qestion": "what?",
         "training": {"rank": -1, "epoch": 2},
@@ -147,7 +147,7 @@ def test_all_mistakes_are_told_at_once(tmp_path: Path) -> None:
     assert "did you mean 'question'" in message
 
 
-def test_parts_that_disagree_are_told_at_once(tmp_path: Path) -> None:
+def test_parts_that_disagree_are_reported_at_once(tmp_path: Path) -> None:
     holdout = {"fraction": 0.6, "group_by": "rewrite_prompt"}
     message = refused(
         tmp_path, {"generation": None, "data": {"validation": holdout, "test": holdout}, "baseline": "none"}
@@ -164,10 +164,10 @@ def test_parts_that_disagree_are_told_at_once(tmp_path: Path) -> None:
         (b"a: b: c", "not readable as YAML"),
         (b"- one\n- two\n", "wanted a mapping of keys, saw list"),
         (b"", "wanted a mapping of keys, saw NoneType"),
-        (b"name: x\nvariants: {a: {}, b: {}, a: {training: {rank: 4}}}\n", "the key 'a' stands twice"),
+        (b"name: x\nvariants: {a: {}, b: {}, a: {training: {rank: 4}}}\n", "the key 'a' occurs twice"),
     ],
 )
-def test_unreadable_file_is_told_in_one_line(tmp_path: Path, content: bytes, said: str) -> None:
+def test_unreadable_file_is_reported_in_one_line(tmp_path: Path, content: bytes, said: str) -> None:
     path = tmp_path / "broken.yaml"
     path.write_bytes(content)
     with pytest.raises(ReseedError, match=said) as caught:
@@ -199,7 +199,7 @@ def test_override_that_is_no_yaml_is_refused(tmp_path: Path) -> None:
     assert "\n" not in message
 
 
-def test_override_with_a_mistake_is_told_with_its_key(tmp_path: Path) -> None:
+def test_override_with_a_mistake_is_reported_with_its_key(tmp_path: Path) -> None:
     assert "training.epoch: unknown key (did you mean 'epochs'?)" in refused(tmp_path, {}, "training.epoch=2")
     assert "name.x: " not in refused(tmp_path, {}, "name.x=2")
 
@@ -270,7 +270,7 @@ def test_methods_that_variants_compare_stay_two_on_every_profile(tmp_path: Path)
     ],
     ids=lambda value: str(value)[:40] if isinstance(value, dict) else "",
 )
-def test_mistake_in_what_differs_by_profile_is_told_on_every_profile(
+def test_mistake_in_what_differs_by_profile_is_reported_on_every_profile(
     tmp_path: Path, section: dict[str, Any], said: list[str], profile: str | None
 ) -> None:
     with pytest.raises(ReseedError) as caught:
@@ -282,7 +282,7 @@ def test_mistake_in_what_differs_by_profile_is_told_on_every_profile(
 
 
 @pytest.mark.parametrize("profile", ["laptop", "gpu"])
-def test_mistake_in_an_override_by_profile_is_told_on_every_profile(tmp_path: Path, profile: str) -> None:
+def test_mistake_in_an_override_by_profile_is_reported_on_every_profile(tmp_path: Path, profile: str) -> None:
     path = written(tmp_path, {})
     for text, said in (("profiles.gpu.training.rnk=1", "mean 'rank'"), ("profiles.gpus.training.rank=1", "mean 'gpu'")):
         with pytest.raises(ReseedError, match=said):
@@ -309,7 +309,7 @@ def test_override_of_a_key_that_all_share_is_no_variant_change(tmp_path: Path) -
     assert recipe.variants == {"a": {}}
 
 
-def test_overrides_of_the_profile_are_told_apart() -> None:
+def test_overrides_of_the_profile_are_kept_apart() -> None:
     own, place = split_overrides(["a.b=1", "profile.store=x", "profile.roles.student=null"])
     assert own == ("a.b=1",)
     assert place == ("store=x", "roles.student=null")

@@ -169,7 +169,7 @@ def test_table_and_verdict_obey_no_text_of_the_rows(results: Results) -> None:
         constants=(ConstantResult(ATTACK, 0.9),),
         variants=(replace(results.variants[0], name=ATTACK),),
     )
-    told = shown(odd, styled=True) + verdict(odd)
-    assert "[red]x[/red]" in told
-    assert not {"\x9b", "\r", "\u202e", "\u2066", "\x00"} & set(told)
-    assert "\x1b[2J" not in told
+    text = shown(odd, styled=True) + verdict(odd)
+    assert "[red]x[/red]" in text
+    assert not {"\x9b", "\r", "\u202e", "\u2066", "\x00"} & set(text)
+    assert "\x1b[2J" not in text

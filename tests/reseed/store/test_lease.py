@@ -21,7 +21,7 @@ from reseed.store.lease import (
     holder_of,
     is_gone,
     lease_path,
-    start_of,
+    start_ticks,
     this_place,
 )
 
@@ -58,9 +58,9 @@ def test_one_of_many_takes_it_and_gives_it_back(store: ArtifactStore) -> None:
     (mine,) = taken
     assert holder_of(store, "member") == mine.holder
     second = lease(store)
-    with mine.kept():
+    with mine.keep():
         assert not second.take()
-        assert f"process {this_place().process}, since 20" in second.told()
+        assert f"process {this_place().process}, since 20" in second.describe()
         end = time.monotonic() + 1.5 * SOON
         while time.monotonic() < end:  # it lasts for as long as it is kept, not for as long as a lease
             assert not second.looks_free()
@@ -86,7 +86,7 @@ def test_a_silent_holder_of_another_machine_is_dead_after_a_while(
     assert second.take()
     assert holder_of(store, "member") == second.holder
     until(third.looks_free)  # nobody keeps it
-    with silent.kept():
+    with silent.keep():
         until(silent.lost.is_set)
     assert holder_of(store, "member") == second.holder, "who lost it does not give it back"
 
@@ -98,7 +98,7 @@ def test_it_outlasts_a_store_that_is_away(store: ArtifactStore, monkeypatch: pyt
     def away(*_: object) -> bool:
         raise OSError("no route to host")
 
-    with mine.kept():
+    with mine.keep():
         with monkeypatch.context() as patch:
             patch.setattr(store.objects, "swap", away)
             time.sleep(1.5 * SOON)
@@ -119,7 +119,7 @@ def test_it_outlasts_an_answer_that_was_lost(store: ArtifactStore, monkeypatch: 
         return done
 
     monkeypatch.setattr(store.objects, "swap", swap_and_break)
-    with mine.kept():
+    with mine.keep():
         until(lambda: bool(lost) and store.objects.read(lease_path("member")) != lost[0])
         assert not mine.lost.is_set()
         assert holder_of(store, "member") == mine.holder
@@ -146,10 +146,10 @@ def test_a_dead_process_of_this_machine_is_gone_at_once(store: ArtifactStore) ->
     assert not Lease(store, "member").take()
 
 
-def test_who_can_be_told_to_be_gone() -> None:
+def test_whose_end_can_be_known() -> None:
     here = this_place()
     assert not is_gone(here)
-    assert start_of(here.process) == here.started
+    assert start_ticks(here.process) == here.started
     assert is_gone(here.model_copy(update={"started": "1"})), "another process has its number now"
     assert not is_gone(here.model_copy(update={"started": "1", "kernel": "another machine's"}))
     assert not is_gone(here.model_copy(update={"started": "1", "kernel": ""}))
@@ -171,7 +171,7 @@ def test_every_taking_has_a_holder_of_its_own(store: ArtifactStore) -> None:
     mine = lease(store)
     assert mine.take()
     first = mine.holder
-    with mine.kept():
+    with mine.keep():
         pass
     assert mine.take()
     assert mine.holder != first

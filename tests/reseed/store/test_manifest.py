@@ -37,8 +37,8 @@ def files(*paths: str, **changes: Any) -> dict[str, Any]:
         *((files(path), "files.0.path: wanted a relative path without '..'")
           for path in ("/etc/passwd", "../up", "a/../../up", "a//b", "./a", "a/", "", "a\\b", "a\nb", "a\x1b[31m", "a\x00")),
         *(({"attempt": attempt}, "attempt: ") for attempt in ("../../out", "/tmp", "0123/45", "ABC", "", "abc\n")),
-        (files("a", "a"), "files: 'a' stands twice"),
-        (files("a/b", "a"), "files: 'a/b' stands twice, or inside another file"),
+        (files("a", "a"), "files: 'a' is listed twice"),
+        (files("a/b", "a"), "files: 'a/b' is listed twice, or lies inside another file"),
         (files("a", size=-1), "files.0.size: "),
         (files("a", sha256="0" * 63), "files.0.sha256: "),
         ({"inputs": {"rows": "rows/one"}}, "rows: wanted kind/name/key, saw 'rows/one'"),

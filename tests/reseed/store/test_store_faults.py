@@ -34,24 +34,24 @@ def test_a_silent_server_is_one_message(s3_store: ArtifactStore, tmp_path: Path,
         forget_clients()
         try:
             begun = time.monotonic()
-            told = message_of(lambda: act(ArtifactStore(s3_store.url, SOON), folder))
+            message = message_of(lambda: act(ArtifactStore(s3_store.url, SOON), folder))
             took = time.monotonic() - begun
         finally:
             forget_clients()
-    assert f"{proxy.address} was asked" in told
-    assert "there was no answer" in told
+    assert f"{proxy.address} was asked" in message
+    assert "there was no answer" in message
     assert took < SOON.total + 5, "and what it did besides: s3fs and botocore together took an hour"
     assert 1000 - fault.times <= 3, "one layer tries again, not three"
 
 
 @pytest.mark.parametrize("verb", ["read", "write"])
-def test_a_busy_server_is_not_told_as_wrong_keys(s3_store: ArtifactStore, tmp_path: Path, verb: str) -> None:
+def test_a_busy_server_is_not_blamed_on_the_keys(s3_store: ArtifactStore, tmp_path: Path, verb: str) -> None:
     folder = folder_with(tmp_path / "work", {"rows.jsonl": b"{}"})
     method, act = VERBS[verb]
-    told = message_of(lambda: through(Fault("busy", method), s3_store, lambda store: act(store, folder), SOON))
-    assert "it answered SlowDown (503) every time" in told
-    assert "overloaded or out of order, and the keys are not the reason" in told
-    assert "AWS_" not in told
+    message = message_of(lambda: through(Fault("busy", method), s3_store, lambda store: act(store, folder), SOON))
+    assert "it answered SlowDown (503) every time" in message
+    assert "overloaded or out of order, and the keys are not the reason" in message
+    assert "AWS_" not in message
 
 
 @pytest.mark.parametrize(
@@ -91,8 +91,8 @@ def test_a_server_that_stops_in_the_middle_of_a_put_is_one_message(s3_store: Art
     folder = folder_with(tmp_path / "work", LARGE)
     begun = time.monotonic()
     fault = Fault("stuck", "PUT", ".safetensors", bytes=100_000)
-    told = message_of(lambda: through(fault, s3_store, lambda store: store.write(step(), folder), SOON))
-    assert "put_object of" in told
+    message = message_of(lambda: through(fault, s3_store, lambda store: store.write(step(), folder), SOON))
+    assert "put_object of" in message
     assert time.monotonic() - begun < 20
     assert s3_store.find(step().artifact) is None
 

@@ -17,7 +17,7 @@ from plain_step import plain_step
 
 from reseed.store import leftovers
 from reseed.store.artifacts import ArtifactStore
-from reseed.store.leftovers import take_away_temporary, work_folder
+from reseed.store.leftovers import remove_temporary_folders, work_folder
 
 ROOT = Path(__file__).parents[3]
 HOLDER = """
@@ -56,15 +56,15 @@ def test_a_killed_process_s_temporary_folder_is_taken_away(tmp_path: Path, monke
     with holder(folder) as process, work_folder() as own:
         for path in (folder, foreign, own):
             os.utime(path, (an_hour_ago, an_hour_ago))
-        take_away_temporary()
+        remove_temporary_folders()
         assert {folder, foreign, own} <= set(tmp_path.iterdir()), "their owners live"
         process.kill()
         process.wait()
         os.utime(folder)
-        take_away_temporary()
+        remove_temporary_folders()
         assert folder.exists(), "it may be about to be held"
         os.utime(folder, (an_hour_ago, an_hour_ago))
-        take_away_temporary()
+        remove_temporary_folders()
         assert set(tmp_path.iterdir()) == {foreign, own}
     assert set(tmp_path.iterdir()) == {foreign}
 

@@ -30,19 +30,19 @@ DROPPING = SHORT.model_copy(update={"dropout": 0.5, "zero_stage": 2, "evaluate_e
 
 
 def buffers(folder: Path, out: Path) -> dict[str, list[Any]]:
-    """Every buffer of a model in bfloat16 that ZeRO-3 divides while it is loaded: its dtype in a plain model, its dtype
+    """Every buffer of a model in bfloat16 that ZeRO-3 shards while it is loaded: its dtype in a plain model, its dtype
     here, and how far it is off."""
     spec = ModelSpec(name=str(folder))
     plain = dict(load_model(folder, spec).named_buffers())
     what = replace(job(folder, settings=SHORT.model_copy(update={"zero_stage": 3})), world=WORLD, deepspeed=True)
     arguments = training_arguments(replace(what, model=spec), 4, out / "work")
     join_ranks()
-    divided = dict(load_model(folder, spec).named_buffers())
-    del arguments  # transformers divides models for as long as they live
+    sharded = dict(load_model(folder, spec).named_buffers())
+    del arguments  # transformers shards models for as long as they live
     gc.collect()
-    assert divided.keys() == plain.keys()
+    assert sharded.keys() == plain.keys()
     return {
-        name: [str(own.dtype), str(divided[name].dtype), float((divided[name].double() - own.double()).abs().max())]
+        name: [str(own.dtype), str(sharded[name].dtype), float((sharded[name].double() - own.double()).abs().max())]
         for name, own in plain.items()
     }
 

@@ -103,7 +103,7 @@ def test_offline_with_a_netrc_that_says_nothing_of_it(nobody: Path, content: str
     assert find_account_anew().mode == "offline"
 
 
-def test_a_key_that_is_none_is_told_and_costs_no_member(nobody: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_key_that_is_none_is_reported_and_costs_no_member(nobody: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WANDB_API_KEY", "too-short")
     account = find_account_anew()
     assert account.mode == "offline"

@@ -1,4 +1,4 @@
-"""A run goes on only from its own checkpoint: another's, or a damaged one, is refused with what differs."""
+"""A run resumes only from its own checkpoint: another's, or a damaged one, is refused with what differs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tiny import save_model
 from tiny_rows import PROBLEM, SHORT, PowerError, Recorder, job, rows
 
 from reseed.records import ReseedError
-from reseed.training.checkpoints import ORIGIN, damage_of, origin_of, set_aside
+from reseed.training.checkpoints import ORIGIN, assemble_checkpoint, damage_of, origin_of
 from reseed.training.job import Silent, TrainJob
 from reseed.training.loop import train
 from reseed.training.zero.unpickling import only_tensors
@@ -49,7 +49,7 @@ def test_another_run_s_is_refused(checkpoint: Path, tiny_model: Path, tmp_path: 
     other = SHORT.model_copy(update={"rank": 4, "learning_rate": 0.02})
     bf16 = replace(mine, model=mine.model.model_copy(update={"dtype": "bfloat16"}))
     stranger = save_model(tmp_path / "stranger", seed=1)
-    for what, told in (
+    for what, message in (
         (job(tiny_model, seed=1), r"seed was 0 and is 1; set them back, or begin anew"),
         (
             job(tiny_model, settings=other),
@@ -58,10 +58,13 @@ def test_another_run_s_is_refused(checkpoint: Path, tiny_model: Path, tmp_path: 
         (job(tiny_model, micro=2), r"micro_batch_size was 4 and is 2"),
         (bf16, r"model\.dtype was 'float32' and is 'bfloat16'"),
         (job(stranger), r"another run's: model was '\w+' and is '\w+';"),
-        (replace(mine, world=2), r"is of 1 workers and cannot go on with 2; set the profile's training\.workers to 1"),
+        (
+            replace(mine, world=2),
+            r"is of 1 workers and cannot be resumed with 2; set the profile's training\.workers to 1",
+        ),
         (replace(mine, deepspeed=True), r"deepspeed was False and is True"),
     ):
-        with pytest.raises(ReseedError, match=told):
+        with pytest.raises(ReseedError, match=message):
             go_on(what, checkpoint, tmp_path / "refused")
     with pytest.raises(ReseedError, match=r"rows was '\w+' and is '\w+'"):
         go_on(mine, checkpoint, tmp_path / "refused", count=8)
@@ -76,8 +79,8 @@ def test_a_damaged_one_is_refused(checkpoint: Path, tiny_model: Path, tmp_path: 
         (damaged / "origin.json").write_text('{"workers": 1')
     else:
         (damaged / harm).unlink()
-    told = r"lacks optimizer\.pt; remove it" if harm.startswith("state") else r"no readable origin\.json; remove it"
-    with pytest.raises(ReseedError, match=told):
+    message = r"lacks optimizer\.pt; remove it" if harm.startswith("state") else r"no readable origin\.json; remove it"
+    with pytest.raises(ReseedError, match=message):
         go_on(job(tiny_model), damaged, tmp_path / "refused")
 
 
@@ -94,7 +97,7 @@ def test_other_validation_rows_are_another_run_s(checkpoint: Path, tiny_model: P
 
 
 def test_a_stage_s_name_is_no_part_of_the_run(tiny_model: Path) -> None:
-    """Its adapter is: a first stage that got another name has the same key, and the second one goes on."""
+    """Its adapter is: a first stage that got another name has the same key, and the second one continues it."""
     one, other = (job(tiny_model, settings=SHORT.model_copy(update={"start_from": name})) for name in ("a", "b"))
     assert origin_of(one, tiny_model, rows(3), rows(2)) == origin_of(other, tiny_model, rows(3), rows(2))
 
@@ -105,7 +108,7 @@ def test_only_the_node_of_rank_0_hands_over_the_best(tmp_path: Path, rank: int) 
     (tmp_path / "best").mkdir()
     (tmp_path / "checkpoint-4").mkdir()
     (tmp_path / ORIGIN).write_text("{}")
-    whole = set_aside(tmp_path, 4, rank)
+    whole = assemble_checkpoint(tmp_path, 4, rank)
     assert {path.name for path in whole.iterdir()} == {ORIGIN, "state", f"sums-{rank}.json"} | (
         {"best"} if rank == 0 else set()
     )
@@ -125,24 +128,24 @@ def flip(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("harm", "told"),
+    ("harm", "message"),
     [
         (lambda one: None, None),
         (lambda one: cut(one / "state" / "optimizer.pt"), r"state/optimizer\.pt has \d+ bytes, not \d+"),
         (lambda one: flip(one / "state" / "optimizer.pt"), r"state/optimizer\.pt has another SHA-256"),
         (lambda one: (one / ORIGIN).unlink(), r"origin\.json is missing"),
         (lambda one: (one / "state" / "rng_state_9.pth").touch(), r"state/rng_state_9\.pth does not belong to it"),
-        (lambda one: cut(one / "sums-0.json"), r"sums-0\.json is no JSON"),
+        (lambda one: cut(one / "sums-0.json"), r"sums-0\.json is not JSON"),
         (lambda one: (one / "sums-0.json").unlink(), r"it has no sums-0\.json"),
         (shutil.rmtree, r"it has no sums-0\.json"),
     ],
 )
-def test_damage_is_found(checkpoint: Path, tmp_path: Path, harm: Callable[[Path], object], told: str | None) -> None:
+def test_damage_is_found(checkpoint: Path, tmp_path: Path, harm: Callable[[Path], object], message: str | None) -> None:
     mine = tmp_path / "mine"
     shutil.copytree(checkpoint, mine)
     harm(mine)
     damage = damage_of(mine)
-    assert damage == told if told is None else re.match(told, damage or "")
+    assert damage == message if message is None else re.match(message, damage or "")
 
 
 class Planted:
@@ -170,8 +173,8 @@ def test_a_planted_pickle_is_never_run(tmp_path: Path, monkeypatch: pytest.Monke
     with only_tensors(deepspeed=True):
         assert engine.load(path)["loss_scaler"].cur_scale == 2.0
     torch.save({**state, "more": Planted(folder)}, path)
-    told = r"could run somebody's code: .*mkdir.*; find out who wrote it"
-    with pytest.raises(ReseedError, match=told), only_tensors(deepspeed=True):
+    message = r"could run somebody's code: .*mkdir.*; find out who wrote it"
+    with pytest.raises(ReseedError, match=message), only_tensors(deepspeed=True):
         engine.load(path)
     assert not folder.exists()
     assert dict(os.environ) == before

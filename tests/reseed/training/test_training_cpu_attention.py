@@ -11,7 +11,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from reseed.language.tokens import Example
-from reseed.training.cpu_attention import BLOCK, NAME, attention, spans, use_blockwise
+from reseed.training.cpu_attention import BLOCK, NAME, attention, query_blocks, use_blockwise
 from reseed.training.layout import Layout
 from reseed.training.loss import summed_loss
 
@@ -80,10 +80,10 @@ def test_a_document_is_blind_to_those_packed_before_it() -> None:
 
 def test_blocks_begin_at_the_first_key_that_is_seen() -> None:
     tokens = 3 * BLOCK
-    assert spans(tokens, None) == [(0, 0, BLOCK), (0, BLOCK, 2 * BLOCK), (0, 2 * BLOCK, tokens)]
+    assert query_blocks(tokens, None) == [(0, 0, BLOCK), (0, BLOCK, 2 * BLOCK), (0, 2 * BLOCK, tokens)]
     document = torch.arange(tokens) >= BLOCK
     mask = (torch.ones(tokens, tokens, dtype=torch.bool).tril() & (document[:, None] == document))[None, None]
-    assert [first for first, _, _ in spans(tokens, mask)] == [0, BLOCK, BLOCK]
+    assert [first for first, _, _ in query_blocks(tokens, mask)] == [0, BLOCK, BLOCK]
 
 
 def test_memory_grows_with_the_length_not_with_its_square() -> None:

@@ -179,7 +179,7 @@ def test_two_ranks_of_one_node(tiny_model: Path, shared_cache: Path, tmp_path: P
         shards = [path.name for path in (checkpoint / "state").rglob("*optim_states.pt")]
         assert len(shards) == 2, "every rank's shard is part of the checkpoint"
         assert_goes_on(tmp_path / f"resumed-{stage}", tmp_path / f"whole-{stage}")
-    assert "the checkpoint is of 2 workers and cannot go on with 1" in result(tmp_path / "one-worker")["error"]
+    assert "the checkpoint is of 2 workers and cannot be resumed with 1" in result(tmp_path / "one-worker")["error"]
     assert "training.zero_stage was 2 and is 3" in result(tmp_path / "other-stage")["error"]
     assert losses(result(tmp_path / "bfloat16")["curve"]) == pytest.approx(losses(alone["curve"]), rel=0.01)
     two_bits, three_bits = (losses(result(tmp_path / f"four-bit-{stage}")["curve"]) for stage in "23")
@@ -198,7 +198,7 @@ def test_two_ranks_of_one_node(tiny_model: Path, shared_cache: Path, tmp_path: P
 
 
 def assert_whole_adapter(run: Path, like: Path, spec: ModelSpec) -> None:
-    """Not the 40 bytes of a divided adapter (trl#4416): it loads onto a whole model, and has another stage's shapes."""
+    """Not the 40 bytes of a sharded adapter (trl#4416): it loads onto a whole model, and has another stage's shapes."""
     folder = run / "work" / "best" / "adapter"
     weights, others = load_file(folder / ADAPTER), load_file(like / "work" / "best" / "adapter" / ADAPTER)
     assert {name: weight.shape for name, weight in weights.items()} == {n: w.shape for n, w in others.items()}
@@ -209,7 +209,7 @@ def assert_whole_adapter(run: Path, like: Path, spec: ModelSpec) -> None:
 
 def test_two_nodes_of_one_rank(tiny_model: Path, shared_cache: Path, tmp_path: Path, alone: dict[str, Any]) -> None:
     runs = []
-    for stage in (3, 2):  # as the first of a process, ZeRO-3 divides the model before DeepSpeed knows the ranks
+    for stage in (3, 2):  # as the first of a process, ZeRO-3 shards the model before DeepSpeed knows the ranks
         settings, merged = {"zero_stage": stage}, str(tmp_path / f"stopped-{stage}" / "merged")
         runs += [
             {"out": str(tmp_path / f"whole-{stage}"), "settings": settings},

@@ -15,7 +15,7 @@ from tiny_rows import PROBLEM, SHORT, PowerError, Recorder, job, rows
 from reseed.language.tokens import encode
 from reseed.models.tokenizers import load_tokenizer
 from reseed.records import LossPoint, ReseedError, Row
-from reseed.training.early import exhausted
+from reseed.training.early import out_of_patience
 from reseed.training.finite import StepLosses
 from reseed.training.job import Silent, TrainJob, TrainSummary
 from reseed.training.loop import train
@@ -38,9 +38,9 @@ def run(
 
 def test_patience_counts_evaluations_since_the_best() -> None:
     curve = [LossPoint(step, train=1.0) for step in range(1, 9)] + [LossPoint(s, validation=1.0) for s in (2, 4, 6, 8)]
-    assert not exhausted(None, 2, curve)
-    assert [exhausted(patience, 2, curve) for patience in (2, 3, 4)] == [True, True, False]
-    assert not exhausted(1, 8, curve)
+    assert not out_of_patience(None, 2, curve)
+    assert [out_of_patience(patience, 2, curve) for patience in (2, 3, 4)] == [True, True, False]
+    assert not out_of_patience(1, 8, curve)
 
 
 def test_training_stops_when_patience_is_used_up(tiny_model: Path, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What training needs beside what there is; the true shapes are planned, no weight exists."""
+"""What training needs beside what there is; the true shapes are plan_of, no weight exists."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from reseed.recipe.reading import load_recipe
 from reseed.recipe.stages import variants_of
 from reseed.records import ReseedError
 from reseed.settings import RECIPES, TrainingSettings
-from reseed.training.memory.bound import KNOWN, at_most
-from reseed.training.memory.fits import Demand, Fit, Need, fit_of, needs_of, planned, planned_fit
+from reseed.training.memory.bound import KNOWN, upper_bound
+from reseed.training.memory.fits import Demand, Fit, Need, fit_by_plan, fit_of, needs_of, plan_of
 from reseed.training.memory.plan import plan_memory
 from reseed.training.memory.room import Room, refuse_workers, room_of
-from reseed.training.memory.smaller import changed, refuse_unfit
+from reseed.training.memory.smaller import apply_change, refuse_unfit
 
 GIB = 2**30
 MIDDLE = {
@@ -89,10 +89,10 @@ def test_gpu_profiles_train_with_one_batch_size_and_rate(shapes: Path) -> None:
 def test_mixtral_8x7b_by_qlora_takes_a_third_of_the_card(shapes: Path) -> None:
     gpu = load_profile("gpu")
     need = need_of(shapes, gpu)
-    plan = planned(need.spec, need.settings, need.rows, need.labels, need.workers)
+    plan = plan_of(need.spec, need.settings, need.rows, need.labels, need.workers)
     assert 23 * GIB < plan.weights < 25 * GIB
     assert plan.peak < 0.35 * 80 * GIB
-    bound = at_most(shape_here(need.spec) or {}, need.spec, need.settings, need.rows, need.labels)
+    bound = upper_bound(shape_here(need.spec) or {}, need.spec, need.settings, need.rows, need.labels)
     assert bound is not None
     assert plan.peak < bound < 1.2 * plan.peak
 
@@ -116,7 +116,7 @@ def test_the_bound_is_more_than_the_plan(tmp_path: Path, family: str) -> None:
         spec = ModelSpec(name=str(model)).model_copy(update=of_model)
         labels = 1024 if settings.loss_on == "all" else 32
         plan = plan_memory(spec, settings, 2, labels, {settings.zero_stage: 2})[0]
-        bound = at_most(shape_here(spec) or {}, spec, settings, 2, labels)
+        bound = upper_bound(shape_here(spec) or {}, spec, settings, 2, labels)
         assert bound is not None
         assert plan.peak + plan.host < bound, (changes, of_model, plan)
 
@@ -132,9 +132,9 @@ def test_a_family_without_a_bound_is_planned(tmp_path: Path) -> None:
 def test_number_that_a_config_leaves_out_is_not_guessed() -> None:
     shape = {**MIDDLE, "model_type": "mixtral", "num_local_experts": 8, "num_experts_per_tok": 2}
     spec, settings = ModelSpec(name="x"), TrainingSettings()
-    assert at_most(shape, spec, settings, 1, 16)
+    assert upper_bound(shape, spec, settings, 1, 16)
     for key in ("num_local_experts", "vocab_size"):
-        assert at_most({k: v for k, v in shape.items() if k != key}, spec, settings, 1, 16) is None
+        assert upper_bound({k: v for k, v in shape.items() if k != key}, spec, settings, 1, 16) is None
 
 
 @pytest.mark.parametrize(
@@ -168,29 +168,29 @@ def test_what_does_not_fit_is_refused_with_what_would(mixtral: Path) -> None:
         settings = [text for text in named if not text.startswith("profile.")]
         place = [text.removeprefix("profile.") for text in named if text.startswith("profile.")]
         mended = need_of(mixtral, load_profile("gpu", tuple(place)), *before, *settings)
-        assert all(demand.verdict == "fits" for demand in planned_fit(mended, room).demands), cure
+        assert all(demand.verdict == "fits" for demand in fit_by_plan(mended, room).demands), cure
 
 
 def test_smaller_micro_batches_come_first(mixtral: Path) -> None:
     gpu = load_profile("gpu", ("training.micro_batch_size=8",))
     need = need_of(mixtral, gpu, "training.method=lora", "training.gradient_checkpointing=false")
     need = replace(need, settings=need.settings.model_copy(update={"max_tokens": 8192}))
-    whole = planned_fit(need, Room(80 * GIB, None, "test")).demands[0].needed
+    whole = fit_by_plan(need, Room(80 * GIB, None, "test")).demands[0].needed
     room = Room(int(whole / 1.2), None, "test")
     with pytest.raises(
         ReseedError, match=r"it fits with profile\.training\.micro_batch_size=4 \([0-9.]+ GiB a worker\)$"
     ):
-        refuse_unfit([planned_fit(need, room)], room)
+        refuse_unfit([fit_by_plan(need, room)], room)
 
 
 def test_what_may_fit_is_named_where_nothing_surely_does(mixtral: Path) -> None:
     bare = ("training.method=qlora", "training.gradient_checkpointing=false", "training.max_tokens=4096")
     need = need_of(mixtral, load_profile("gpu"), *bare)
-    least = changed(need, {"gradient_checkpointing": True, "micro_batch_size": 1, "max_tokens": 1024})
+    least = apply_change(need, {"gradient_checkpointing": True, "micro_batch_size": 1, "max_tokens": 1024})
     assert least is not None
-    room = Room(planned_fit(least, Room(80 * GIB, None, "test")).demands[0].needed, None, "test")
+    room = Room(fit_by_plan(least, Room(80 * GIB, None, "test")).demands[0].needed, None, "test")
     with pytest.raises(ReseedError, match=r"; nothing surely makes it fit; training\.[^;]* GiB a worker\) may$"):
-        refuse_unfit([planned_fit(need, room)], room)
+        refuse_unfit([fit_by_plan(need, room)], room)
 
 
 def test_nothing_helps_a_model_that_is_too_large(mixtral: Path) -> None:
@@ -203,27 +203,27 @@ def test_workers_without_a_card_share_the_machine(mixtral: Path) -> None:
     two = load_profile("laptop", ("roles.student=null",))
     one = load_profile("laptop", ("roles.student=null", "training.workers=1"))
     room = Room(None, 64 * GIB)
-    (shared,), (alone,) = (planned_fit(need_of(mixtral, profile), room).demands for profile in (two, one))
+    (shared,), (alone,) = (fit_by_plan(need_of(mixtral, profile), room).demands for profile in (two, one))
     assert shared.needed > 1.9 * alone.needed
     tight = Room(None, int(shared.needed / 1.2))
     with pytest.raises(ReseedError, match=r"of memory for 2 workers, which has .*profile\.training\.workers=1 "):
-        refuse_unfit([planned_fit(need_of(mixtral, two), tight)], tight)
+        refuse_unfit([fit_by_plan(need_of(mixtral, two), tight)], tight)
 
 
 def test_what_is_offloaded_is_counted_on_the_machine(mixtral: Path) -> None:
     cluster = load_profile("cluster")
     need = need_of(mixtral, cluster, "training.zero_stage=3", "training.offload=parameters")
-    card, host = planned_fit(need, Room(80 * GIB, 64 * GIB, "test")).demands
-    plan = planned(need.spec, need.settings, need.rows, need.labels, need.workers)
+    card, host = fit_by_plan(need, Room(80 * GIB, 64 * GIB, "test")).demands
+    plan = plan_of(need.spec, need.settings, need.rows, need.labels, need.workers)
     assert (card.needed, host.needed) == (plan.peak, 8 * plan.host)
-    assert len(planned_fit(need, Room(80 * GIB, None, "test")).demands) == 1, "of a cluster's memory nothing is known"
+    assert len(fit_by_plan(need, Room(80 * GIB, None, "test")).demands) == 1, "of a cluster's memory nothing is known"
 
 
 def test_4_bit_model_under_zero_3_is_whole_while_it_is_loaded(mixtral: Path) -> None:
     need = need_of(mixtral, load_profile("cluster"), "training.zero_stage=3")
-    plan = planned(need.spec, need.settings, need.rows, need.labels, need.workers)
-    undivided = planned(need.spec, need.settings.model_copy(update={"zero_stage": 2}), need.rows, need.labels, 8)
-    assert plan.loading == undivided.weights
+    plan = plan_of(need.spec, need.settings, need.rows, need.labels, need.workers)
+    unsharded = plan_of(need.spec, need.settings.model_copy(update={"zero_stage": 2}), need.rows, need.labels, 8)
+    assert plan.loading == unsharded.weights
     assert plan.peak >= plan.loading > 2 * plan.weights
 
 
@@ -262,7 +262,7 @@ def test_driver_is_asked_for_every_card(tmp_path: Path, monkeypatch: pytest.Monk
     assert cards_here.__wrapped__() == ()
 
 
-def test_workers_that_this_machine_cannot_give_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_workers_that_this_machine_cannot_give_are_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     monkeypatch.setattr("reseed.training.memory.room.cards_here", tuple)
     monkeypatch.setattr("reseed.training.memory.room.DEVICES", ())

@@ -34,9 +34,9 @@ def test_the_plan_is_what_two_ranks_hold(tmp_path: Path) -> None:
         runs.append((spec, SHORT.model_copy(update=changes)))
     for (spec, settings), real in zip(runs, held_by_ranks(runs, rows=2, labels=32), strict=True):
         plan = plan_memory(spec, settings, 2, 32, {settings.zero_stage: 2})[0]
-        told = f"plan {plan}, real {real}"
-        assert plan.total == pytest.approx(real.total, rel=0.1), told
+        compared = f"plan {plan}, real {real}"
+        assert plan.total == pytest.approx(real.total, rel=0.1), compared
         for column in COLUMNS:  # the bucket of the gradients would hide what is small
-            assert getattr(plan, column) == pytest.approx(getattr(real, column), rel=0.1), f"{column}: {told}"
+            assert getattr(plan, column) == pytest.approx(getattr(real, column), rel=0.1), f"{column}: {compared}"
         # A layer's buffer on its way, which the plan leaves out, is much of a model of two layers.
-        assert plan.gathered <= real.gathered <= 1.4 * plan.gathered, told
+        assert plan.gathered <= real.gathered <= 1.4 * plan.gathered, compared

@@ -162,7 +162,7 @@ def test_each_optimiser_is_the_one_of_its_name() -> None:
 
 
 def test_precision_follows_the_model(tiny_model: Path) -> None:
-    """The Trainer's loss scale is for float16 alone; DeepSpeed must be told what the Trainer is told."""
+    """The Trainer's loss scale is for float16 alone; DeepSpeed and the Trainer must agree on the format."""
     assert precision("float32") == {"bf16": False, "fp16": False}
     assert precision("bfloat16") == {"bf16": True, "fp16": False}
     assert precision("float16") == {"bf16": False, "fp16": True}

@@ -24,7 +24,7 @@ from transformers import (
 from reseed.language.tokens import IGNORED, Example
 from reseed.records import ReseedError
 from reseed.training.job import Silent
-from reseed.training.layout import Layout, check_attention, collate_packed, packed
+from reseed.training.layout import Layout, check_attention, collate_packed, pack
 from reseed.training.loop import train
 from reseed.training.loss import evaluation_loss, summed_loss
 
@@ -102,8 +102,8 @@ def test_packed_batches() -> None:
 def test_packing_puts_every_row_once_and_fills_sequences() -> None:
     lengths = torch.randint(3, 60, (200,), generator=torch.Generator().manual_seed(0)).tolist()
     some = [example(length, n) for n, length in enumerate(lengths)]
-    groups = packed(some, 64)
-    assert groups == packed(some, 64)
+    groups = pack(some, 64)
+    assert groups == pack(some, 64)
     assert sorted(e.ids for group in groups for e in group) == sorted(e.ids for e in some)
     longest = max(sum(len(e.ids) for e in group) for group in groups)
     assert longest <= 64
@@ -113,7 +113,7 @@ def test_packing_puts_every_row_once_and_fills_sequences() -> None:
 def test_packed_sequences_are_of_like_length_and_no_longer_than_need_be() -> None:
     some = [example(length, n) for n, length in enumerate((30, 29, 28, 27, 12, 10, 9, 8))]  # 153 tokens
     for room, count in ((1000, 4), (80, 4), (32, 6)):
-        groups = packed(some, room)
+        groups = pack(some, room)
         assert len(groups) == count
         assert max(sum(len(e.ids) for e in group) for group in groups) <= min(room, 39)
 

@@ -128,7 +128,7 @@ def test_the_optimiser_s_state_is_that_of_the_best_step(keeping: Path) -> None:
 
 
 def test_the_optimiser_goes_on_with_its_state_only_where_asked(tiny_model: Path, keeping: Path, tmp_path: Path) -> None:
-    """With its moments, the first step goes on in the old direction; without, it is one of full length by sign alone."""
+    """With its moments, the first step keeps the old direction; without, it is one of full length by sign alone."""
     best = keeping / "work" / "best"
     begun = load_file(best / "adapter" / ADAPTER)
     moved = {}

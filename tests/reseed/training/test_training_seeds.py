@@ -1,4 +1,4 @@
-"""One seed gives one adapter, to the last bit; a stopped run goes on as if it had not stopped; the best step is kept."""
+"""One seed gives one adapter, to the last bit; a stopped run resumes as if it had not stopped; the best step is kept."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def test_a_stopped_run_goes_on_as_if_it_had_not(
 
 
 def test_a_checkpoint_holds_no_path_of_the_run_that_wrote_it(tiny_model: Path, tmp_path: Path) -> None:
-    """The folder that was trained in is gone when a run goes on, and so may be its machine."""
+    """The folder that was trained in is gone when a run resumes, and so may be its machine."""
     what = job(tiny_model, settings=DROPPING)
     with pytest.raises(PowerError):
         run(tmp_path / "stopped", what, stop_after=2)

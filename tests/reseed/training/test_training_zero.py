@@ -39,7 +39,7 @@ def test_the_number_format_is_the_model_s(dtype: str) -> None:
 
 
 @pytest.mark.parametrize("stage", [1, 2])
-def test_parameters_are_offloaded_only_where_they_are_divided(stage: int) -> None:
+def test_parameters_are_offloaded_only_where_they_are_sharded(stage: int) -> None:
     with pytest.raises(ReseedError, match=rf"training: offload 'parameters' needs zero_stage 3, .* saw {stage}; set"):
         load_recipe("quickstart", (f"training.zero_stage={stage}", "training.offload=parameters"))
     assert load_recipe("quickstart", ("training.zero_stage=3", "training.offload=parameters")).training.zero_stage == 3
@@ -47,8 +47,10 @@ def test_parameters_are_offloaded_only_where_they_are_divided(stage: int) -> Non
 
 @pytest.mark.parametrize("optimizer", ["adamw-8bit", "paged-adamw-8bit"])
 def test_states_in_8_bit_stay_on_the_gpu(optimizer: str) -> None:
-    told = rf"training: offload 'optimizer' steps the optimiser on the CPU, where optimizer '{optimizer}' does not run"
-    with pytest.raises(ReseedError, match=told):
+    message = (
+        rf"training: offload 'optimizer' steps the optimiser on the CPU, where optimizer '{optimizer}' does not run"
+    )
+    with pytest.raises(ReseedError, match=message):
         load_recipe("quickstart", (f"training.optimizer={optimizer}", "training.offload=optimizer"))
 
 
