@@ -78,10 +78,11 @@ def parser() -> argparse.ArgumentParser:
     made = add("report", report, "the page of the newest result, made again without scoring again")
     made.add_argument("name", help="an experiment's name, as its recipe says")
     placed(made)
-    made = add("export", export, "a member's adapter as two files that stock PEFT loads, or merged into its base")
-    made.add_argument("artifact", help="adapter/NAME/KEY, as `reseed results NAME --json` shows it")
+    made = add("export", export, "an adapter as two files that stock PEFT loads, or merged; answers as predictions.csv")
+    made.add_argument("artifact", help="adapter/NAME/KEY (as `reseed results NAME --json` shows it), ensemble/NAME/KEY or "
+                      "predictions/NAME/KEY (`reseed plan RECIPE`); the beginning of the key is enough")  # fmt: skip
     made.add_argument("folder", type=Path, help="a new folder")
-    made.add_argument("--merge", action="store_true", help="the whole 16-bit model, with the adapter merged in")
+    made.add_argument("--merge", action="store_true", help="an adapter's whole 16-bit model, with it merged in")
     made.add_argument("--base", metavar="FOLDER", help="the base, where it was a local folder (with --merge)")
     placed(made)
     made = add("data", data_list, "dataset versions in the store")
@@ -266,14 +267,13 @@ def report(options: argparse.Namespace) -> int:
 
 
 def export(options: argparse.Namespace) -> int:
-    """Copy an adapter out of the store, or merge it."""
-    from reseed.export import export_adapter, merge_adapter
-    from reseed.recipe.stored_adapters import find_adapter
+    """Copy an adapter or answers out of the store, or merge an adapter."""
+    from reseed.export import export_artifact, find_exported, merge_adapter
 
     store = open_store(options)
-    artifact = find_adapter(store, options.artifact)
+    artifact = find_exported(store, options.artifact)
     if not options.merge:
-        print("\n".join(f"{options.folder}/{name}" for name in export_adapter(store, artifact, options.folder)))
+        print("\n".join(f"{options.folder}/{name}" for name in export_artifact(store, artifact, options.folder)))
         return 0
     found = merge_adapter(store, artifact, options.folder, options.base)
     print(
