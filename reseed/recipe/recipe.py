@@ -125,9 +125,17 @@ def variable(changes: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in changes.items() if key in VARIABLE or key not in Recipe.model_fields}
 
 
-def validate(values: dict[str, Any], where: str, elsewhere: Sequence[str] = ()) -> Recipe:
-    """A checked recipe whose variants are checked too, or one ReseedError that names every mistake, also those found
-    `elsewhere`: in what a profile changes, where a mistake is told by its place in the file."""
+def validate(values: dict[str, Any], where: str) -> Recipe:
+    """A checked recipe, or one ReseedError that names every mistake."""
+    recipe, wrong = examine(values)
+    if recipe is None or wrong:
+        raise ReseedError(listed(where, wrong))
+    return recipe
+
+
+def examine(values: dict[str, Any], elsewhere: Sequence[str] = ()) -> tuple[Recipe | None, list[str]]:
+    """The recipe, whose variants are checked too, or None; and every mistake, also those found `elsewhere`: in what a
+    profile changes, where a mistake is told by its place in the file."""
     recipe, wrong = attempt(values)
     variants = values.get("variants")
     wrong += [
@@ -140,10 +148,8 @@ def validate(values: dict[str, Any], where: str, elsewhere: Sequence[str] = ()) 
         if isinstance(changes, dict):
             lines = attempt(merge(shared, variable(changes)))[1]
             wrong += [f"variants.{name}.{line}" for line in lines if line not in wrong]
-    told = [line for line in wrong if not any(other.endswith(f".{line}") for other in elsewhere)] + list(elsewhere)
-    if recipe is None or told:
-        raise ReseedError(listed(where, told))
-    return recipe
+    told = [line for line in wrong if not any(other.endswith(f".{line}") for other in elsewhere)]
+    return recipe, [*told, *elsewhere]
 
 
 def attempt(values: dict[str, Any]) -> tuple[Recipe | None, list[str]]:
