@@ -134,6 +134,7 @@ def env(options: argparse.Namespace) -> int:
 def plan(options: argparse.Namespace) -> int:
     """Print every step and whether the store has it."""
     from flows.plan_memory import print_memory, print_room
+    from flows.shards import needed_shards
     from reseed.line import plan_line
     from reseed.recipe.profile import load_profile
     from reseed.recipe.reading import load_recipe, split_overrides
@@ -149,8 +150,10 @@ def plan(options: argparse.Namespace) -> int:
     line = plan_line(recipe, profile, store)
     notes = rehearse(recipe, store)
     stored = store.finished(step.artifact for step in line.steps())
+    joined = {step.artifact for step in line.all_shards()} - {step.artifact for step in needed_shards(line)}
     for step in line.steps():
-        state = "in the store" if step.artifact in stored else "would run"
+        missing = "not needed" if step.artifact in joined else "would run"
+        state = "in the store" if step.artifact in stored else missing
         seed = f" seed {step.seed}" if step.seed is not None else ""
         print(f"{state:13} {step.verb:10} {visible(str(step.artifact))}{seed}")
     print(*(visible(f"note: {note}\n") for note in notes), sep="", end="")

@@ -7,6 +7,7 @@ from datetime import date
 from prefect import flow
 
 from flows.nights import Missed, nights_of_this_run, read_day
+from flows.shards import needed_shards
 from reseed.line import Line
 from reseed.recipe.profile import Profile, load_profile
 from reseed.recipe.reading import load_recipe, split_overrides
@@ -49,7 +50,8 @@ def make_night(recipe: str, overrides: tuple[str, ...], place: Profile, day: dat
     if version := published(place, dated.name, day):
         return version
     line = Line(generating(dated), place, ArtifactStore(place.store))
-    ask(place, line.shards("default"))
+    if shards := needed_shards(line):
+        ask(place, shards)
     make(place, line.rows("default"))
     return publish(place, dated.name, make(place, line.curated("default")), day)
 

@@ -92,6 +92,12 @@ def test_plan_knows_what_the_store_has(work: Path) -> None:
     after = reseed(work, "plan", "quickstart").stdout.splitlines()
     assert [line.split()[4] for line in after if line.startswith("in the store")] == [partition]
     assert len(after) == len(before.splitlines())
+    store.write(line.rows("default"), work / "made")
+    joined = reseed(work, "plan", "quickstart").stdout.splitlines()
+    states = {line.rpartition("/")[0].rpartition(" ")[2]: line[:13].strip() for line in joined if "/" in line}
+    assert states["rows/quickstart"] == "in the store"
+    assert states["shard/quickstart"] == "not needed"
+    assert states["curated/quickstart"] == "would run"
 
 
 def test_plan_is_quick(work: Path) -> None:
