@@ -162,3 +162,17 @@ def check_second_run(undisturbed: LineProject) -> None:
     assert {path: path.stat().st_mtime_ns for path in root.glob("*/*/*/manifest.json")} == before
     assert seconds < 30, "nothing heavy was started"
     assert undisturbed.left_after(10) == []
+
+
+def test_a_result_that_a_killed_flow_did_not_track_is_tracked_by_the_next(undisturbed: LineProject) -> None:
+    """It had made the pages."""
+    tracked = (undisturbed.folder / "store" / "refs" / "results" / "tiny").glob("tracked-*.json")
+    for path in tracked:
+        path.unlink()
+    shutil.rmtree(undisturbed.folder / "wandb")
+    for _ in range(2):
+        code, output = undisturbed.line()
+        assert code == 0, output
+        assert len(list((undisturbed.folder / "wandb").glob("offline-run-*"))) == 1
+    results, _ = only(undisturbed.folder / "store", "results")
+    assert list(read_back(undisturbed.folder)) == [results["key"][:16]]
