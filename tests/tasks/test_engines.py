@@ -129,6 +129,26 @@ def test_work_that_hangs_is_given_up_when_its_time_is_over(profile: Profile) -> 
     assert not left
 
 
+def test_of_work_that_is_stopped_ray_says_nothing(profile: Profile, capfd: pytest.CaptureFixture[str]) -> None:
+    """It would say that the jobs are retried, which they are not, even after the command's own last line."""
+    before = {process.pid for process in actors()}
+
+    def run_all() -> None:
+        with engine_pool(profile, profile.roles.generator, 2) as pool:
+            for _ in pool.run([job("a"), job("b", ENDLESS)]):
+                time.sleep(1)  # the second job has begun
+                raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_all()
+    end = time.monotonic() + 30
+    while (left := {process.pid for process in actors()} - before) and time.monotonic() < end:
+        time.sleep(0.1)
+    time.sleep(2)
+    assert not left
+    assert "retr" not in "".join(capfd.readouterr())
+
+
 def test_a_job_that_kills_every_actor_does_not_stop_the_others(profile: Profile) -> None:
     """An actor that Ray no longer restarts would fail all jobs that wait, at once."""
     killer = replace(job("killer"), rows=({"id": "row"},), problem=ProblemModule("deadly", "import os\nos._exit(1)\n"))
