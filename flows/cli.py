@@ -90,11 +90,14 @@ def add_store_commands(add: AddCommand) -> None:
     report.add_argument("name", help="an experiment's name, as its recipe says")
     add_profile_options(report)
     export = add(
-        "export", commands.export, "a member's adapter as two files that stock PEFT loads, or merged into its base"
+        "export",
+        commands.export,
+        "an adapter as two files that stock PEFT loads, or merged; answers as predictions.csv",
     )
-    export.add_argument("artifact", help="adapter/NAME/KEY, as `reseed results NAME --json` shows it")
+    export.add_argument("artifact", help="adapter/NAME/KEY (as `reseed results NAME --json` shows it), ensemble/NAME/KEY or "
+                        "predictions/NAME/KEY (`reseed plan RECIPE`); the beginning of the key is enough")  # fmt: skip
     export.add_argument("folder", type=Path, help="a new folder")
-    export.add_argument("--merge", action="store_true", help="the whole 16-bit model, with the adapter merged in")
+    export.add_argument("--merge", action="store_true", help="an adapter's whole 16-bit model, with it merged in")
     export.add_argument("--base", metavar="FOLDER", help="the base, where it was a local folder (with --merge)")
     add_profile_options(export)
     data = add("data", commands.data_list, "dataset versions in the store")

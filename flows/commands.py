@@ -54,6 +54,7 @@ def env(options: argparse.Namespace) -> int:
 def plan(options: argparse.Namespace) -> int:
     """Print every step and whether the store has it."""
     from flows.plan_memory import print_memory, print_room
+    from flows.shards import needed_shards
     from reseed.line import plan_line
     from reseed.recipe.profile import load_profile
     from reseed.recipe.reading import load_recipe, split_overrides
@@ -69,8 +70,10 @@ def plan(options: argparse.Namespace) -> int:
     line = plan_line(recipe, profile, store)
     notes = [*line.notes(), *rehearse(line)]
     stored = store.finished(step.artifact for step in line.steps())
+    joined = {step.artifact for step in line.all_shards()} - {step.artifact for step in needed_shards(line)}
     for step in line.steps():
-        state = "in the store" if step.artifact in stored else "would run"
+        missing = "not needed" if step.artifact in joined else "would run"
+        state = "in the store" if step.artifact in stored else missing
         seed = f" seed {step.seed}" if step.seed is not None else ""
         print(f"{state:13} {step.verb:10} {visible(str(step.artifact))}{seed}")
     print(*(visible(f"note: {note}\n") for note in notes), sep="", end="")
@@ -189,14 +192,13 @@ def report(options: argparse.Namespace) -> int:
 
 
 def export(options: argparse.Namespace) -> int:
-    """Copy an adapter out of the store, or merge it."""
-    from reseed.export import export_adapter, merge_adapter
-    from reseed.recipe.stored_adapters import find_adapter
+    """Copy an adapter or answers out of the store, or merge an adapter."""
+    from reseed.export import export_artifact, find_exported, merge_adapter
 
     store = open_store(options)
-    artifact = find_adapter(store, options.artifact)
+    artifact = find_exported(store, options.artifact)
     if not options.merge:
-        print("\n".join(f"{options.folder}/{name}" for name in export_adapter(store, artifact, options.folder)))
+        print("\n".join(f"{options.folder}/{name}" for name in export_artifact(store, artifact, options.folder)))
         return 0
     found = merge_adapter(store, artifact, options.folder, options.base)
     print(

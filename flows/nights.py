@@ -8,13 +8,18 @@ o'clock has scheduled nothing.
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Iterable
+from contextlib import suppress
 from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING, Literal
 from zoneinfo import ZoneInfo
 
+from pydantic import TypeAdapter, ValidationError
+
 from reseed.data.versions import published_days
 from reseed.recipe.profile import Profile
+from reseed.records import ReseedError
 from reseed.store.artifacts import ArtifactStore
 
 if TYPE_CHECKING:
@@ -24,6 +29,15 @@ if TYPE_CHECKING:
 
 Missed = Literal["leave", "every", "newest"]
 """What a run does about nights before its own: nothing; make them first; make only the newest that is due by now."""
+
+
+def read_day(given: date | str | int) -> date:
+    """The day that a person named. The flow takes any text and judges it here: Prefect's own word for a parameter that is
+    wrong is a traceback, and to it a bare 20261120 is a number of seconds."""
+    if isinstance(given, date) or re.match(r"\d{4}-\d\d-\d\d", str(given)):
+        with suppress(ValidationError):
+            return TypeAdapter(date).validate_python(given)
+    raise ReseedError(f"day {given!r}: no such date; wanted year-month-day, as in day=2026-11-20")
 
 
 def nights_of_this_run(profile: Profile, name: str, missed: Missed) -> list[date]:

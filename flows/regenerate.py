@@ -6,8 +6,9 @@ from datetime import date
 
 from prefect import flow
 
-from flows.nights import Missed, nights_of_this_run
+from flows.nights import Missed, nights_of_this_run, read_day
 from flows.planning import refuse_unpinned
+from flows.shards import needed_shards
 from reseed.line import Line
 from reseed.recipe.profile import Profile, load_profile
 from reseed.recipe.reading import load_recipe, split_overrides
@@ -23,8 +24,8 @@ from tasks.time_limit import time_limit
 
 @flow(name="regenerate", flow_run_name="{recipe}")
 def regenerate(
-    recipe: str = "rewrites", profile: str = "laptop", day: date | None = None, overrides: list[str] | None = None,
-    missed: Missed = "leave", hours: float | None = None,
+    recipe: str = "rewrites", profile: str = "laptop", day: date | str | int | None = None,
+    overrides: list[str] | None = None, missed: Missed = "leave", hours: float | None = None,
 ) -> Artifact:  # fmt: skip
     """The recipe's dataset version of `day`: if left out, of the day for which the run was scheduled.
 
@@ -32,10 +33,12 @@ def regenerate(
     hangs is ended. The first night that fails ends the run; the next run begins with it.
     """
     with session():
+        asked = read_day(day) if day is not None else None
         own, where = split_overrides(overrides or [])
         place = load_profile(profile, where)
         with time_limit(hours, "looking for missed nights in the store"):
-            days = [day] if day else nights_of_this_run(place, load_recipe(recipe, own, place.name).name, missed)
+            name = load_recipe(recipe, own, place.name).name
+            days = [asked] if asked else nights_of_this_run(place, name, missed)
         for night in days:
             with time_limit(hours, f"the night {night}"):
                 version = make_night(recipe, own, place, night)
@@ -49,7 +52,8 @@ def make_night(recipe: str, overrides: tuple[str, ...], place: Profile, day: dat
         return version
     line = Line(generation_recipe(dated), place, ArtifactStore(place.store))
     refuse_unpinned(line)
-    ask(place, line.shards("default"))
+    if shards := needed_shards(line):
+        ask(place, shards)
     make(place, line.rows("default"))
     return publish(place, dated.name, make(place, line.curated("default")), day)
 

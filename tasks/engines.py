@@ -71,6 +71,7 @@ class EnginePool:
         )  # fmt: skip
         self.start: Callable[[], Any] = partial(actor.remote, spec, need.batch_size, need.cpus, store_url(profile))
         self.successors = 0
+        self.running: dict[Any, tuple[Any, Batch, float]] = {}
         self.actors = [self.start() for _ in range(min(need.actors, jobs))]
 
     def run(self, jobs: Sequence[Batch]) -> Iterator[tuple[Batch, list[Generation], float]]:
@@ -81,7 +82,7 @@ class EnginePool:
         import ray
 
         waiting = list(jobs)[::-1]
-        running: dict[Any, tuple[Any, Batch, float]] = {}
+        running = self.running
         failed: dict[str, Exception] = {}
 
         def hand_out(actor: Any) -> None:
@@ -120,9 +121,12 @@ class EnginePool:
         return new
 
     def close(self) -> None:
-        """End the actors and free what they hold."""
+        """End the actors and free what they hold. Jobs that are left are cancelled first: else Ray would print of each,
+        perhaps after the command's last line, that it will be retried."""
         import ray
 
+        for job in self.running:
+            ray.cancel(job)
         for actor in self.actors:
             ray.kill(actor)
 

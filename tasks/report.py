@@ -25,23 +25,32 @@ def report(place: Profile, scored: Step[Score], pages: Step[Report]) -> Results:
     """Make the pages of a stored result, point its experiment's `latest` at it, and show it."""
     store = ArtifactStore(place.store)
     store.point(KIND, scored.name, "latest", scored.artifact)
-    results, fresh = load_results(store, scored.artifact), store.find(pages.artifact) is None
+    results = load_results(store, scored.artifact)
     make_here(store, pages)
     show(results)
     log().info("%s", verdict(results))
     log().info("report: %s", store.fetch(pages.artifact) / "report.html")
-    if fresh:
-        track(store, scored, results)
+    track(store, scored, results)
     return results
 
 
 def track(store: ArtifactStore, step: Step[Score], results: Results) -> None:
-    """The experiment's own run of Weights & Biases, once a report."""
+    """The experiment's own run of Weights & Biases, once a result. A ref in the store says that it is written: a flow
+    that is killed before leaves it to the next one, and pages that are made again are no reason for a second run."""
+    tracked = f"tracked-{step.artifact.key}"
+    if store.ref(KIND, step.name, tracked) is not None:
+        return
     account = find_account()
     run = TrackedRun(step.artifact, results.experiment, f"{results.experiment} results", "results", step.spec)
     inputs = [reference(store, made) for role, made in step.inputs.items() if role.startswith(("partition", "adapter"))]
-    if warning := track_results(run, results, inputs, account):
+    try:
+        warning = track_results(run, results, inputs, account)
+    except Exception as error:  # W&B has more kinds of errors than one base class; none is worth the flow's end
+        log().warning("Weights & Biases: the experiment's own run was not written: %s", error)
+        return
+    if warning:
         log().warning(warning)
+    store.move_ref(KIND, step.name, tracked, step.artifact, expected=None)
 
 
 def show(results: Results) -> None:

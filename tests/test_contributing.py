@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import subprocess
+import textwrap
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,9 @@ from typing import Any
 import pytest
 import yaml
 from packaging.specifiers import SpecifierSet
+
+from reseed.evaluation.answers import blend
+from reseed.problems import ProblemModule, load_problem
 
 ROOT = Path(__file__).resolve().parent.parent
 TEXTS = ("README.md", "CONTRIBUTING.md", "pyproject.toml", ".pre-commit-config.yaml", ".ci/run", "Makefile")
@@ -48,6 +52,16 @@ def test_every_file_that_contributing_names_exists() -> None:
     named = [one for one in quoted if "/" in one or one.endswith((".md", ".py", ".toml", ".lock"))]
     assert len(named) > 20
     assert [one for one in named if not (ROOT / one).exists()] == []
+
+
+def test_the_blend_that_is_shown_blends() -> None:
+    (shown,) = re.findall(
+        r"^## Add a blend\n.*?^(    def blend.*?)\n\n", text("CONTRIBUTING.md"), re.DOTALL | re.MULTILINE
+    )
+    without = text("reseed/problems/prompt_recovery.py").replace("def blend(", "def unused(")
+    problem = load_problem(ProblemModule("mine", f"{without}\n{textwrap.dedent(shown)}\n"))
+    members = [{"row": "Sing."}, {"row": "Sing to the sea."}, {"row": ""}]
+    assert blend(problem, members) == {"row": "Sing to the sea."}
 
 
 def test_check_is_lint_and_every_test_once() -> None:

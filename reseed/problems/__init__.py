@@ -28,6 +28,7 @@ __all__ = [
     "Problem",
     "ProblemModule",
     "Shortens",
+    "check_known",
     "dry_call",
     "find_problem",
     "load_problem",
@@ -42,10 +43,15 @@ def load_problem(problem: ProblemModule | str) -> Problem:
     if module.source is not None:
         code = run_module(module)
         return complete(module.name, getattr(code, "PROBLEM", code))
+    check_known(module)
+    return complete(module.name, importlib.import_module(f"{__name__}.{module.name.replace('-', '_')}"))
+
+
+def check_known(module: ProblemModule) -> None:
+    """Refuse a name that is neither a module's nor that of a problem that ships."""
     shipped = sorted(path.stem.replace("_", "-") for path in Path(__file__).parent.glob("[a-z]*.py"))
-    if module.name not in shipped:
+    if module.source is None and module.name not in shipped:
         raise ReseedError(
             f"problem '{module.name}': unknown{nearest(module.name, shipped)}; there is {', '.join(shipped)}, "
             f"or write {file_of(module.name or 'NAME')} beside the recipe, or give a module's dotted name"
         )
-    return complete(module.name, importlib.import_module(f"{__name__}.{module.name.replace('-', '_')}"))

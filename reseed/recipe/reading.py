@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from reseed.mistakes import mistake_list, nearest
-from reseed.problems import find_problem
+from reseed.problems import check_known, find_problem
 from reseed.recipe.by_profile import on_profile, profile_mistakes
-from reseed.recipe.recipe import VARIABLE, Recipe, validate
+from reseed.recipe.recipe import VARIABLE, Recipe, examine
 from reseed.recipe.stages import stage_mistakes
 from reseed.recipe.values import merge, parse_override, read_yaml
 from reseed.records import ReseedError
@@ -29,11 +29,18 @@ def load_recipe(name: str, overrides: tuple[str, ...] = (), profile: str | None 
     # Any other override is meant for this profile: it may contradict what the recipe says of another.
     elsewhere = profile_mistakes(reduce(override, of_profiles, values), profile)
     values = reduce(override, overrides, values)
+    unknown = []
     if isinstance(problem := values.get("problem"), str):
-        values["problem"] = find_problem(problem, path.parent)
-    recipe = validate(on_profile(values, profile), f"recipe {path.name}", elsewhere)
-    if wrong := stage_mistakes(recipe):
-        raise ReseedError(mistake_list(f"recipe {path.name}", wrong))
+        try:
+            values["problem"] = found = find_problem(problem, path.parent)
+            check_known(found)
+        except ReseedError as error:
+            unknown = [str(error)]
+    recipe, wrong = examine(on_profile(values, profile), elsewhere)
+    if recipe is not None and not wrong:
+        wrong = stage_mistakes(recipe)
+    if recipe is None or wrong or unknown:
+        raise ReseedError(mistake_list(f"recipe {path.name}", [*unknown, *wrong]))
     return recipe
 
 

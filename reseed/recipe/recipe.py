@@ -125,11 +125,17 @@ def variable_part(changes: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in changes.items() if key in VARIABLE or key not in Recipe.model_fields}
 
 
-def validate(values: dict[str, Any], where: str, elsewhere: Sequence[str] = ()) -> Recipe:
-    """The recipe, if it and all its variants are valid. Raises one ReseedError that names every mistake.
+def validate(values: dict[str, Any], where: str) -> Recipe:
+    """A checked recipe, or one ReseedError that names every mistake."""
+    recipe, wrong = examine(values)
+    if recipe is None or wrong:
+        raise ReseedError(mistake_list(where, wrong))
+    return recipe
 
-    That includes those found `elsewhere`: in the changes for profiles, where a mistake is named by its place in the file.
-    """
+
+def examine(values: dict[str, Any], elsewhere: Sequence[str] = ()) -> tuple[Recipe | None, list[str]]:
+    """The recipe, whose variants are checked too, or None; and every mistake, also those found `elsewhere`: in what a
+    profile changes, where a mistake is named by its place in the file."""
     recipe, wrong = try_recipe(values)
     variants = values.get("variants")
     wrong += [
@@ -142,10 +148,8 @@ def validate(values: dict[str, Any], where: str, elsewhere: Sequence[str] = ()) 
         if isinstance(changes, dict):
             lines = try_recipe(merge(shared, variable_part(changes)))[1]
             wrong += [f"variants.{name}.{line}" for line in lines if line not in wrong]
-    lines = [line for line in wrong if not any(other.endswith(f".{line}") for other in elsewhere)] + list(elsewhere)
-    if recipe is None or lines:
-        raise ReseedError(mistake_list(where, lines))
-    return recipe
+    lines = [line for line in wrong if not any(other.endswith(f".{line}") for other in elsewhere)]
+    return recipe, [*lines, *elsewhere]
 
 
 def try_recipe(values: dict[str, Any]) -> tuple[Recipe | None, list[str]]:

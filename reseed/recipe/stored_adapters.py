@@ -4,44 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from reseed.mistakes import mistake_list, nearest
+from reseed.mistakes import mistake_list
 from reseed.models.names import ModelSpec, identity
 from reseed.records import Artifact, ReseedError
 from reseed.settings import TrainingSettings
 from reseed.store.artifacts import ArtifactStore
+from reseed.store.lookup import find_artifact
 from reseed.store.manifest import Manifest
 
 SHAPE = ("method", "rank", "alpha", "targets", "rslora", "dora")  # what an adapter keeps when it is continued
-SHOWN = 20  # keys in a message
 
 
 def find_adapter(store: ArtifactStore, name: str) -> Artifact:
-    """The adapter `adapter/<name>/<key>`. The beginning of a key is enough, as `reseed results` shows it."""
-    kind, _, rest = name.strip("/").partition("/")
-    adapter, _, key = rest.partition("/")
-    if kind != "adapter" or not adapter or not key:
-        raise ReseedError(f"artifact '{name}': wanted adapter/NAME/KEY, as `reseed results NAME --json` shows it")
-    begin = [Artifact("adapter", adapter, known) for known in store.keys("adapter", adapter, key)]
-    fits = [found for found in begin if found.key == key] or begin
-    if len(fits) <= SHOWN:  # else the beginning is so short that looking at them all is no use
-        fits = list(store.find_many(fits))
-    if len(fits) == 1:
-        return fits[0]
-    if fits:
-        some = ", ".join(found.key[:20] for found in fits[:SHOWN]) + (", …" if len(fits) > SHOWN else "")
-        raise ReseedError(f"artifact '{name}': {len(fits)} keys begin so: {some}")
-    raise ReseedError(f"artifact '{name}': not in the store {store.url}; {known_keys(store, adapter)}")
-
-
-def known_keys(store: ArtifactStore, adapter: str) -> str:
-    """What the store has instead of a key that is missing, for a message."""
-    keys = store.keys("adapter", adapter)
-    some = [Artifact("adapter", adapter, key) for key in keys[:SHOWN]]
-    if finished := list(store.find_many(some, listing=True)):
-        return f"its keys are {', '.join(a.key[:12] for a in finished)}" + (", …" if len(keys) > SHOWN else "")
-    if keys:
-        return "nothing of that name is finished"
-    return f"no such name{nearest(adapter, store.names('adapter'))}"
+    """The adapter `adapter/<name>/<key>`, of whose key the beginning is enough, as `reseed results` shows it."""
+    return find_artifact(store, name, ("adapter",), "`reseed results NAME --json`")
 
 
 def is_stored(start: str) -> bool:

@@ -41,7 +41,7 @@ def _results(results: Results) -> str:
     for line, (*scores, answer) in zip(table, cells, strict=True):
         bold = "**" if line.best else ""
         rows.append([f"{bold}{markdown_text(line.label)}{bold}", *scores, f"{bold}{answer}{bold}"])
-    return _table(["variant", *headers], rows)
+    return markdown_table(["variant", *headers], rows)
 
 
 def _members(results: Results) -> str:
@@ -51,7 +51,7 @@ def _members(results: Results) -> str:
         for m in v.members
     ]
     return (
-        _table(["variant", "seed", "score", "best step", "cut off", "artifact"], rows, texts=(0, 5))
+        markdown_table(["variant", "seed", "score", "best step", "cut off", "artifact"], rows, texts=(0, 5))
         if rows
         else "None were trained."
     )
@@ -59,14 +59,14 @@ def _members(results: Results) -> str:
 
 def _dataset(stats: DatasetStats) -> list[str]:
     numbers = [f"{stats.n:,}", f"{stats.n_prompts:,}", f"{stats.ratio:.4g}", f"{stats.median_tokens:g}"]
-    blocks = [_table(["n", "n_prompts", "ratio", "median_tokens"], [numbers], texts=())]
+    blocks = [markdown_table(["n", "n_prompts", "ratio", "median_tokens"], [numbers], texts=())]
     if not stats.dropped:
         return [*blocks, "No rows were dropped."]
     reasons = sorted(stats.dropped.items(), key=lambda item: (-item[1], item[0]))
-    return [*blocks, _table(["dropped because", "rows"], [[markdown_text(r), f"{n:,}"] for r, n in reasons])]
+    return [*blocks, markdown_table(["dropped because", "rows"], [[markdown_text(r), f"{n:,}"] for r, n in reasons])]
 
 
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]], texts: tuple[int, ...] = (0,)) -> str:
+def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]], texts: tuple[int, ...] = (0,)) -> str:
     """A pipe table; columns in `texts` are aligned left, the others right."""
     rule = [":---" if i in texts else "---:" for i in range(len(header))]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in [header, rule, *rows])

@@ -204,19 +204,18 @@ def wandb_artifact(source: Reference) -> Any:
 
 
 def track_results(run: TrackedRun, results: Results, inputs: Sequence[Reference], account: Account) -> str | None:
-    """The experiment's own run: mean, spread and blend of every variant, and every member in a table. Returns a warning."""
+    """The experiment's own run: mean, spread and blend of every variant, and every member in a table. Returns a warning.
+
+    Raises whatever W&B raises where the run could not be written."""
     import wandb
 
-    try:
-        tracker = Tracker(run, Path(account.folder), account.mode)
-        rows = [[v.name, m.seed, m.score, m.best_step, m.artifact] for v in results.variants for m in v.members]
-        columns = ["variant", "seed", "score", "best_step", "artifact"]
-        tracker.run.log({"members": wandb.Table(columns=columns, data=rows)})
-        for source in inputs:
-            tracker.read(source)
-        tracker.finish(summary_of(results))
-    except Exception as error:  # W&B has more kinds of errors than one base class; none is worth the run's end
-        return f"Weights & Biases: the experiment's own run was not written: {error}"
+    tracker = Tracker(run, Path(account.folder), account.mode)
+    rows = [[v.name, m.seed, m.score, m.best_step, m.artifact] for v in results.variants for m in v.members]
+    columns = ["variant", "seed", "score", "best_step", "artifact"]
+    tracker.run.log({"members": wandb.Table(columns=columns, data=rows)})
+    for source in inputs:
+        tracker.read(source)
+    tracker.finish(summary_of(results))
     return tracker.warning
 
 

@@ -12,7 +12,7 @@ import yaml
 from plain_step import plain_step
 
 from reseed.evaluation.experiment import KIND, save_results
-from reseed.records import Interval, MemberResult, Results, VariantResult
+from reseed.records import Artifact, Interval, MemberResult, Results, VariantResult
 from reseed.store.artifacts import ArtifactStore
 
 RESEED = Path(sys.executable).parent / "reseed"
@@ -92,6 +92,12 @@ def test_plan_knows_what_the_store_has(work: Path) -> None:
     after = reseed(work, "plan", "quickstart").stdout.splitlines()
     assert [line.split()[4] for line in after if line.startswith("in the store")] == [partition]
     assert len(after) == len(before.splitlines())
+    store.write(line.rows("default"), work / "made")
+    joined = reseed(work, "plan", "quickstart").stdout.splitlines()
+    states = {line.rpartition("/")[0].rpartition(" ")[2]: line[:13].strip() for line in joined if "/" in line}
+    assert states["rows/quickstart"] == "in the store"
+    assert states["shard/quickstart"] == "not needed"
+    assert states["curated/quickstart"] == "would run"
 
 
 def test_plan_is_quick(work: Path) -> None:
@@ -251,6 +257,21 @@ def test_export_copies_two_files(work: Path, tmp_path: Path) -> None:
     ]
     assert "already exists" in mistake(work, "export", str(artifact), "out", *given)
     assert "not in the store" in mistake(work, "export", "adapter/small-a/0000", "other", *given)
+    assert "or ensemble/NAME/KEY or" in mistake(work, "export", "dataset/small/0000", "other", *given)
+
+
+def test_export_writes_answers_as_a_table(work: Path, tmp_path: Path) -> None:
+    (tmp_path / "made").mkdir()
+    (tmp_path / "made" / "predictions.jsonl").write_text('{"id": "7", "answer": "sea"}\n')
+    store = ArtifactStore(str(tmp_path / "store"))
+    spec = {"problem": "prompt-recovery", "model": {"name": "some/model"}}
+    inputs = {"partition": Artifact("partition", "small", "abc")}
+    answers = store.write(plain_step("predict", 1, "predictions", "small", spec, inputs), tmp_path / "made")
+    given = ["--set", f"profile.store={tmp_path / 'store'}"]
+    told = reseed(work, "export", str(answers), "out", *given).stdout
+    assert told.splitlines() == ["out/README.md", "out/predictions.csv"]
+    assert (work / "out" / "predictions.csv").read_text().splitlines() == ["id,answer", "7,sea"]
+    assert "leave out --merge" in mistake(work, "export", str(answers), "other", "--merge", *given)
 
 
 def test_results_as_json_are_one_object(work: Path, stored: str) -> None:

@@ -107,6 +107,15 @@ def test_every_missed_night_is_made_in_its_order_once_a_stopped_run_is_out_of_th
     assert made == ["2026-10-01", "2026-10-02", "2026-10-03", "2026-10-04"]
 
 
+def test_a_day_that_is_no_date_fails_the_nightly_with_one_message(served: LineProject) -> None:
+    code, run = run_deployment(served, "regenerate/nightly", TINY | {"day": "2026-11-31"})
+    assert (code, run["state_name"]) == (1, "Failed")
+    lines = ask(served, "logs/filter", logs={"flow_run_id": {"any_": [run["id"]]}})
+    said = [line["message"] for line in lines]
+    assert "day '2026-11-31': no such date; wanted year-month-day, as in day=2026-11-20" in said
+    assert "Traceback" not in "\n".join(said)
+
+
 def start_nightly(project: LineProject, due: str | None = None, **parameters: Any) -> str:
     """A run of the deployment that was due then, of a dataset of its own; its id."""
     nightly = ask(project, "deployments/name/regenerate/nightly")

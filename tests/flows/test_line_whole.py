@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import time
 from pathlib import Path
 from typing import Any
@@ -138,6 +139,18 @@ def test_it_says_what_it_does_and_ends_with_a_table(undisturbed: LineProject) ->
 
 
 def test_a_second_run_does_nothing_again(undisturbed: LineProject) -> None:
+    """Not even where the parts of joined rows are gone."""
+    root = undisturbed.folder / "store"
+    (root / "shard").rename(undisturbed.folder / "shards")
+    try:
+        check_second_run(undisturbed)
+        assert not (root / "shard").exists()
+    finally:
+        shutil.rmtree(root / "shard", ignore_errors=True)
+        (undisturbed.folder / "shards").rename(root / "shard")
+
+
+def check_second_run(undisturbed: LineProject) -> None:
     root = undisturbed.folder / "store"
     before = {path: path.stat().st_mtime_ns for path in root.glob("*/*/*/manifest.json")}
     begin = time.monotonic()
@@ -145,9 +158,23 @@ def test_a_second_run_does_nothing_again(undisturbed: LineProject) -> None:
     seconds = time.monotonic() - begin
     assert code == 0, output
     assert output.count(": in the store") == 7, output  # rows, curated, partition, adapter, ensemble, results, report
-    assert "generate: 6 of 6 are in the store" in output
+    assert "generate: rows" not in output
     assert "predict: 2 of 2 are in the store" in output
     assert ": done in" not in output
     assert {path: path.stat().st_mtime_ns for path in root.glob("*/*/*/manifest.json")} == before
     assert seconds < 30, "nothing heavy was started"
     assert undisturbed.left_after(10) == []
+
+
+def test_a_result_that_a_killed_flow_did_not_track_is_tracked_by_the_next(undisturbed: LineProject) -> None:
+    """It had made the pages."""
+    tracked = (undisturbed.folder / "store" / "refs" / "results" / "tiny").glob("tracked-*.json")
+    for path in tracked:
+        path.unlink()
+    shutil.rmtree(undisturbed.folder / "wandb")
+    for _ in range(2):
+        code, output = undisturbed.line()
+        assert code == 0, output
+        assert len(list((undisturbed.folder / "wandb").glob("offline-run-*"))) == 1
+    results, _ = only(undisturbed.folder / "store", "results")
+    assert list(read_back(undisturbed.folder)) == [results["key"][:16]]

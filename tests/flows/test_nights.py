@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 import pytest
 from prefect.client.schemas.schedules import CronSchedule, IntervalSchedule, RRuleSchedule
 
-from flows.nights import Missed, nights
-from flows.regenerate import generation_recipe
+from flows.nights import Missed, nights, read_day
+from flows.regenerate import generation_recipe, regenerate
 from reseed.recipe.reading import load_recipe
+from reseed.records import ReseedError
 
 if TYPE_CHECKING:
     from flows.nights import Schedule
@@ -105,3 +106,17 @@ def test_a_nightly_takes_the_recipes_own_generation() -> None:
     variant = taken.variant("default")
     assert variant.generation == base.generation
     assert variant.data.train is None
+
+
+@pytest.mark.parametrize("given", ["2026-11-20", date(2026, 11, 20), at("2026-11-20"), "2026-11-20T00:00:00Z"])
+def test_a_day_is_read_as_a_person_or_a_form_writes_it(given: date | str) -> None:
+    assert read_day(given) == date(2026, 11, 20)
+
+
+@pytest.mark.parametrize("given", ["tomorrow", "2026-11-31", "20261120", 20261120, 0, "", "2026-11-20T07:00"])
+def test_a_day_that_is_no_date_is_told_in_one_line(given: str | int) -> None:
+    """Prefect hands over what it was given: it would answer with a traceback of its own."""
+    parameters = regenerate.validate_parameters({"day": given})
+    with pytest.raises(ReseedError) as caught:
+        read_day(parameters["day"])
+    assert str(caught.value) == f"day {given!r}: no such date; wanted year-month-day, as in day=2026-11-20"

@@ -147,6 +147,31 @@ def test_all_mistakes_are_reported_at_once(tmp_path: Path) -> None:
     assert "did you mean 'question'" in message
 
 
+@pytest.mark.parametrize(
+    ("problem", "said"),
+    [
+        ("prompt-recovry", "problem 'prompt-recovry': unknown (did you mean 'prompt-recovery'?)"),
+        ("not_there.shout", "problem 'not_there.shout': cannot import not_there.shout"),
+    ],
+)
+@pytest.mark.parametrize(
+    ("changes", "key"),
+    [
+        ({"training": {"rank": -1}}, "training.rank"),
+        ({"variants": {"a": {"training": {"start_from": "b"}}}}, "variants.a.training.start_from"),
+        ({"profiles": {"laptop": {"training": {"rank": -1}}}}, "profiles.laptop.training.rank"),
+    ],
+    ids=["settings", "stages", "profiles"],
+)
+def test_an_unknown_problem_is_told_beside_other_mistakes(
+    tmp_path: Path, problem: str, said: str, changes: dict[str, Any], key: str
+) -> None:
+    first, *lines = refused(tmp_path, {**changes, "problem": problem}).splitlines()
+    assert first == "recipe small.yaml: 2 mistakes"
+    assert lines[0].startswith(f"  {said}")
+    assert lines[1].startswith(f"  {key}: ")
+
+
 def test_parts_that_disagree_are_reported_at_once(tmp_path: Path) -> None:
     holdout = {"fraction": 0.6, "group_by": "rewrite_prompt"}
     message = refused(
