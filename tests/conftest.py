@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import uuid
 from collections.abc import Iterator
@@ -15,10 +16,22 @@ from s3_server import forget_clients, s3_server, weed_program
 # repository's root comes before a folder without __init__.py.
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+# Ray's workers have niceness 15. Beside the other tests of this session they would hardly get on.
+os.environ.setdefault("RAY_worker_niceness", "0")
+
 if TYPE_CHECKING:
     from reseed.store.artifacts import ArtifactStore
 
 BUCKET = "reseed-tests"
+LINE = {"served", "undisturbed"}  # fixtures that are dear
+
+
+@pytest.hookimpl(tryfirst=True)  # xdist reads the groups in its own
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """With `--dist loadgroup`, the tests of the project's server and whole line share a process, else those of a file."""
+    for item in items:
+        shares = LINE & set(getattr(item, "fixturenames", ()))
+        item.add_marker(pytest.mark.xdist_group("line" if shares else item.path.stem))
 
 
 @pytest.fixture(scope="session")
