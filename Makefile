@@ -19,7 +19,7 @@ test: $(STAMP)            ## everything from nothing: the tests that take minute
 # In two processes, since much of their time is waiting. Those that share a Prefect server and a run of the whole line stay
 # together; so do those of a file.
 test-slow: $(STAMP)       ## the other tests: servers, Ray, ranks, real weights
-	$(BIN)/python -m pytest -m slow -n 2 --dist loadgroup --no-loadscope-reorder $(PYTEST)
+	$(BIN)/python -m pytest -m slow -n 2 --dist loadscope --no-loadscope-reorder $(PYTEST)
 
 lint: $(STAMP)            ## style, types, layers
 	$(BIN)/ruff check .

@@ -7,7 +7,7 @@ import sys
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from s3_server import forget_clients, s3_server, weed_program
@@ -23,15 +23,7 @@ if TYPE_CHECKING:
     from reseed.store.artifacts import ArtifactStore
 
 BUCKET = "reseed-tests"
-LINE = {"served", "undisturbed"}  # fixtures that are dear
-
-
-@pytest.hookimpl(tryfirst=True)  # xdist reads the groups in its own
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """With `--dist loadgroup`, the tests of the project's server and whole line share a process, else those of a file."""
-    for item in items:
-        shares = LINE & set(getattr(item, "fixturenames", ()))
-        item.add_marker(pytest.mark.xdist_group("line" if shares else item.path.stem))
+ALONE = ("tests/flows/test_local_server.py",)  # starts servers of its own
 
 
 @pytest.fixture(scope="session")
@@ -75,3 +67,20 @@ def s3_store(s3_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ar
 
     monkeypatch.setenv("RESEED_CACHE", str(tmp_path / "cache"))
     return ArtifactStore(f"{s3_url}/{uuid.uuid4().hex[:12]}")
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """With `--dist loadscope`, a file's tests share a process, and so do those of the line, which share a server and a run.
+
+    The marks of `--dist loadgroup` would say the same; under pytest 9.2 xdist 3.8 does not see them.
+    """
+    if config.getvalue("dist") != "loadscope":
+        return None
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Groups(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = nodeid.split("::")[0]
+            return "line" if file.startswith("tests/flows/") and file not in ALONE else file
+
+    return Groups(config, log)
