@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from reseed.store.artifacts import ArtifactStore
 
 BUCKET = "reseed-tests"
-ALONE = ("tests/flows/test_local_server.py",)  # starts servers of its own
+ALONE = "tests/flows/test_local_server.py"  # starts servers of its own
+BENCH = "tests/test_bench.py"  # long tests that share nothing, and come last
 
 
 @pytest.fixture(scope="session")
@@ -70,7 +71,8 @@ def s3_store(s3_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ar
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """With `--dist loadscope`, a file's tests share a process, and so do those of the line, which share a server and a run.
+    """With `--dist loadscope`, a file's tests share a process, and so do those of the line, which share a server and a run;
+    the benchmarks go wherever there is room.
 
     The marks of `--dist loadgroup` would say the same; under pytest 9.2 xdist 3.8 does not see them.
     """
@@ -81,6 +83,8 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     class Groups(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
             file = nodeid.split("::")[0]
-            return "line" if file.startswith("tests/flows/") and file not in ALONE else file
+            if file == BENCH:
+                return nodeid
+            return "line" if file.startswith("tests/flows/") and file != ALONE else file
 
     return Groups(config, log)
