@@ -16,9 +16,10 @@ demo: $(STAMP)            ## everything from nothing: the quickstart through a l
 test: $(STAMP)            ## everything from nothing: the tests that take minutes in all
 	$(BIN)/python -m pytest -m "not slow" -n logical --maxprocesses=4 --dist loadfile --no-loadscope-reorder $(PYTEST)
 
-# In one process: they share a Prefect server, a Ray and a run of the whole line.
+# In two processes, since much of their time is waiting. Those that share a Prefect server and a run of the whole line stay
+# together; so do those of a file.
 test-slow: $(STAMP)       ## the other tests: servers, Ray, ranks, real weights
-	$(BIN)/python -m pytest -m slow $(PYTEST)
+	$(BIN)/python -m pytest -m slow -n 2 --dist loadscope --no-loadscope-reorder $(PYTEST)
 
 lint: $(STAMP)            ## style, types, layers
 	$(BIN)/ruff check .

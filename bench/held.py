@@ -26,6 +26,7 @@ from reseed.models.names import ModelSpec
 from reseed.models.sizes import sizes
 from reseed.settings import TrainingSettings
 from reseed.training.memory.plan import Memory
+from tasks.training_worker import build_no_helpers
 
 STEPS = 3  # ZeRO-3 records the order of the layers in the first one, and fetches ahead from the second on
 
@@ -105,6 +106,7 @@ def rank_main(rank: int, world: int, port: int, runs: Sequence[Run], rows: int, 
     ranks = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": world, "LOCAL_WORLD_SIZE": world}
     os.environ.update(address, **{name: str(number) for name, number in ranks.items()})
     torch.set_num_threads(1)
+    build_no_helpers()
     linear, found = torch.nn.functional.linear, []
     for spec, settings in runs:
         found.append(held_by_rank(spec, settings, rows, labels, world, Path(place)))

@@ -117,7 +117,10 @@ def contend(name: str, options: argparse.Namespace, folder: Path) -> dict[str, A
 
 
 def one_rank() -> None:
-    """What a launcher would tell DeepSpeed."""
+    """What a launcher would tell DeepSpeed, which compiles nothing, as in a worker."""
+    from tasks.training_worker import build_no_helpers
+
+    build_no_helpers()
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

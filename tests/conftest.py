@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from s3_server import forget_clients, s3_server, weed_program
@@ -15,10 +16,15 @@ from s3_server import forget_clients, s3_server, weed_program
 # repository's root comes before a folder without __init__.py.
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+# Ray's workers have niceness 15. Beside the other tests of this session they would hardly get on.
+os.environ.setdefault("RAY_worker_niceness", "0")
+
 if TYPE_CHECKING:
     from reseed.store.artifacts import ArtifactStore
 
 BUCKET = "reseed-tests"
+ALONE = "tests/flows/test_local_server.py"  # starts servers of its own
+BENCH = "tests/test_bench.py"  # long tests that share nothing, and come last
 
 
 @pytest.fixture(scope="session")
@@ -62,3 +68,23 @@ def s3_store(s3_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ar
 
     monkeypatch.setenv("RESEED_CACHE", str(tmp_path / "cache"))
     return ArtifactStore(f"{s3_url}/{uuid.uuid4().hex[:12]}")
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """With `--dist loadscope`, a file's tests share a process, and so do those of the line, which share a server and a run;
+    the benchmarks go wherever there is room.
+
+    The marks of `--dist loadgroup` would say the same; under pytest 9.2 xdist 3.8 does not see them.
+    """
+    if config.getvalue("dist") != "loadscope":
+        return None
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Groups(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = nodeid.split("::")[0]
+            if file == BENCH:
+                return nodeid
+            return "line" if file.startswith("tests/flows/") and file != ALONE else file
+
+    return Groups(config, log)

@@ -77,10 +77,11 @@ def fit(
     settings = TrainingSettings.model_validate(common | {"dropout": 0.05, "warmup_steps": 0} | changes)
     seen, linear = Seen(place / "seen", stop_after), torch.nn.functional.linear
     job = TrainJob(spec, settings, seed=0, world=1, micro_batch_size=2, deepspeed=True)
+    rows = text_rows(56, words=8 if setup.tiny else 40)
 
     def run() -> None:
         with contextlib.suppress(StopError):
-            train(job, PROBLEM, text_rows(48), text_rows(56)[48:], place / "work", seen, resume)
+            train(job, PROBLEM, rows[:48], rows[48:], place / "work", seen, resume)
 
     try:
         seconds, peak = measured(run, setup.device)

@@ -32,7 +32,7 @@ def member(setup: Setup) -> Row:
     place = setup.own("placed")
     profile, recipe = load_profile(str(profile_file(setup, place))), load_recipe(str(recipe_file(place)))
     store, parts = ArtifactStore(profile.store), setup.own("placed/parts")
-    rows = text_rows(60)
+    rows = text_rows(60, words=8 if setup.tiny else 40)
     for part, some in (("train", rows[:48]), ("validation", rows[48:56]), ("test", rows[56:])):
         write_rows(parts / f"{part}.parquet", some)
     curated = Artifact("curated", recipe.name, "made-by-hand")

@@ -100,13 +100,13 @@ def passages() -> list[str]:
     return (ROOT / "recipes" / "seeds" / "passages.txt").read_text(encoding="utf-8").splitlines()
 
 
-def text_rows(count: int) -> list[TextRow]:
-    """Rows of prompt recovery, different ones; the rewrite is the passage in capitals."""
+def text_rows(count: int, words: int = 40) -> list[TextRow]:
+    """Rows of prompt recovery, different ones, of so many words at most; the rewrite is the passage in capitals."""
     prompts = (ROOT / "recipes" / "seeds" / "prompts.txt").read_text(encoding="utf-8").splitlines()
     texts = passages()
     made = []
     for n in range(count):
-        text = f"{n}: {' '.join(texts[n % len(texts)].split()[:40])}"
+        text = f"{n}: {' '.join(texts[n % len(texts)].split()[:words])}"
         made.append(PROBLEM.row(text, prompts[n % len(prompts)], text.upper()))
     return made
 

@@ -21,6 +21,7 @@ from reseed.models.names import ModelSpec
 from reseed.records import ReseedError
 from reseed.training.job import Judge
 from reseed.training.loop import train
+from tasks.training_worker import build_no_helpers
 
 RANK = int(os.environ["RANK"])
 LOCAL_RANK = int(os.environ["LOCAL_RANK"])
@@ -73,6 +74,7 @@ def run(model: Path, out: Path, spec: dict[str, Any]) -> None:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
+    build_no_helpers()
     spec = json.loads(Path(sys.argv[1]).read_text())
     for one in spec["runs"]:
         run(Path(spec["model"]), Path(one["out"]), one)

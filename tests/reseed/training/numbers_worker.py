@@ -23,6 +23,7 @@ from reseed.settings import TrainingSettings
 from reseed.training.arguments import training_arguments
 from reseed.training.loop import train
 from reseed.training.zero.settings import deepspeed_settings, join_ranks
+from tasks.training_worker import build_no_helpers
 
 RANK, WORLD = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
 MICRO = 32
@@ -92,6 +93,7 @@ def masks(model: Path, out: Path, resume: Path | None = None, stop_after: int | 
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
+    build_no_helpers()
     spec = json.loads(Path(sys.argv[1]).read_text())
     out, linear = Path(spec["out"]), torch.nn.functional.linear
     found: dict[str, Any] = {"buffers": {name: buffers(Path(folder), out) for name, folder in spec["families"].items()}}
