@@ -98,8 +98,11 @@ def find_account() -> Account:
 
 
 def forget_service() -> None:
-    """Let this process start a service of its own: one that another process started ends with that process."""
-    if f"-{os.getpid()}-" not in os.environ.get("WANDB_SERVICE", ""):
+    """Let this process start a service of its own: one that another process started ends with that process, and of one that
+    ended here its socket is gone."""
+    service = os.environ.get("WANDB_SERVICE", "")
+    socket = service.partition("-unix-")[2]
+    if f"-{os.getpid()}-" not in service or (socket and not Path(socket).exists()):
         os.environ.pop("WANDB_SERVICE", None)
 
 

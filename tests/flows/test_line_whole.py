@@ -91,11 +91,18 @@ def test_an_adapter_is_two_files_that_name_no_place(undisturbed: LineProject) ->
     assert validated[-1] == manifest["metrics"]["steps"]
 
 
+def text_of(path: Path) -> str:
+    """A file's text; of Parquet both what its bytes show and what its rows hold."""
+    if path.suffix == ".parquet":
+        return path.read_bytes().decode(errors="replace") + json.dumps(list(open_rows(path.parent, path.stem)))
+    return path.read_text(encoding="utf-8")
+
+
 def test_no_text_in_the_store_names_a_place_or_holds_a_secret(undisturbed: LineProject) -> None:
     found = []
     for path in (undisturbed.folder / "store").rglob("*"):
         if path.is_file() and path.suffix not in {".safetensors", ".lock"}:
-            text = path.read_text(encoding="utf-8")
+            text = text_of(path)
             found += [f"{path}: {hit.group()[:80]}" for hit in ABSOLUTE.finditer(text)]
             found += [str(path) for _ in re.finditer(re.escape(undisturbed.environment["PLANTED_SECRET"]), text)]
     assert found == []

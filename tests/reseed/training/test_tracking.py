@@ -133,12 +133,13 @@ def test_a_server_that_is_not_there_costs_no_member(
     assert set(read_back(tmp_path)) == {"0" * 16}
 
 
-def test_a_service_that_another_process_left_is_not_used(
-    nobody: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("process", [1, os.getpid()], ids=["another process", "a service that ended"])
+def test_a_service_that_is_gone_is_not_used(
+    nobody: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, process: int
 ) -> None:
-    monkeypatch.setenv("WANDB_SERVICE", f"3-1-unix-{tmp_path}/gone/socket")
+    monkeypatch.setenv("WANDB_SERVICE", f"3-{process}-unix-{tmp_path}/gone/socket")
     assert find_account_anew().mode == "offline"
-    monkeypatch.setenv("WANDB_SERVICE", f"3-1-unix-{tmp_path}/gone/socket")
+    monkeypatch.setenv("WANDB_SERVICE", f"3-{process}-unix-{tmp_path}/gone/socket")
     tracker = Tracker(member(0), tmp_path, "offline")
     tracker.finish({})
     assert tracker.warning is None
