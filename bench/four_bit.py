@@ -20,7 +20,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from reseed.data.sources import as_rows, read_table
+from reseed.data.readers import read_records
+from reseed.data.sources import as_rows
 from reseed.language.tokens import Example, encode
 from reseed.models.cache import materialise
 from reseed.models.loading import load_model
@@ -162,7 +163,11 @@ def main() -> None:
         print(json.dumps(load_and_watch(options.load)))
         return
     tokenizer = load_tokenizer(materialise(SPARSE))
-    rows = [row for row in as_rows(read_table(options.data), PROBLEM, options.data) if PROBLEM.refuse(row) is None]
+    rows = [
+        row
+        for row in as_rows(read_records(Path(options.data), options.data), PROBLEM, options.data)
+        if PROBLEM.refuse(row) is None
+    ]
     examples = encode(PROBLEM, rows[: options.rows], tokenizer, TOKENS, "all").examples
     found: dict[str, Any] = {"sizes": {}}
     for name, spec in (("bf16", SPARSE), ("nf4", nf4(SPARSE)), ("nf4-double", double(SPARSE))):

@@ -24,7 +24,8 @@ from typing import Any
 import torch
 from transformers import TrainerCallback
 
-from reseed.data.sources import as_rows, read_table
+from reseed.data.readers import read_records
+from reseed.data.sources import as_rows
 from reseed.language.tokens import Encoded, Example, encode
 from reseed.models.adapters import add_adapter
 from reseed.models.cache import materialise
@@ -87,7 +88,11 @@ def contend(name: str, options: argparse.Namespace, folder: Path) -> dict[str, A
     spec = MODELS.get(options.model) or ModelSpec(name=options.model)
     tokenizer = load_tokenizer(materialise(spec))
     problem = load_problem("prompt-recovery")
-    rows = [r for r in as_rows(read_table(options.data), problem, options.data) if problem.refuse(r) is None]
+    rows = [
+        r
+        for r in as_rows(read_records(Path(options.data), options.data), problem, options.data)
+        if problem.refuse(r) is None
+    ]
     rows = rows[: options.rows + options.validation]
     encoded = encode(problem, rows, tokenizer, SETTINGS.max_tokens, "completion").examples
     training, validation = encoded[: options.rows], encoded[options.rows :]

@@ -5,11 +5,13 @@ from __future__ import annotations
 import argparse
 import json
 import os
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flows.terminal import open_console
+from reseed.credentials import without_credentials
 from reseed.records import ReseedError
 from reseed.text import visible
 
@@ -56,6 +58,7 @@ def plan(options: argparse.Namespace) -> int:
     from flows.plan_memory import print_memory, print_room
     from flows.shards import needed_shards
     from reseed.line import plan_line
+    from reseed.recipe.pins import pin
     from reseed.recipe.profile import load_profile
     from reseed.recipe.reading import load_recipe, split_overrides
     from reseed.rehearsal import rehearse
@@ -65,7 +68,8 @@ def plan(options: argparse.Namespace) -> int:
     profile = load_profile(options.profile, place)
     recipe = load_recipe(options.recipe, own, profile.name)
     if options.memory:
-        return print_memory(recipe, profile)
+        pinned = pin(recipe, profile)
+        return print_memory(pinned.recipe, pinned.place)
     store = ArtifactStore(profile.store)
     line = plan_line(recipe, profile, store)
     notes = [*line.notes(), *rehearse(line)]
@@ -77,7 +81,9 @@ def plan(options: argparse.Namespace) -> int:
         seed = f" seed {step.seed}" if step.seed is not None else ""
         print(f"{state:13} {step.verb:10} {visible(str(step.artifact))}{seed}")
     print(*(visible(f"note: {note}\n") for note in notes), sep="", end="")
-    return print_room(recipe, profile, {m.variant for m in line.members if line.adapter(m).artifact not in stored})
+    return print_room(
+        line.recipe, line.place, {m.variant for m in line.members if line.adapter(m).artifact not in stored}
+    )
 
 
 def run(options: argparse.Namespace) -> int:
@@ -94,6 +100,7 @@ def run(options: argparse.Namespace) -> int:
     from tasks.leftovers import end_together, start_server
 
     # A user's mistake shows before anything starts; what is only doubtful, the flow says.
+    refuse_credentials(options.overrides)
     read_line(options.recipe, options.profile, options.overrides, lambda note: None)
     end_together()  # before the server starts: it ends with this process too
     start_server()
@@ -102,6 +109,16 @@ def run(options: argparse.Namespace) -> int:
     console.print(results_table(found))
     console.print(verdict(found), markup=False)
     return 0
+
+
+def refuse_credentials(overrides: Sequence[str]) -> None:
+    """Refuse what opens a door on the command line: Prefect's database keeps a run's parameters."""
+    for override in overrides:
+        if (shown := without_credentials(override)) != override:
+            raise ReseedError(
+                f"--set {shown}: it holds a credential, which Prefect would keep with the run; write the address into a recipe "
+                "file of your own, or keep the password in ~/.netrc"
+            )
 
 
 def fetch(options: argparse.Namespace) -> int:

@@ -47,7 +47,8 @@ def refuse_unpinned(line: Line) -> None:
 
 def check_room(line: Line, say: Say) -> None:
     """Refuse training that certainly does not fit, and name settings that would. Variants in the store do not count."""
-    waiting = {member.variant for member in line.members if line.store.find(line.adapter(member).artifact) is None}
+    stored = line.store.finished(step.artifact for step in line.adapters())
+    waiting = {member.variant for member in line.members if line.adapter(member).artifact not in stored}
     if not waiting:
         return
     refuse_workers(line.place)

@@ -14,10 +14,12 @@ from reseed.recipe.profile import Profile, load_profile
 from reseed.recipe.reading import load_recipe, split_overrides
 from reseed.recipe.recipe import Recipe
 from reseed.records import Artifact
+from reseed.rehearsal import rehearse
 from reseed.store.artifacts import ArtifactStore
 from tasks.ask import ask
 from tasks.make import make
 from tasks.publish import publish, published_version
+from tasks.run_once import log
 from tasks.session import session
 from tasks.time_limit import time_limit
 
@@ -52,6 +54,8 @@ def make_night(recipe: str, overrides: tuple[str, ...], place: Profile, day: dat
         return version
     line = Line(generation_recipe(dated), place, ArtifactStore(place.store))
     refuse_unpinned(line)
+    for note in rehearse(line):
+        log().warning(note)
     if shards := needed_shards(line):
         ask(place, shards)
     make(place, line.rows("default"))

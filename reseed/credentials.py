@@ -21,7 +21,6 @@ HARMLESS = re.compile(  # names that end like those but hold none: their values 
     r"(?:sort|order|group|row|partition|primary|foreign|column|index|object|file|(?:^|[^a-z])(?:mon|tur|hoc))[_-]?keys?$"
     r"|(?:max|min|num|count)[_-]?tokens$"
 )
-SIGNED_WITH = re.compile(r"(expires|s[etvrpk]|spr|sk[oteskv]\w*|algorithm|date)", re.IGNORECASE)  # new each time
 DEPTH = 4  # levels of addresses within parameters of addresses
 
 
@@ -45,17 +44,6 @@ def is_credential(name: str) -> bool:
     """True if the parameter of that name holds a credential."""
     words = re.sub(r"([a-z])([A-Z])", r"\1_\2", unquote(unquote(name))).lower()
     return bool(CREDENTIAL.search(words) or CREDENTIAL.search(words.replace("_", ""))) and not HARMLESS.search(words)
-
-
-def unsigned(address: str) -> str:
-    """The part of an address that stays the same when it is signed anew; all of it if it holds no credential."""
-    clean = without_credentials(address)
-    if clean == address:
-        return address
-    place, _, query = clean.partition("?")
-    parts = [(one, *one.split("=", 1)) for one in query.split("&")]
-    kept = [one for one, name, *value in parts if value != ["***"] and not SIGNED_WITH.fullmatch(name)]
-    return "?".join(filter(None, [place, "&".join(kept)]))
 
 
 def without_secrets(text: str) -> str:

@@ -71,7 +71,7 @@ def lineage(store: ArtifactStore, artifact: Artifact, rows: int) -> str:
     blocks = [
         f"# {markdown_text(artifact.path)}",
         f"`predictions.csv` has answers to {count(rows, 'held-out row')} of the problem "
-        f"{markdown_text(made.spec['problem'])}; `id` is the row's in `test.jsonl` of "
+        f"{markdown_text(made.spec['problem'])}; `id` is the row's among the test rows of "
         f"{markdown_text(first.inputs['partition'])}.",
         f"Model: {markdown_text(first.spec['model']['name'])}. Made {markdown_text(made.created)} by reseed "
         f"{markdown_text(made.packages.get('reseed', '?'))}, commit {markdown_text(made.git_commit or 'not known')}.",

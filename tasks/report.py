@@ -40,16 +40,18 @@ def track(store: ArtifactStore, step: Step[Score], results: Results) -> None:
     tracked = f"tracked-{step.artifact.key}"
     if store.ref(KIND, step.name, tracked) is not None:
         return
-    account = find_account()
     run = TrackedRun(step.artifact, results.experiment, f"{results.experiment} results", "results", step.spec)
     inputs = [reference(store, made) for role, made in step.inputs.items() if role.startswith(("partition", "adapter"))]
     try:
+        account = find_account()
         warning = track_results(run, results, inputs, account)
     except Exception as error:  # W&B has more kinds of errors than one base class; none is worth the flow's end
         log().warning("Weights & Biases: the experiment's own run was not written: %s", error)
         return
     if warning:
         log().warning(warning)
+    if account.mode == "disabled":
+        return
     store.move_ref(KIND, step.name, tracked, step.artifact, expected=None)
 
 

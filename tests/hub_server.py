@@ -21,6 +21,7 @@ class Hub:
         self.url = ""
         self.given: list[str] = []
         self.asked = 0
+        self.status = 200  # of an answer about a commit
 
 
 @contextmanager
@@ -44,8 +45,8 @@ def hub_of(repository: str, folder: Path, kind: str = "model") -> Iterator[Hub]:
         def do_GET(self) -> None:
             path = unquote(urlsplit(self.path).path)
             if path == about or path.startswith(f"{about}/revision/"):
-                if path.endswith("/gone"):
-                    self.send_error(404)
+                if path.endswith("/gone") or hub.status != 200:
+                    self.send_error(404 if hub.status == 200 else hub.status)
                     return
                 hub.asked += 1
                 siblings = [{"rfilename": name} for name in files]

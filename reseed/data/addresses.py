@@ -6,23 +6,29 @@ The cache keeps a file under the SHA-256 of its content, so a file that was plan
 from __future__ import annotations
 
 import json
+import logging
 import os
 import shutil
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
-from reseed.credentials import unsigned, without_credentials, without_secrets
+from reseed.credentials import without_credentials, without_secrets
 from reseed.data.readers import kind_of
-from reseed.files import cache_root, digest, file_digest, locked, writable, write_atomically
-from reseed.models.downloads import download, get
+from reseed.files import cache_root, digest, file_digest, locked, locked_soon, writable, write_atomically
+from reseed.models.downloads import FULL, download, get
 from reseed.records import ReseedError
 
-# What file systems call a file's version.
-VERSIONS = ("ETag", "etag", "blob_id", "LastModified", "last_modified", "mtime", "md5Hash", "content_md5")
+TAGS = ("ETag", "etag", "blob_id", "md5Hash", "content_md5")  # what file systems call a version
+TIMES = ("LastModified", "last_modified", "mtime")  # say it only together with the size
+CURE = "set RESEED_CACHE to a folder that you can write to; sources are kept there"
+SOON = 3  # seconds within which a second change of a file may have the same time
 
 
 @dataclass(frozen=True)
@@ -39,43 +45,69 @@ class Fetched:
 
 
 class UnreachableError(Exception):
-    """Nobody answers; what was fetched before may do."""
+    """Nobody answers, or not now; what was fetched before may do."""
 
 
 def fetch(address: str) -> tuple[Path, str]:
-    """The file at an address as it is now, and a note where that is not known. `s3://` and whatever fsspec knows will do.
+    """The file at an address as it is now, and a note where that is not known. Takes whatever fsspec knows.
 
     A server that does not say when its file changed is asked for the whole file each time. Where nobody answers, what was
     fetched before is taken. Raises ReseedError, without the address's credentials.
     """
-    shown, kind = without_credentials(address), kind_of(without_credentials(address))
-    writable(cache_root() / "sources", "set RESEED_CACHE to a folder that you can write to; sources are kept there")
-    key = digest(unsigned(address))
+    shown = without_credentials(address)
+    kind_of(shown)
+    writable(cache_root() / "sources", CURE)
+    writable(cache_root() / "locks", CURE)
+    key = digest(address)  # with its credentials: who asks may decide what comes
+    try:
+        with lock_of(key, shown):
+            return fetch_alone(address, key, shown)
+    except ReseedError:
+        raise
+    except Exception as error:
+        raise unfetched(shown, address, error) from (error if shown == address else None)
+
+
+def fetch_alone(address: str, key: str, shown: str) -> tuple[Path, str]:
+    """`fetch`, for whoever holds the address's lock."""
     entry = cache_root() / "sources" / f"{key}.json"
-    with locked(cache_root() / "locks" / f"{key}.lock"):
-        known = read_entry(entry)
-        try:
-            version = version_of(address, known)
-            if known is None or not version or version != known.version:
-                known = Fetched(keep(address, key, kind), version)
-                write_atomically(entry, json.dumps(asdict(known)).encode())
-        except UnreachableError as error:
-            if known is None:
-                raise unfetched(shown, address, error) from None
-            return known.path, f"{shown}: cannot be reached; taken as it was when it was last fetched"
-        except ReseedError as error:
-            raise ReseedError(f"data.train: {error}") from None
-        except Exception as error:
-            raise unfetched(shown, address, error) from (error if shown == address else None)
+    known = read_entry(entry)
+    try:
+        version = version_of(address)
+        if known is None or not version or version != known.version:
+            known = Fetched(keep(address, key, kind_of(shown)), version)
+            write_atomically(entry, json.dumps(asdict(known)).encode())
+    except UnreachableError:
+        if known is None:
+            raise
+        return known.path, f"{shown}: cannot be reached; taken as it was when it was last fetched"
     return known.path, ""
+
+
+@contextmanager
+def lock_of(key: str, shown: str) -> Iterator[None]:
+    """The lock of one address; says so where another process has it for long."""
+    path = cache_root() / "locks" / f"{key}.lock"
+    with locked_soon(path, 5) as mine:
+        if mine:
+            yield
+            return
+    sys.stderr.write(f"{shown}: waiting for another process that fetches it (it holds {path})\n")
+    with locked(path):
+        yield
 
 
 def unfetched(shown: str, address: str, error: Exception) -> ReseedError:
     """Why an address cannot be read."""
-    reason = without_secrets(str(error)).replace(address, shown)
+    cause = error.__cause__ if isinstance(error, UnreachableError) and error.__cause__ else error
+    named = "" if isinstance(cause, ReseedError) else f"{type(cause).__name__}: "
+    reason = named + without_secrets(str(error)).replace(address, shown)
+    split = urlsplit(address)
+    for secret in (split.username, split.password):
+        reason = reason.replace(secret, "***") if secret else reason
     return ReseedError(
-        f"data.train: cannot fetch {shown} ({type(error.__cause__ or error).__name__}: {reason}); check the address "
-        "and the network, or download it and give its path with --set data.train=PATH"
+        f"data.train: cannot fetch {shown} ({reason}); check the address and the network, or "
+        "download it and give its path with --set data.train=PATH"
     )
 
 
@@ -83,76 +115,121 @@ def read_entry(entry: Path) -> Fetched | None:
     """What is in the cache of an address; nothing where it is not what was fetched."""
     try:
         found = Fetched(**json.loads(entry.read_text()))
-        return found if file_digest(found.path) == found.path.stem else None
+        return found if isinstance(found.version, dict) and file_digest(found.path) == found.path.stem else None
     except (OSError, ValueError, TypeError):
         return None
 
 
-def version_of(address: str, known: Fetched | None) -> dict[str, str]:
-    """What the server says of the file's version; empty where it says nothing."""
+def version_of(address: str) -> dict[str, str]:
+    """What the server says of the file's version; empty where it says nothing that can be relied on."""
     if not address.startswith(("http://", "https://")):
-        return version_of_other(address)
-    before = known.version if known else {}
+        return version_in_file_system(address)
     for pause in (0.5, 1.0):  # seconds after a try that brought nothing
         with suppress(UnreachableError):
-            return asked_for(address, before)
+            return version_on_web(address)
         time.sleep(pause)
-    return asked_for(address, before)
+    return version_on_web(address)
 
 
-def asked_for(address: str, before: dict[str, str]) -> dict[str, str]:
-    """What a web server says of the version, without the file."""
+def version_on_web(address: str) -> dict[str, str]:
+    """The ETag, else the time of the last change and the length, from an answer that is broken off before the file.
+
+    No condition is sent: `If-Modified-Since` would not see an older file that was put back.
+    """
     import requests
 
-    names = {"ETag": "If-None-Match", "Last-Modified": "If-Modified-Since"}
-    asked = {names[name]: value for name, value in before.items()}
+    logging.getLogger("urllib3").setLevel(logging.ERROR)  # its warnings hold the address, with credentials
     try:
-        with get(address, {"Accept-Encoding": "identity", **asked}, stream=True, retries=0) as answer:
-            if answer.status_code == 304:
-                return before
+        with get(address, {"Accept-Encoding": "identity"}, stream=True, retries=0) as answer:
+            if answer.status_code in (408, 425, 429) or answer.status_code >= 500:
+                raise UnreachableError(f"the server answered {answer.status_code}")
             answer.raise_for_status()
-            return {name: answer.headers[name] for name in names if name in answer.headers}
+            said = answer.headers
     except (
         requests.ConnectionError,
         requests.Timeout,
         requests.exceptions.RetryError,
     ) as error:  # also 500, 502, 503, 504
         raise UnreachableError(str(error)) from error
+    if "ETag" in said:
+        return {"ETag": said["ETag"]}
+    names = ("Last-Modified", "Content-Length")
+    return {name: said[name] for name in names} if settled(said) and all(name in said for name in names) else {}
 
 
-def version_of_other(address: str) -> dict[str, str]:
+def settled(said: Any) -> bool:
+    """True if a file's time of change is long enough ago for another change to have another time."""
+    try:
+        changed, now = (parsedate_to_datetime(said[name]) for name in ("Last-Modified", "Date"))
+        return (now - changed).total_seconds() > SOON
+    except (KeyError, ValueError, TypeError):
+        return False
+
+
+def version_in_file_system(address: str) -> dict[str, str]:
     """The same, of a file system."""
     file_system, path = opened(address)
     try:
         said = file_system.info(path)
-    except (FileNotFoundError, PermissionError):
-        raise
-    except Exception as error:  # each file system has errors of its own for a network that is away
-        raise UnreachableError(str(error)) from error
-    return {name: str(said[name]) for name in VERSIONS if said.get(name) is not None}
+    except Exception as error:
+        if is_final(error):
+            raise
+        raise UnreachableError(
+            str(error)
+        ) from error  # each file system has errors of its own for a network that is away
+    if tags := {name: str(said[name]) for name in TAGS if said.get(name) is not None}:
+        return tags
+    times = {name: str(said[name]) for name in TIMES if said.get(name) is not None}
+    return {**times, "size": str(said.get("size"))} if times else {}
+
+
+def is_final(error: BaseException) -> bool:
+    """True for an error that is no matter of the network: no such file, no permission, no credentials."""
+    credentials = type(error).__name__ in ("NoCredentialsError", "PartialCredentialsError", "ParamValidationError")
+    return credentials or isinstance(
+        error, (FileNotFoundError, PermissionError, IsADirectoryError, ValueError, ImportError)
+    )
 
 
 def opened(address: str) -> tuple[Any, str]:
     """The file system of an address, which remembers nothing, and the path there."""
     import fsspec
 
+    if address.startswith(("s3://", "s3a://")):
+        from reseed.store.patient_s3 import PatientS3
+
+        return PatientS3(use_listings_cache=False), PatientS3._strip_protocol(address)
     file_system, path = fsspec.core.url_to_fs(address)
     file_system.invalidate_cache()
     return file_system, path
 
 
 def keep(address: str, key: str, kind: str) -> str:
-    """Fetch a file into the cache, and return its name there."""
+    """Fetch a file into the cache, and return its name there. Raises UnreachableError where it did not come whole."""
     with scratch(key) as folder:
         target = folder / (Path(without_credentials(address).split("?")[0]).name or f"rows{kind}")
         if address.startswith(("http://", "https://")):
-            download(address, target, secret=True)
+            try:
+                download(address, target, secret=True)
+            except ReseedError as error:
+                raise UnreachableError(str(error)) from error
         else:
-            file_system, path = opened(address)
-            file_system.get_file(path, str(target), callback=bar(target.name))
+            copy_from(address, target)
         name = f"{file_digest(target)}{kind}"
         os.replace(target, cache_root() / "sources" / name)
     return name
+
+
+def copy_from(address: str, target: Path) -> None:
+    """Copy a file of a file system, through one connection: s3fs then continues where it broke."""
+    file_system, path = opened(address)
+    options = {"max_concurrency": 1} if address.startswith(("s3://", "s3a://")) else {}
+    try:
+        file_system.get_file(path, str(target), callback=bar(target.name), **options)
+    except Exception as error:
+        if is_final(error) or getattr(error, "errno", None) in FULL:
+            raise
+        raise UnreachableError(str(error)) from error
 
 
 def bar(name: str) -> Any:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from reseed.data.readers import FILE_KINDS, Record
-from reseed.files import cache_root
+from reseed.files import cache_root, digest
 from reseed.mistakes import first_line
 from reseed.models.commits import commit_of
 from reseed.records import ReseedError
@@ -51,11 +51,11 @@ def find_split(given: str, config: str | None, split: str) -> HubSplit:
 
 
 def read_split(hub: HubSplit) -> Iterable[Record]:
-    """Its records. Without a network they come from the cache, which each commit has for itself: `datasets` would take
-    whatever it has of that name."""
+    """Its records. Without a network they come from the cache, which each commit and config has for itself: `datasets`
+    would take whatever it has of that name."""
     from datasets import load_dataset
 
-    own = str(cache_root() / "datasets" / hub.commit)
+    own = str(cache_root() / "datasets" / hub.commit / digest(hub.config, 8))
     try:
         found: Iterable[Record] = load_dataset(
             hub.repository, hub.config, split=hub.split, revision=hub.commit, cache_dir=own

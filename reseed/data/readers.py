@@ -18,6 +18,7 @@ from reseed.records import ReseedError
 
 Record = Mapping[str, Any]
 FILE_KINDS = (".csv", ".parquet", ".jsonl", ".json")
+UNREADABLE = (csv.Error, ValueError, OSError, RecursionError, OverflowError)  # pyarrow's and json's are ValueErrors
 BATCH = 1000  # rows of a Parquet file decoded at once
 
 
@@ -36,7 +37,7 @@ def read_records(path: Path, shown: str) -> Iterator[Record]:
         yield from READERS[kind](path)
     except UnicodeDecodeError as error:
         raise ReseedError(f"{shown}: is not UTF-8 text ({error}); save it as {kind[1:]} in UTF-8") from error
-    except (csv.Error, ValueError, OSError, RecursionError) as error:  # pyarrow's and json's errors are ValueErrors
+    except UNREADABLE as error:
         raise ReseedError(f"{shown}: cannot be read as {kind[1:]}: {error}; mend the file, or its ending") from error
 
 

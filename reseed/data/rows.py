@@ -9,11 +9,12 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, overload
 
-from reseed.files import cache_root, file_digest, locked, read_jsonl
+from reseed.files import cache_root, file_digest, locked, read_jsonl, writable
 from reseed.records import ReseedError, Row
 
-BATCH = 1000  # rows written, or made into dicts, at once
-IN_MEMORY = 32 * 2**20  # bytes of a Parquet file; a larger one is unpacked into the cache once, and mapped into memory
+BATCH = 4096  # rows written, or made into dicts, at once
+IN_MEMORY = 64 * 2**20  # bytes of rows; more are unpacked into the cache once, and mapped into memory
+BYTES = b"reseed.bytes"  # where a file says how many its rows take in memory: compressed they may take a hundredth
 
 
 class Rows(Sequence[Row]):
@@ -32,7 +33,7 @@ class Rows(Sequence[Row]):
     def __getitem__(self, place: int | slice) -> Row | Rows:
         if isinstance(place, slice):
             return self.select(range(len(self))[place])
-        return dict(self.dataset[place])
+        return dict(self.dataset[range(len(self))[place]])
 
     def __iter__(self) -> Iterator[Row]:
         for batch in self.dataset.with_format("arrow").iter(BATCH):
@@ -45,11 +46,14 @@ class Rows(Sequence[Row]):
 
     def column(self, name: str) -> list[str]:
         """One value a row."""
-        return list(self.dataset[name]) if len(self) else []
+        if not len(self):
+            return []
+        batches = self.dataset.select_columns([name]).with_format("arrow").iter(BATCH)
+        return [value for batch in batches for value in batch.column(0).to_pylist()]
 
     def select(self, places: Sequence[int]) -> Rows:
         """The rows at these places, in this order."""
-        return Rows(self.dataset.select(places))
+        return Rows(self.dataset.select(places if len(places) else []))
 
 
 def rows_of(rows: Iterable[Row]) -> Rows:
@@ -66,29 +70,57 @@ def open_rows(folder: Path, name: str = "rows") -> Rows:
 
     path = folder / f"{name}.parquet"
     if not path.is_file():
-        return rows_of(read_jsonl(folder / f"{name}.jsonl"))
-    if path.stat().st_size > IN_MEMORY:
-        return Rows(Dataset.from_file(str(unpacked(path))))
-    return Rows(Dataset(pyarrow.parquet.read_table(path, partitioning=None)))
+        return rows_of(same_columns(read_jsonl(folder / f"{name}.jsonl")))
+    key = file_digest(path)[:32]
+    said = pyarrow.parquet.read_metadata(path).metadata or {}
+    if int(said.get(BYTES, IN_MEMORY + 1)) > IN_MEMORY:
+        return Rows(Dataset.from_file(str(unpacked(path, key))))
+    table = pyarrow.parquet.read_table(path, partitioning=None).combine_chunks()
+    return Rows(Dataset(table, fingerprint=key))  # else `datasets` pickles the table to make one
 
 
-def unpacked(path: Path) -> Path:
+def same_columns(rows: list[Row]) -> list[Row]:
+    """Rows of JSON Lines, of which some may lack a column, with the empty text in its place."""
+    columns = dict.fromkeys(column for row in rows for column in row)
+    return [{column: row.get(column, "") for column in columns} for row in rows]
+
+
+def unpacked(path: Path, key: str) -> Path:
     """A Parquet file's rows as an Arrow file of the cache, which can be mapped into memory."""
     import pyarrow
     import pyarrow.parquet
 
-    key = file_digest(path)[:32]
     target = cache_root() / "rows" / f"{key}.arrow"
+    if is_whole(target):
+        return target
+    writable(
+        target.parent, "set RESEED_CACHE to a folder that you can write to; large files of rows are unpacked there"
+    )
     with locked(cache_root() / "locks" / f"{key}.lock"):
-        if not target.exists():
-            target.parent.mkdir(parents=True, exist_ok=True)
-            file = pyarrow.parquet.ParquetFile(path)
+        if not is_whole(target):
             beside = target.with_name(f".{target.name}")  # what a killed holder of the lock left is written over
-            with pyarrow.ipc.new_stream(str(beside), file.schema_arrow) as stream:
-                for batch in file.iter_batches(BATCH):
-                    stream.write_batch(batch)
-            os.replace(beside, target)
+            try:
+                file = pyarrow.parquet.ParquetFile(path)
+                with file, pyarrow.ipc.new_stream(str(beside), file.schema_arrow) as stream:
+                    for batch in file.iter_batches(BATCH):
+                        stream.write_batch(batch)
+                target.with_suffix(".size").write_text(str(beside.stat().st_size))
+                os.replace(beside, target)
+            except OSError as error:
+                raise ReseedError(
+                    f"{path.name}: cannot be unpacked into {target.parent}: {error.strerror or error}"
+                ) from error
+            finally:
+                beside.unlink(missing_ok=True)
     return target
+
+
+def is_whole(target: Path) -> bool:
+    """True for an unpacked file of the size that it was written with."""
+    try:
+        return target.stat().st_size == int(target.with_suffix(".size").read_text())
+    except (OSError, ValueError):
+        return False
 
 
 def write_rows(path: Path, rows: Iterable[Row]) -> int:
@@ -102,20 +134,28 @@ def write_rows(path: Path, rows: Iterable[Row]) -> int:
     left = iter(rows)
     some = list(islice(left, BATCH))
     columns = sorted(some[0]) if some else ["id"]
-    schema, count = pyarrow.schema([(column, pyarrow.string()) for column in columns]), 0
+    schema, count, size = pyarrow.schema([(column, pyarrow.string()) for column in columns]), 0, 0
     with pyarrow.parquet.ParquetWriter(path, schema) as file:
         while some:
             check_alike(some, columns)
-            file.write_table(pyarrow.Table.from_pylist(some, schema))
-            count += len(some)
+            table = pyarrow.Table.from_pylist(some, schema)
+            file.write_table(table)
+            count, size = count + len(some), size + table.nbytes
             some = list(islice(left, BATCH))
+        file.add_key_value_metadata({BYTES: str(size)})
     return count
 
 
 def check_alike(rows: Iterable[Row], columns: list[str]) -> None:
-    """Refuse a row with other columns than the first row's: Parquet would drop them, or make up empty ones."""
+    """Refuse a row with other columns than the first row's, which Parquet would drop, or with a value that is no text."""
     wanted = set(columns)
     for row in rows:
+        for column, value in row.items():
+            if not isinstance(value, str):
+                raise ReseedError(
+                    f"row {row.get('id', '')}: its {column} is {type(value).__name__} {value!r:.60}; wanted a text: let the "
+                    "problem give every column as text"
+                )
         if row.keys() != wanted:
             raise ReseedError(
                 f"row {row.get('id', '')}: its columns are {', '.join(sorted(row))}, and the first row's are "

@@ -148,13 +148,18 @@ def as_rows(
     check_columns({**first, **dict.fromkeys(wanted)} if first is not None else None, problem, where)
     assert first is not None
     places = {column: wanted.get(column, column) for column in problem.columns}
-    return (row_of(record, places) for record in chain([first], left))
+    return (row_of(record, places, where) for record in chain([first], left))
 
 
-def row_of(record: Record, places: Mapping[str, str]) -> Row:
+def row_of(record: Record, places: Mapping[str, str], where: str) -> Row:
     """A record's columns as text, and the row's id."""
     values = {column: text_of(record.get(place)) for column, place in places.items()}
-    return {"id": digest(values, 16), **values}
+    try:
+        return {"id": digest(values, 16), **values}
+    except UnicodeEncodeError as error:  # half of a character beyond U+FFFF, as JSON can hold
+        raise ReseedError(
+            f"{where}: a text that is no Unicode ({error}): “{str(values)[:80]!a}”; mend that row"
+        ) from error
 
 
 def text_of(value: Any) -> str:

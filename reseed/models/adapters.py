@@ -86,7 +86,8 @@ def save_adapter(model: Any, folder: Path, model_name: str) -> None:
     """Write exactly `adapter_config.json` and `adapter_model.safetensors`, with the base's name but no path of this machine."""
     folder.mkdir(parents=True, exist_ok=True)
     config = model.peft_config["default"]
-    shown = Path(model_name).expanduser().resolve().name if is_local(model_name) else model_name
+    # PEFT has no place for the base's commit, and would ask the hub for a repository of that name
+    shown = Path(model_name).expanduser().resolve().name if is_local(model_name) else model_name.partition("@")[0]
     before, config.base_model_name_or_path = config.base_model_name_or_path, shown
     try:
         model.save_pretrained(folder, save_embedding_layers=False)  # never resized here; PEFT would ask the hub

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from pathlib import Path
 from typing import Literal
 
@@ -20,7 +21,7 @@ def commit_of(name: str, kind: Literal["model", "dataset"]) -> str | None:
     None where it cannot be reached and never was. Raises ReseedError for a name that the hub does not have.
     """
     from huggingface_hub import HfApi
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+    from huggingface_hub.errors import HFValidationError
 
     repository, _, revision = name.partition("@")
     if COMMIT.fullmatch(revision):
@@ -30,17 +31,26 @@ def commit_of(name: str, kind: Literal["model", "dataset"]) -> str | None:
         found = HfApi().repo_info(repository, revision=revision, repo_type=kind, timeout=SECONDS).sha
     except HFValidationError as error:
         raise ReseedError(f"{kind} '{name}': neither a path here nor a hub id ({first_line(error)})") from error
-    except HfHubHTTPError as error:
-        if error.response is not None and error.response.status_code < 500:
+    except Exception as error:  # the network may be away, or the hub busy, in one of many ways
+        if is_final(error):
             raise ReseedError(
                 f"{kind} '{name}': the hub has none of that name and revision for you ({type(error).__name__}); check "
                 "the name, log in with `hf auth login` if it is private, or give a path"
             ) from error
+        found = None
+    if found is None:
         return remembered(repository, revision, kind)
-    except Exception:  # the network is away, in one of many ways
-        return remembered(repository, revision, kind)
-    write_atomically(note_of(repository, revision, kind), str(found).encode())
-    return str(found)
+    with suppress(OSError):  # where the cache cannot be written to, the hub is asked again
+        write_atomically(note_of(repository, revision, kind), found.encode())
+    return found
+
+
+def is_final(error: Exception) -> bool:
+    """True if the hub said that there is no such repository or revision, or not for this user."""
+    from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
+
+    gone = isinstance(error, HfHubHTTPError) and error.response is not None and error.response.status_code == 404
+    return gone or isinstance(error, (RepositoryNotFoundError, RevisionNotFoundError))
 
 
 def known_commit(name: str, kind: Literal["model", "dataset"] = "model") -> str | None:
@@ -59,7 +69,8 @@ def remembered(repository: str, revision: str, kind: str) -> str | None:
     from huggingface_hub import constants
 
     name = f"{kind}s--{repository.replace('/', '--')}"
-    for note in (note_of(repository, revision, kind), Path(constants.HF_HUB_CACHE, name, "refs", revision)):
-        if note.is_file() and COMMIT.fullmatch(found := note.read_text().strip()):
+    notes = (note_of(repository, revision, kind), Path(constants.HF_HUB_CACHE, name, "refs", revision))
+    for note in sorted((note for note in notes if note.is_file()), key=lambda note: -note.stat().st_mtime):
+        if COMMIT.fullmatch(found := note.read_text().strip()):
             return found
     return None

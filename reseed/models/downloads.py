@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import sys
@@ -18,6 +19,7 @@ from reseed.records import ReseedError
 
 TIMEOUT = (10, 30)  # seconds to connect, and of silence
 TRIES = 5  # in a row that bring nothing
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # of the disk, not of the network
 LARGEST = 16 * 2**30  # bytes; PyPI's own limit for a whole project is 10 GiB
 PIECE = 1 << 20
 
@@ -62,14 +64,18 @@ def download(url: str, target: Path, secret: bool = False) -> None:
     if split.scheme in ("", "file"):
         shutil.copyfile(url2pathname(split.path), target)
         return
-    failed, name = 0, target.name
+    failed, name, seen = 0, target.name, dict[str, str]()
     with progress(name, split.hostname or "") as show, target.open("wb") as file:
         while True:
             before = file.tell()
             try:
-                fetch_rest(url, file, show, secret)
+                fetch_rest(url, file, show, secret, seen)
                 return
             except OSError as error:
+                if error.errno in FULL:
+                    raise ReseedError(
+                        f"{name}: no space left for it in {target.parent}; free some and start again"
+                    ) from error
                 failed = 1 if file.tell() > before else failed + 1
                 if failed >= TRIES or lost(error):
                     raise ReseedError(
@@ -79,16 +85,21 @@ def download(url: str, target: Path, secret: bool = False) -> None:
                 time.sleep(0.2 * 2**failed)
 
 
-def fetch_rest(url: str, file: Any, show: Callable[[int, int | None], None], secret: bool) -> None:
-    """Append what `file` lacks; from the beginning where the server knows no ranges."""
+def fetch_rest(
+    url: str, file: Any, show: Callable[[int, int | None], None], secret: bool, seen: dict[str, str]
+) -> None:
+    """Append what `file` lacks of the version that the first answer had (`seen`); all of it where that cannot be had."""
     have = file.tell()
-    headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
+    if secret and not seen.get("If-Range"):  # nobody would notice two versions in one file; a wheel has a checksum
+        have = 0
+    headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-", **seen} if have else {})
     with get(url, headers, stream=True, retries=0 if secret else 2) as answer:
         answer.raise_for_status()
-        if have and answer.status_code != 206:
-            file.seek(0)
-            file.truncate()
-            have = 0
+        start = answer.headers.get("Content-Range", f"bytes {have}-").removeprefix("bytes ").partition("-")[0]
+        have = int(start) if answer.status_code == 206 and start in (str(have), "0") else 0
+        file.seek(have)
+        file.truncate()
+        remember(answer.headers, seen)
         length = answer.headers.get("Content-Length")
         total = have + int(length) if length else None
         for piece in answer.iter_content(PIECE):
@@ -98,6 +109,15 @@ def fetch_rest(url: str, file: Any, show: Callable[[int, int | None], None], sec
                     f"{place_of(url)}: more than {LARGEST >> 30} GiB, which no model in a wheel has; not used"
                 )
             show(file.tell(), total)
+
+
+def remember(said: Mapping[str, str], seen: dict[str, str]) -> None:
+    """Keep the version of an answer whose rest may be asked for: a strong ETag, else the time of its last change."""
+    seen.clear()
+    tag = said.get("ETag", "W/")
+    version = said.get("Last-Modified") if tag.startswith("W/") else tag
+    if version and "Content-Encoding" not in said:
+        seen["If-Range"] = version
 
 
 def lost(error: OSError) -> bool:

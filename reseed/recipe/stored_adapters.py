@@ -51,6 +51,8 @@ def continuation_mistakes(manifest: Manifest, variant: str, settings: TrainingSe
             f"variants.{variant}.training.keep_optimizer: the stored adapter has no optimiser state; leave it out"
         )
     base, known = identity(model), manifest.spec["model"]
+    if "@" not in str(known.get("name")):  # of a version of reseed that did not ask for the commit
+        base = {**base, "name": str(base["name"]).partition("@")[0]}
     wrong += [
         f"variants.{variant}: its model's {part} is {base.get(part)!r}, and the stored adapter was trained on "
         f"{known.get(part)!r}; take the same model"

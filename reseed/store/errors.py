@@ -53,7 +53,7 @@ def explain(error: Exception) -> str | None:
             "what was finished is kept and not run again"
         )
     if isinstance(error, ImportError):
-        return f"{error}; install it with pip install s3fs"
+        return f"{error}; install reseed again, it comes with what it needs"
     if code is not None:
         return f"the S3 server answered {code} ({error}); {CHECK_S3}"
     if isinstance(error, OSError) and error.filename is not None:

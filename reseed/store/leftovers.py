@@ -46,7 +46,7 @@ def held(folder: Path) -> Iterator[None]:
     """Lock the folder while the block runs, so that others see that its owner lives."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        with suppress(OSError):  # a file system without locks: then nobody can find the folder is_abandoned either
+        with suppress(OSError):  # a file system without locks: then nobody can find the folder abandoned either
             fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
         yield
     finally:

@@ -20,7 +20,7 @@ Metrics = dict[str, Any]
 
 
 class Work(Protocol):
-    """What a step does: a frozen record, one for each verb, of everything that shapes the artifact besides inputs and seed."""
+    """What a step does: a frozen record of everything that shapes the artifact besides inputs and seed."""
 
     verb: ClassVar[str]
     version: ClassVar[int]  # raised when the same spec makes another artifact

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import os
 import subprocess
 from collections.abc import Iterator, Sequence
@@ -123,7 +124,8 @@ def small_disk(served: LineProject) -> Iterator[Path]:
 
 
 def test_no_space_in_the_store(served: LineProject, small_disk: Path) -> None:
-    name = save_csv(served.folder / "large.csv", [(f"{i}" * 50, "so " * 20, f"Sing {i % 8}.") for i in range(400)])
+    texts = [hashlib.sha512(str(i).encode()).hexdigest() * 3 for i in range(400)]  # which no compression makes small
+    name = save_csv(served.folder / "large.csv", [(text, text[::-1], f"Sing {i % 8}.") for i, text in enumerate(texts)])
     message = refused(served, f"data.train={name}", f"profile.store={small_disk}")
     assert "no space left on the device; free some and start the same command again" in message
     assert manifests(small_disk) == {}

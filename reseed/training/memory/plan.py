@@ -1,7 +1,6 @@
 """The memory that training will take, per rank and ZeRO stage, from shapes alone: no weight is loaded or fetched.
 
 The model is built without storage and one step is traced; what autograd keeps for the backward pass is counted. Each
-
 column is its largest size, and the total is their sum, although they are not all at their largest at once. DeepSpeed's
 buffers are those measured in version 0.19 (`bench/memory.py --zero`). What ZeRO-3 gathers is an
 upper bound for a model larger than what it may hold at once (`LIVE`): what it fetches ahead depends on the order of the

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -21,11 +22,12 @@ HEADER = "original_text,rewritten_text,rewrite_prompt\n"
 
 
 class Page:
-    """One file that a web server gives, and how often it was asked for and gave it whole."""
+    """One file that a web server gives with these headers, and how often it gave it."""
 
-    def __init__(self, tag: bool = True) -> None:
-        self.content, self.tag, self.asked, self.given, self.status = f"{HEADER}a,b,c\n".encode(), tag, 0, 0, 200
-        self.port = 0
+    def __init__(self, **headers: str) -> None:
+        self.content, self.headers, self.status = f"{HEADER}a,b,c\n".encode(), headers, 200
+        self.given, self.port, self.cuts = 0, 0, 0
+        self.after_cut = b""
 
     @property
     def url(self) -> str:
@@ -36,19 +38,23 @@ class Page:
 def serving(page: Page) -> Iterator[None]:
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            page.asked += 1
-            tag = f'"{len(page.content)}"'
-            if page.tag and self.headers.get("If-None-Match") == tag:
-                self.send_response(304)
-                self.end_headers()
-                return
             page.given += 1
-            self.send_response(page.status)
-            self.send_header("Content-Length", str(len(page.content)))
-            if page.tag:
-                self.send_header("ETag", tag)
+            content, start = page.content, 0
+            if self.headers.get("Range") and self.headers.get("If-Range") == page.headers.get("ETag"):
+                start = int(self.headers["Range"].removeprefix("bytes=").rstrip("-"))
+            self.send_response(206 if start else page.status)
+            self.send_header("Content-Length", str(len(content) - start))
+            for name, value in page.headers.items():
+                self.send_header(name, value)
             self.end_headers()
-            self.wfile.write(page.content)
+            if page.given > 1 and page.cuts:  # the first time only the version is looked at
+                page.cuts -= 1
+                self.wfile.write(content[: len(content) // 2])
+                if page.after_cut:
+                    page.content, page.headers = page.after_cut, {"ETag": '"second"'}
+                return
+            with suppress(OSError):
+                self.wfile.write(content[start:])
 
         def log_message(self, format: str, *arguments: object) -> None:
             pass
@@ -70,24 +76,26 @@ def texts(source: Source, store: ArtifactStore) -> list[str]:
 
 
 def test_the_key_is_the_content_s_and_moves_with_it(tmp_path: Path, store: ArtifactStore, cache: Path) -> None:
-    page = Page()
+    page = Page(ETag='"1"')
     (tmp_path / "copy.csv").write_bytes(page.content)
     with serving(page):
         first = resolve_source(page.url, store)
         assert first.content == resolve_source(str(tmp_path / "copy.csv"), store).content
-        assert (resolve_source(page.url, store), page.given) == (first, 2), "one look and one download, then 304"
-        page.content += b"d,e,f\n"
+        page.content = b"never asked for"
+        assert resolve_source(page.url, store) == first, "its version is the same"
+        page.content, page.headers = f"{HEADER}a,b,c\nd,e,f\n".encode(), {"ETag": '"2"'}
         second = resolve_source(page.url, store)
     assert second.content != first.content
     assert (texts(first, store), texts(second, store)) == (["a"], ["a", "d"]), "what was planned with is still there"
     assert sorted(path.stem for path in (cache / "sources").glob("*.csv")) == sorted([first.content, second.content])
 
 
-def test_without_a_network_the_last_copy_is_taken_and_said(store: ArtifactStore) -> None:
-    page = Page()
+@pytest.mark.parametrize("status", [429, 503])
+def test_without_a_network_the_last_copy_is_taken_and_said(store: ArtifactStore, status: int) -> None:
+    page = Page(ETag='"1"')
     with serving(page):
         known = resolve_source(page.url, store)
-        page.status, page.tag = 503, False
+        page.status = status
         assert "cannot be reached; taken as it was" in resolve_source(page.url, store).note
     offline = resolve_source(page.url, store)
     assert (offline.content, texts(offline, store)) == (known.content, ["a"])
@@ -97,16 +105,20 @@ def test_without_a_network_the_last_copy_is_taken_and_said(store: ArtifactStore)
 
 
 def test_a_file_that_is_gone_is_not_taken_from_the_cache(store: ArtifactStore) -> None:
-    page = Page()
+    page = Page(ETag='"1"')
     with serving(page):
         resolve_source(page.url, store)
-        page.status, page.tag = 404, False
+        page.status = 404
         with pytest.raises(ReseedError, match=r"cannot fetch .*404"):
             resolve_source(page.url, store)
 
 
-def test_a_server_that_says_no_version_is_asked_for_the_file_each_time(store: ArtifactStore) -> None:
-    page = Page(tag=False)
+BEFORE = "Thu, 26 Nov 2026 12:00:00 GMT"
+
+
+@pytest.mark.parametrize("says_time", [False, True], ids=["no version", "a version of this second"])
+def test_a_server_that_says_no_version_is_asked_for_the_file_each_time(store: ArtifactStore, says_time: bool) -> None:
+    page = Page(**({"Last-Modified": formatdate(usegmt=True)} if says_time else {}))
     with serving(page):
         first = resolve_source(page.url, store)
         page.content = page.content.replace(b"a,b,c", b"x,b,c")  # of the same size
@@ -114,8 +126,44 @@ def test_a_server_that_says_no_version_is_asked_for_the_file_each_time(store: Ar
         assert texts(first, store) == ["a"]
 
 
+def test_an_older_file_that_was_put_back_is_seen(store: ArtifactStore) -> None:
+    page = Page(**{"Last-Modified": BEFORE})  # the server's own Date is today's
+    with serving(page):
+        resolve_source(page.url, store)
+        page.content, page.headers = (
+            f"{HEADER}old,b,c\n".encode(),
+            {"Last-Modified": BEFORE.replace("26 Nov", "25 Nov")},
+        )
+        assert texts(resolve_source(page.url, store), store) == ["old"]
+
+
+def test_a_download_that_broke_continues_in_the_same_version_only(store: ArtifactStore) -> None:
+    lines = "".join(f"{number},b,c\n" for number in range(200_000))
+    page = Page(ETag='"first"')
+    page.content, page.cuts = f"{HEADER}{lines}".encode(), 1
+    with serving(page):
+        assert len(texts(resolve_source(page.url, store), store)) == 200_000
+        assert page.given == 3, "a look, half of it, and the rest"
+    page = Page(ETag='"first"')
+    page.content, page.cuts, page.after_cut = f"{HEADER}{lines}".encode(), 1, f"{HEADER}{lines.upper()}".encode()
+    with serving(page):
+        source = resolve_source(page.url, store)
+    assert source.files[0].read_bytes() == page.after_cut, "not half of each"
+
+
+def test_two_addresses_are_two_files_though_they_differ_in_a_credential(store: ArtifactStore) -> None:
+    page = Page(ETag='"1"')
+    with serving(page):
+        first = resolve_source(f"{page.url}?key=train", store)
+        page.content = f"{HEADER}test,b,c\n".encode()
+        second = resolve_source(f"{page.url}?key=test", store)
+        assert (texts(first, store), texts(second, store)) == (["a"], ["test"])
+    with pytest.raises(ReseedError, match="cannot fetch"):
+        resolve_source(f"{page.url}?key=other", store)
+
+
 def test_a_damaged_copy_is_noticed(store: ArtifactStore) -> None:
-    page = Page()
+    page = Page(ETag='"1"')
     with serving(page):
         source = resolve_source(page.url, store)
         source.files[0].write_bytes(page.content + b"x,y,z\n")
@@ -163,6 +211,10 @@ def test_an_object_of_s3(s3_store: ArtifactStore) -> None:
     s3_store.fs.pipe_file(path, f"{HEADER}x,b,c\n".encode())
     second = resolve_source(url, s3_store)
     assert (texts(first, s3_store), texts(second, s3_store)) == (["a"], ["x"])
+    bad = url.replace("s3://", "s3://AKIA:hush-hush@")
+    with pytest.raises(ReseedError) as caught:
+        resolve_source(bad, s3_store)
+    assert "hush" not in str(caught.value)
     s3_store.fs.rm(path)
     with pytest.raises(ReseedError, match=r"cannot fetch s3://.*FileNotFoundError"):
         resolve_source(url, s3_store)

@@ -18,6 +18,8 @@ configs:
   data_files: [{split: train, path: small/train.csv}, {split: test, path: small/test.csv}]
 - config_name: large
   data_files: [{split: train, path: "*/*.csv"}]
+- config_name: default
+  data_files: [{split: train, path: small/test.csv}]
 ---
 """
 READ = """
@@ -67,6 +69,7 @@ def test_a_dataset_by_config_split_and_commit_also_without_a_network(tmp_path: P
         assert "check data.config, data.split" in read(hub.url, NAME, "smal")
         assert "the hub has none of that name and revision" in read(hub.url, f"{NAME}@gone")
     assert read(hub.url, NAME, split="test") == f"{NAME}@{COMMIT}:small[test] ['b']", "from the cache"
+    assert "the hub did not give it" in read(hub.url, NAME, ""), "the default config was never loaded, others were"
     other = f"{NAME}@{'b' * 40}"
     assert f"{other}:small[test]: the hub did not give" in read(hub.url, other, split="test"), (
         "the cache has another commit"

@@ -70,6 +70,7 @@ def test_rows_are_a_sequence(tmp_path: Path, cache: Path, monkeypatch: pytest.Mo
     write_rows(tmp_path / "rows.parquet", rows)
     (cache / "rows").mkdir()
     found = open_rows(tmp_path)
+    assert (list(found[2500:]), list(found[2400:9000]), list(found[9000:9001])) == ([], rows[2400:], [])
     assert (len(found), list(found), found[-1], list(found[3:5])) == (2500, rows, rows[-1], rows[3:5])
     assert found.column("id") == [row["id"] for row in rows]
     assert list(found.select([7, 3])) == [rows[7], rows[3]]
@@ -84,9 +85,22 @@ def test_what_a_killed_process_unpacked_is_written_over(
     write_rows(tmp_path / "rows.parquet", numbered(3))
     open_rows(tmp_path)
     (whole,) = (cache / "rows").glob("*.arrow")
-    whole.rename(whole.with_name(f".{whole.name}"))
     whole.with_name(f".{whole.name}").write_bytes(b"half")
-    assert list(open_rows(tmp_path)) == numbered(3)
+    whole.write_bytes(whole.read_bytes()[:-100])
+    assert list(open_rows(tmp_path)) == numbered(3), "also where it was cut off later"
+    assert [path.name for path in (cache / "rows").glob(".*")] == []
+
+
+def test_how_rows_are_opened_is_decided_by_what_they_take(
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A hundred equal rows are as small as one in the file."""
+    monkeypatch.setattr(rows_module, "IN_MEMORY", 300_000)
+    for count, files in ((100, 0), (1000, 1)):
+        write_rows(tmp_path / "rows.parquet", [{"id": "x", "text": "the same " * 200}] * count)
+        assert (tmp_path / "rows.parquet").stat().st_size < 20_000
+        assert len(open_rows(tmp_path)) == count
+        assert len(list((cache / "rows").glob("*.arrow"))) == files
 
 
 def test_json_lines_of_an_old_store_are_read(tmp_path: Path) -> None:
@@ -94,10 +108,27 @@ def test_json_lines_of_an_old_store_are_read(tmp_path: Path) -> None:
     found = open_rows(tmp_path, "test")
     assert isinstance(found, Rows)
     assert (list(found), found.column("text")) == (numbered(3), ["text 0", "text 1", "text 2"])
+    (tmp_path / "more.jsonl").write_text('{"id": "1"}\n{"id": "2", "text": "a"}\n')
+    assert list(open_rows(tmp_path, "more")) == [{"id": "1", "text": ""}, {"id": "2", "text": "a"}]
+
+
+def test_half_of_a_character_is_told(tmp_path: Path) -> None:
+    (tmp_path / "rows.jsonl").write_text(
+        '{"original_text": "\\ud83d cut", "rewritten_text": "a", "rewrite_prompt": "b"}\n'
+    )
+    store = ArtifactStore(str(tmp_path / "store"))
+    with pytest.raises(
+        ReseedError, match=r"rows.jsonl: a text that is no Unicode \(.*surrogates not allowed\).*mend that row"
+    ):
+        list(read_source(resolve_source(str(tmp_path / "rows.jsonl"), store), store, PROBLEM))
 
 
 def test_rows_of_other_columns_are_refused(tmp_path: Path) -> None:
     rows = [*numbered(1200), {"id": "x", "txt": "a"}]
+    with pytest.raises(
+        ReseedError, match=r"row y: its label is int 3; wanted a text: let the problem give every column"
+    ):
+        write_rows(tmp_path / "rows.parquet", [{"id": "y", "label": 3}])  # type: ignore[dict-item]
     with pytest.raises(ReseedError, match=r"row x: its columns are id, txt, and the first row's are id, text; let the"):
         write_rows(tmp_path / "rows.parquet", rows)
 

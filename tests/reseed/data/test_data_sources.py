@@ -18,7 +18,7 @@ import pyarrow.parquet
 import pytest
 from plain_step import plain_step
 
-from reseed.credentials import unsigned, without_credentials
+from reseed.credentials import without_credentials
 from reseed.data.hub import is_hub_id
 from reseed.data.sources import as_rows, read_source, resolve_source
 from reseed.generation.pairs import seed_texts
@@ -265,16 +265,11 @@ OPEN = (
         "https://u:p@hush@h/x.csv?part=2", "https://u:hush/p@h/x.csv?part=2", "s3://AKIA:ab/hush@bucket/x.csv?part=2",
     ],
 )  # fmt: skip
-def test_no_credential_of_an_address_is_shown_or_kept(given: str) -> None:
-    for text in (
-        unsigned(given),
-        without_credentials(given),
-        without_credentials(f"cannot open ('{given}'), [{given}]"),
-    ):
-        assert "hush" not in text
-    assert "x.csv" in unsigned(given)
-    assert "part=2" in unsigned(given)
-    assert unsigned(given) == unsigned(given.replace("hush", "anew")), "what was fetched is found again"
+def test_no_credential_of_an_address_is_shown(given: str) -> None:
+    shown = without_credentials(f"cannot open ('{given}'), [{given}]")
+    assert "hush" not in shown
+    assert shown.count("x.csv") == 2
+    assert shown.count("part=2") == 2
 
 
 def test_addresses_within_addresses_without_end_are_starred() -> None:
@@ -291,7 +286,7 @@ def test_an_address_without_a_signature_stays_as_it_is() -> None:
         "s3://bucket/a@b/rows.csv",
         "s3://bucket/rows.csv",
     ):
-        assert unsigned(given) == without_credentials(given) == given
+        assert without_credentials(given) == given
 
 
 def test_address_that_nobody_answers_is_told_in_seconds(store: ArtifactStore) -> None:
@@ -324,7 +319,7 @@ def test_hub_that_does_not_answer_is_told(tmp_path: Path) -> None:
         text=True,
         timeout=120,
     )
-    assert done.stdout.startswith("data.train: no file 'owner/name' here, and the hub did not give"), done.stderr
+    assert done.stdout.startswith("data.train: no file 'owner/name' here, and the hub cannot be asked"), done.stderr
     assert "check the name and the network, or give a path" in done.stdout
 
 

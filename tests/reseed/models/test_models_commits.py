@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 from hub_server import COMMIT, hub_of
 
-from reseed.models.commits import commit_of, known_commit
+from reseed.files import write_atomically
+from reseed.models.commits import commit_of, known_commit, note_of
 from reseed.recipe.pins import pin
 from reseed.recipe.profile import load_profile
 from reseed.recipe.reading import load_recipe
@@ -49,6 +51,22 @@ def test_others_who_use_the_hub_s_cache_know_too(ask: pytest.MonkeyPatch, tmp_pa
     refs.mkdir(parents=True)
     (refs / "main").write_text(COMMIT)
     assert (commit_of(NAME, "model"), commit_of(f"{NAME}@dev", "model")) == (COMMIT, None)
+    note = note_of(NAME, "main", "model")
+    write_atomically(note, b"d" * 40)
+    os.utime(note, (1, 1))
+    assert commit_of(NAME, "model") == COMMIT, "the newer one"
+
+
+@pytest.mark.parametrize("status", [403, 429, 500])
+def test_a_hub_that_is_busy_or_behind_a_proxy_is_not_asked_for_long(
+    ask: pytest.MonkeyPatch, tmp_path: Path, status: int
+) -> None:
+    (tmp_path / "model").mkdir()
+    write_atomically(note_of(NAME, "main", "model"), COMMIT.encode())
+    with hub_of(NAME, tmp_path / "model") as hub:
+        ask.setattr("huggingface_hub.hf_api.constants.ENDPOINT", hub.url)
+        hub.status = status
+        assert commit_of(NAME, "model") == COMMIT
 
 
 def test_recipe_and_profile_are_pinned_as_far_as_they_are_used(ask: pytest.MonkeyPatch, tmp_path: Path) -> None:

