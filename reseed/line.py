@@ -201,8 +201,8 @@ class Line:
         """What is doubtful about the sources and models."""
         sources = [source for name in self.variants if (source := self.source_of(name)) is not None]
         return list(dict.fromkeys(source.note for source in sources if source.note)) + [
-            f"model '{name}': the hub cannot be reached and never was asked from here, so its commit is not known, and the "
-            "keys above are not those of a run"
+            f"model '{name}': the hub cannot be reached, and its commit was never looked up on this machine; a real run will "
+            "have other keys"
             for name in self.unpinned
         ]
 

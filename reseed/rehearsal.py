@@ -56,8 +56,11 @@ def check_groups(variants: Sequence[Variant], rows: Sequence[Row]) -> None:
 def head(source: Source, variant: Variant, problem: Problem, store: ArtifactStore) -> list[Row]:
     """The first rows of a source, none if they are not at hand. A column that is not there is an error."""
     if source.files:
-        records = first_records(read_records(source.files[0], source.given))
-        return list(as_rows(records, problem, source.given, variant.data.columns))
+        heads = [
+            list(as_rows(first_records(read_records(path, name)), problem, name, variant.data.columns))
+            for path, name in source.shown_files()
+        ]
+        return heads[0]
     if source.artifact is None or not store.local:
         return []
     records = first_records(read_records(next(store.fetch(source.artifact).glob("rows.*")), source.given))

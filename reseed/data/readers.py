@@ -38,25 +38,40 @@ def read_records(path: Path, shown: str) -> Iterator[Record]:
     except UnicodeDecodeError as error:
         raise ReseedError(f"{shown}: is not UTF-8 text ({error}); save it as {kind[1:]} in UTF-8") from error
     except UNREADABLE as error:
-        raise ReseedError(f"{shown}: cannot be read as {kind[1:]}: {error}; mend the file, or its ending") from error
+        raise ReseedError(f"{shown}: cannot be read as {kind[1:]}: {error}; mend the file, or its extension") from error
 
 
 def read_csv(path: Path) -> Iterator[Record]:
     """The records of a CSV file, with or without a byte order mark. A row with more fields than columns is an error."""
     csv.field_size_limit(min(sys.maxsize, 2**31 - 1))
     with path.open(encoding="utf-8-sig", newline="") as file:
-        for number, record in enumerate(csv.DictReader(file, strict=True), start=1):
+        table = csv.DictReader(file, strict=True)
+        header = list(table.fieldnames or [])
+        if twice := sorted({name for name in header if header.count(name) > 1}):  # DictReader would keep the last
+            raise ValueError(f"the header names the column '{twice[0]}' twice")
+        for number, record in enumerate(table, start=1):
             if None in record:  # where DictReader puts fields that no column claims
-                raise ValueError(f"row {number} has more fields than the header; quote fields that hold a comma")
+                other = next((sign for sign in (";", "\t") if sign in header[0]), None) if header else None
+                apart = (
+                    f"; is it separated by {'semicolons' if other == ';' else 'tabs'}? save it with commas"
+                    if other
+                    else ""
+                )
+                raise ValueError(
+                    f"row {number} has more fields than the header{apart or '; quote fields that hold a comma'}"
+                )
             yield record
 
 
 def read_json_lines(path: Path) -> Iterator[Record]:
     """One object a line; empty lines are passed over."""
     with path.open(encoding="utf-8-sig") as file:
-        for line in file:
+        for number, line in enumerate(file, start=1):
             if line.strip():
-                yield checked(json.loads(line))
+                try:
+                    yield checked(json.loads(line))
+                except ValueError as error:
+                    raise ValueError(f"line {number}: {error}") from error
 
 
 def read_json(path: Path) -> Iterator[Record]:

@@ -38,6 +38,10 @@ class Source:
     hub: HubSplit | None = None
     note: str = ""
 
+    def shown_files(self) -> list[tuple[Path, str]]:
+        """The files, each with what it is called in a message."""
+        return [(path, self.given if len(self.files) == 1 else str(path)) for path in self.files]
+
 
 def resolve_source(given: str, store: ArtifactStore, config: str | None = None, split: str = "train") -> Source:
     """Find out what `data.train` names: `name@ref` in the store, files here (`*` and `**` stand for any), an address, whose
@@ -79,6 +83,8 @@ def find_files(given: str) -> tuple[Path, ...]:
     if path.is_file():
         kind_of(given)
         return (path,)
+    if path.is_dir():
+        raise ReseedError(f"data.train: '{given}' is a folder; name its files, as in {given.rstrip('/')}/*.csv")
     found = sorted(Path(name) for name in glob.glob(str(path), recursive=True) if Path(name).is_file())
     if not found:
         raise ReseedError(
@@ -106,10 +112,8 @@ def read_source(
     if source.hub is not None:
         return as_rows(read_split(source.hub), problem, source.given, columns)
     check_unchanged(source)
-    shown = [source.given] if len(source.files) == 1 else [str(path) for path in source.files]
     return chain.from_iterable(
-        as_rows(read_records(path, name), problem, name, columns)
-        for path, name in zip(source.files, shown, strict=True)
+        as_rows(read_records(path, name), problem, name, columns) for path, name in source.shown_files()
     )
 
 

@@ -224,7 +224,7 @@ def test_an_answer_may_be_blank(tmp_path: Path, store: ArtifactStore) -> None:
 @pytest.mark.parametrize("lines", ["1\n2\n", '["a", "b"]\n', "[" * 100_000])
 def test_lines_that_are_no_rows_are_refused_when_planned(tmp_path: Path, store: ArtifactStore, lines: str) -> None:
     (tmp_path / "rows.jsonl").write_text(lines)
-    with pytest.raises(ReseedError, match=r"rows.jsonl: cannot be read as jsonl: .*; mend the file, or its ending"):
+    with pytest.raises(ReseedError, match=r"rows.jsonl: cannot be read as jsonl: .*; mend the file, or its extension"):
         rehearse(recipe(tmp_path, LABELS, str(tmp_path / "rows.jsonl")), store)
 
 

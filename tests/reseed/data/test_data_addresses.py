@@ -193,6 +193,8 @@ def test_files_of_a_pattern_are_one_source(
     (tmp_path / "moved" / "notes.txt").write_text("x")
     with pytest.raises(ReseedError, match=r"moved/notes\.txt: files ending in \.txt are not read"):
         resolve_source("moved/*", store)
+    with pytest.raises(ReseedError, match=r"'moved/' is a folder; name its files, as in moved/\*\.csv"):
+        resolve_source("moved/", store)
     with pytest.raises(ReseedError, match=r"no file 'nothing/\*\.csv'"):
         resolve_source("nothing/*.csv", store)
 

@@ -129,6 +129,17 @@ def test_columns_may_have_other_names(tmp_path: Path, store: ArtifactStore) -> N
         ("latin.csv", CSV.decode().replace("猫", "").encode("cp1252"), "is not UTF-8 text"),
         ("quote.csv", b'original_text,rewritten_text,rewrite_prompt\na,"b,c\nd,e,f\n', "cannot be read as csv"),
         ("comma.csv", b"original_text,rewritten_text,rewrite_prompt\na,b,c\nd,e,f,g\n", "row 2 has more fields"),
+        ("twice.csv", b"a,b,a\n1,2,3\n", "the header names the column 'a' twice"),
+        (
+            "apart.csv",
+            b"original_text;rewritten_text\na, or b;c\n",
+            "is it separated by semicolons? save it with commas",
+        ),
+        (
+            "third.jsonl",
+            b'{"original_text": "a", "rewritten_text": "b", "rewrite_prompt": "c"}\n\n[1]\n',
+            "line 3: wanted",
+        ),
         ("rubbish.parquet", b"PAR1 and nothing more", "cannot be read as parquet"),
         ("empty.parquet", b"", "cannot be read as parquet"),
         ("rubbish.json", b"{", "cannot be read as json"),
