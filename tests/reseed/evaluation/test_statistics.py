@@ -103,9 +103,12 @@ def test_one_seed_counts_as_none() -> None:
 
 @pytest.mark.parametrize(
     ("rows", "groups"),
-    [([0.5, 0.7], ["a", "a"]), ([0.5], ["a"]), ([0.3, 0.3], ["a", "b"]), ([0.0] * 6, [*"aabbcc"])],
-    ids=["one group", "one row", "no variance", "all equal"],
-)
+    [
+        ([0.5, 0.7], ["a", "a"]), ([0.5], ["a"]), ([0.3, 0.3], ["a", "b"]), ([0.0] * 6, [*"aabbcc"]),
+        ([0.1] * 16, [*"aabbbcccccdeeefg"]),
+    ],
+    ids=["one group", "one row", "no variance", "all equal", "rounding"],
+)  # fmt: skip
 def test_without_noise_to_measure_there_is_no_interval(rows: list[float], groups: list[str]) -> None:
     found = compare(Side(np.array(rows)), Side(np.zeros(len(rows))), groups)
     assert not found.known
