@@ -20,7 +20,6 @@ import time
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from datetime import date
 from itertools import groupby, product
 from pathlib import Path
 from typing import Any
@@ -121,13 +120,8 @@ def main() -> None:
         json.loads(options.out.read_text()) if options.out and options.out.is_file() else {"sections": {}}
     )
     kept |= {"size": measured_size(options.seed, options.members, options.rows)}
+    about = {"comparisons": options.comparisons, "seed": options.seed, "commit": commit()}
     for name, cells in simulated(wanted, options.comparisons, options.seed, options.processes):
-        about = {
-            "comparisons": options.comparisons,
-            "seed": options.seed,
-            "commit": commit(),
-            "date": str(date.today()),
-        }
         kept["sections"][name] = about | {"cells": cells}
         kept["goals"] = goals(kept)
         if options.out:

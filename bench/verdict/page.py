@@ -41,7 +41,7 @@ def runs(kept: dict[str, Any]) -> str:
     for name, one in kept["sections"].items():
         number = f"{one['comparisons']:,}".replace(",", " ")
         off = short(2 * (0.05 * 0.95 / one["comparisons"]) ** 0.5)
-        about = f"{number} comparisons a cell (a rate of .05 is exact to ±{off}), seed {one['seed']}, {one['date']}"
+        about = f"{number} comparisons a cell (a rate of .05 is exact to ±{off}), seed {one['seed']}, commit {one['commit']}"
         by_run.setdefault(about, []).append(name)
     return "\n".join(f"- {', '.join(names)}: {about}" for about, names in by_run.items())
 
