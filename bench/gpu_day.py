@@ -23,7 +23,8 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from gpu.report import tables, write
+from gpu.report import tables
+from pages import write
 
 ROOT = Path(__file__).resolve().parent.parent
 SECTIONS = {  # name → module and function, seconds that it may take
@@ -135,7 +136,7 @@ def main() -> None:
             options.out.write_text(json.dumps(day, indent=1) + "\n")
     print(tables(day))
     if options.write:
-        write(options.write, tables(day))
+        write(options.write, tables(day), "gpu-day")
 
 
 if __name__ == "__main__":

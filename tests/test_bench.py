@@ -110,3 +110,38 @@ def test_store_answers_from_a_folder(tmp_path: Path) -> None:
     found = json.loads((tmp_path / "out.json").read_text())
     assert found["artifacts"] == 40
     assert len(found["seconds"]["folder"]) == 7
+
+
+def test_truth_is_simulated(tmp_path: Path) -> None:
+    """Few comparisons in each of 120 cells are many together; the file keeps what a second run leaves out."""
+    out, page = tmp_path / "truth.json", tmp_path / "page.md"
+    page.write_text("before\n<!-- truth: begin -->\nold\n<!-- truth: end -->\nafter\n")
+    command = [sys.executable, "bench/truth.py", "--members", "20", "--rows", "400", "--out", str(out)]
+    for only, more in (
+        ("false calls,constants", ["--comparisons", "30", "--processes", "2"]),
+        ("constants", ["--comparisons", "30", "--processes", "1", "--write", str(page)]),
+    ):
+        before = json.loads(out.read_text())["sections"] if out.exists() else {}
+        done = [*command, "--only", only, *more]
+        subprocess.run(done, cwd=REPOSITORY, stdout=subprocess.DEVNULL, check=True, timeout=200)
+    found = json.loads(out.read_text())["sections"]
+    same = {name: section["cells"] for name, section in before.items()}
+    assert {name: section["cells"] for name, section in found.items()} == same, (
+        "the number of processes changes nothing"
+    )
+    cells = found["false calls"]["cells"]
+    assert len(cells) == 10 * 3 * 4
+
+    def rate(name: str) -> float:
+        return float(sum(cell[name][0] for cell in cells.values()) / sum(cell[name][1] for cell in cells.values()))
+
+    assert rate("crossed delete-one jackknife, Satterthwaite t") < 0.06
+    assert rate("rows as if independent, ±1.96 · sd/√n") > 0.15
+    assert rate("covered") > 0.94
+    chosen, fitted = (
+        found["constants"]["cells"][""][name][0] / 30 for name in ("chosen on the test rows", "cross-fitted")
+    )
+    assert chosen > 0.055 > 0.045 > fitted, "each constant is worth 0.03"
+    text = page.read_text()
+    assert "old" not in text
+    assert all(part in text for part in ("**False calls**", "**The best of 140 constants**", "beyond the nine"))

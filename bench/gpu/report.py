@@ -1,11 +1,8 @@
-"""A day's results as tables of Markdown, and their place in the docs."""
+"""A day's results as tables of Markdown."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
-
-BEGIN, END = "<!-- gpu-day: begin -->", "<!-- gpu-day: end -->"
 
 
 def tables(day: dict[str, Any]) -> str:
@@ -32,12 +29,3 @@ def cell(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "**no**"
     return f"{value:.4g}" if isinstance(value, float) else str(value).replace("|", "/")
-
-
-def write(path: Path, text: str) -> None:
-    """Put the text between the file's marks."""
-    before, found, rest = path.read_text(encoding="utf-8").partition(BEGIN)
-    _, ended, after = rest.partition(END)
-    if not (found and ended):
-        raise SystemExit(f"{path}: no lines {BEGIN} and {END}; add them where the tables shall stand")
-    path.write_text(f"{before}{BEGIN}\n\n{text}\n\n{END}{after}", encoding="utf-8")
