@@ -13,6 +13,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar, cast
 from reseed.data.sources import Source, resolve_source
 from reseed.generation.pairs import draw_pairs
 from reseed.language.prompts import prompt_format
+from reseed.models.names import ENGINE
 from reseed.problems import load_problem
 from reseed.recipe.pins import pin
 from reseed.recipe.profile import Profile, student
@@ -255,7 +256,7 @@ def training_of(variant: Variant, place: Profile, member: Member) -> Train:
     """What makes a member of a variant."""
     return Train(
         problem=variant.problem,
-        model=student(variant, place),
+        model=student(variant, place).model_copy(update={"engine": ENGINE}),  # which trains nothing
         settings=variant.training,
         workers=place.training.workers,
         micro_batch_size=place.training.micro_batch_size,

@@ -1,7 +1,8 @@
-"""Engines turn prompts into text. Other modules know only this protocol; `open_engine` knows the engines."""
+"""Engines turn prompts into text. Other modules know only this protocol; `open_engine` finds the engine by its name."""
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,7 +55,7 @@ class Engine(Protocol):
 
 
 def open_engine(spec: ModelSpec, batch_size: int) -> Engine:
-    """Load a model into the engine that runs it."""
-    from reseed.generation.engines.transformers_engine import TransformersEngine
-
-    return TransformersEngine(spec, batch_size)
+    """Load a model into the engine that its spec names: each one's module has an `open_engine` of its own."""
+    module = importlib.import_module(f"reseed.generation.engines.{spec.engine}_engine")
+    opened: Engine = module.open_engine(spec, batch_size)
+    return opened

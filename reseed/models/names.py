@@ -13,9 +13,12 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from reseed.files import digest, file_digest
+from reseed.mistakes import nearest
 from reseed.records import ReseedError
 
 DType = Literal["bfloat16", "float16", "float32"]
+ENGINE = "transformers"
+ENGINES = Path(__file__).resolve().parent.parent / "generation" / "engines"
 FourBit = Literal["nf4", "nf4-double"]  # double: the blocks' scales are quantised too
 # The files that say what a model folder computes; the last two are vocabularies.
 CONTENT = {".json", ".safetensors", ".jinja", ".bin", ".model", ".txt"}
@@ -39,6 +42,8 @@ class Upcycle(BaseModel):
 class ModelSpec(BaseModel):
     """One model: its name, the number format it runs in, and whether it is upcycled first.
 
+    `engine` says which one turns its prompts into text: `NAME_engine.py` in reseed/generation/engines/.
+
     `dtype: auto` is what this machine's CPU computes in, and is in the keys as what it became.
 
     `separate_experts` gives every expert of a Mixtral its own Linear modules, so that they can take LoRA; with
@@ -51,6 +56,15 @@ class ModelSpec(BaseModel):
     upcycle: Upcycle | None = None
     four_bit: FourBit | None = None
     separate_experts: bool = False
+    engine: str = ENGINE
+
+    @field_validator("engine")
+    @classmethod
+    def _engine_exists(cls, name: str) -> str:
+        known = sorted(path.name.removesuffix("_engine.py") for path in ENGINES.glob("*_engine.py"))
+        if name not in known:
+            raise ValueError(f"no engine of that name{nearest(name, known)}; there is {', '.join(known)}")
+        return name
 
     @field_validator("dtype", mode="before")
     @classmethod
@@ -125,6 +139,8 @@ def identity(spec: ModelSpec) -> dict[str, object]:
         described["upcycle"] = spec.upcycle.model_dump()
     if spec.four_bit is not None:
         described["four_bit"] = spec.four_bit
+    if spec.engine != ENGINE:
+        described["engine"] = spec.engine
     if spec.separate_experts:
         described["separate_experts"] = True  # the same function, summed in another order
     return described

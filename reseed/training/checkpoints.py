@@ -33,7 +33,10 @@ def origin_of(
         "deepspeed": job.deepspeed,
         "seed": job.seed,
         "model": weights_digest(folder),
-        **{f"model.{name}": value for name, value in job.model.model_dump(exclude={"name", "upcycle"}).items()},
+        **{
+            f"model.{name}": value
+            for name, value in job.model.model_dump(exclude={"name", "upcycle", "engine"}).items()
+        },
         "start": weights_digest(start / "adapter") if start is not None else None,
         "rows": digest([row["id"] for row in rows]),
         "validation": digest([row["id"] for row in validation]),

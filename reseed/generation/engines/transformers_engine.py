@@ -20,6 +20,11 @@ from reseed.problems import Problem
 from reseed.records import Generation, Prompt, Row, Sampling
 
 
+def open_engine(spec: ModelSpec, batch_size: int) -> TransformersEngine:
+    """The engine of that name."""
+    return TransformersEngine(spec, batch_size)
+
+
 class TransformersEngine:
     """One model in memory, with the adapter that it was last asked for."""
 
