@@ -73,7 +73,7 @@ def fetch_alone(address: str, key: str, shown: str) -> tuple[Path, str]:
     entry = cache_root() / "sources" / f"{key}.json"
     known = read_entry(entry)
     try:
-        version = version_of(address)
+        version = version_of(address, tries=3 if known is None else 1)
         if known is None or not version or version != known.version:
             known = Fetched(keep(address, key, kind_of(shown)), version)
             write_atomically(entry, json.dumps(asdict(known)).encode())
@@ -120,14 +120,17 @@ def read_entry(entry: Path) -> Fetched | None:
         return None
 
 
-def version_of(address: str) -> dict[str, str]:
-    """What the server says of the file's version; empty where it says nothing that can be relied on."""
+def version_of(address: str, tries: int) -> dict[str, str]:
+    """What the server says of the file's version; empty where it says nothing that can be relied on.
+
+    A silent web server is waited for `tries` times 30 seconds.
+    """
     if not address.startswith(("http://", "https://")):
         return version_in_file_system(address)
-    for pause in (0.5, 1.0):  # seconds after a try that brought nothing
+    for before in range(tries - 1):
         with suppress(UnreachableError):
             return version_on_web(address)
-        time.sleep(pause)
+        time.sleep(0.5 * 2**before)
     return version_on_web(address)
 
 
