@@ -56,7 +56,6 @@ def env(options: argparse.Namespace) -> int:
 def plan(options: argparse.Namespace) -> int:
     """Print every step and whether the store has it."""
     from flows.plan_memory import print_memory, print_room
-    from flows.shards import needed_shards
     from reseed.line import plan_line
     from reseed.recipe.pins import pin
     from reseed.recipe.profile import load_profile
@@ -74,7 +73,7 @@ def plan(options: argparse.Namespace) -> int:
     line = plan_line(recipe, profile, store)
     notes = [*line.notes(), *rehearse(line)]
     stored = store.finished(step.artifact for step in line.steps())
-    joined = {step.artifact for step in line.all_shards()} - {step.artifact for step in needed_shards(line)}
+    joined = {step.artifact for step in line.all_shards()} - {step.artifact for step in line.needed_shards()}
     for step in line.steps():
         missing = "not needed" if step.artifact in joined else "would run"
         state = "in the store" if step.artifact in stored else missing

@@ -5,7 +5,6 @@ from __future__ import annotations
 from prefect import flow
 
 from flows.planning import check_rows, read_line
-from flows.shards import needed_shards
 from reseed.line import Line
 from reseed.records import Results
 from tasks.ask import ask
@@ -31,7 +30,7 @@ def run_experiment(recipe: str = "quickstart", profile: str = "laptop", override
 
 def prepare(line: Line) -> None:
     """Import or generate the rows, curate and partition them. Leaks are refused before training."""
-    if shards := needed_shards(line):
+    if shards := line.needed_shards():
         ask(line.place, shards)
     for step in line.preparing():
         make(line.place, step)

@@ -8,7 +8,6 @@ from prefect import flow
 
 from flows.nights import Missed, nights_of_this_run, read_day
 from flows.planning import refuse_unpinned
-from flows.shards import needed_shards
 from reseed.line import Line
 from reseed.recipe.profile import Profile, load_profile
 from reseed.recipe.reading import load_recipe, split_overrides
@@ -56,7 +55,7 @@ def make_night(recipe: str, overrides: tuple[str, ...], place: Profile, day: dat
     refuse_unpinned(line)
     for note in rehearse(line):
         log().warning(note)
-    if shards := needed_shards(line):
+    if shards := line.needed_shards():
         ask(place, shards)
     make(place, line.rows("default"))
     return publish(place, dated.name, make(place, line.curated("default")), day)

@@ -175,10 +175,19 @@ class Line:
         """The members that are scored, in the recipe's order."""
         return [member for member in self.recipe.members() if member.variant in self.scored]
 
+    def generating(self) -> list[str]:
+        """The variants whose rows the generator writes."""
+        return [name for name, own in self.variants.items() if own.data.train is None]
+
     def all_shards(self) -> list[Step[WriteShard]]:
         """Of all variants that generate, each once."""
-        generating = [name for name, own in self.variants.items() if own.data.train is None]
-        return different(shard for name in generating for shard in self.shards(name))
+        return different(shard for name in self.generating() for shard in self.shards(name))
+
+    def needed_shards(self) -> list[Step[WriteShard]]:
+        """Those of rows that are not stored: what was joined once is not generated again, whatever became of its parts."""
+        rows = {name: self.rows(name).artifact for name in self.generating()}
+        stored = self.store.finished(rows.values())
+        return different(shard for name, made in rows.items() if made not in stored for shard in self.shards(name))
 
     def preparing(self) -> list[AnyStep]:
         """Rows, curated rows and partitions of all variants, each once."""

@@ -6,7 +6,6 @@ The cache keeps a file under the SHA-256 of its content, so a file that was plan
 from __future__ import annotations
 
 import json
-import logging
 import os
 import shutil
 import sys
@@ -141,18 +140,13 @@ def version_on_web(address: str) -> dict[str, str]:
     """
     import requests
 
-    logging.getLogger("urllib3").setLevel(logging.ERROR)  # its warnings hold the address, with credentials
     try:
-        with get(address, {"Accept-Encoding": "identity"}, stream=True, retries=0) as answer:
+        with get(address, {"Accept-Encoding": "identity"}, stream=True, secret=True) as answer:
             if answer.status_code in (408, 425, 429) or answer.status_code >= 500:
                 raise UnreachableError(f"the server answered {answer.status_code}")
             answer.raise_for_status()
             said = answer.headers
-    except (
-        requests.ConnectionError,
-        requests.Timeout,
-        requests.exceptions.RetryError,
-    ) as error:  # also 500, 502, 503, 504
+    except (requests.ConnectionError, requests.Timeout, requests.exceptions.RetryError) as error:
         raise UnreachableError(str(error)) from error
     if "ETag" in said:
         return {"ETag": said["ETag"]}
@@ -174,12 +168,10 @@ def version_in_file_system(address: str) -> dict[str, str]:
     file_system, path = opened(address)
     try:
         said = file_system.info(path)
-    except Exception as error:
+    except Exception as error:  # each file system has errors of its own for a network that is away
         if is_final(error):
             raise
-        raise UnreachableError(
-            str(error)
-        ) from error  # each file system has errors of its own for a network that is away
+        raise UnreachableError(str(error)) from error
     if tags := {name: str(said[name]) for name in TAGS if said.get(name) is not None}:
         return tags
     times = {name: str(said[name]) for name in TIMES if said.get(name) is not None}
@@ -188,10 +180,10 @@ def version_in_file_system(address: str) -> dict[str, str]:
 
 def is_final(error: BaseException) -> bool:
     """True for an error that is no matter of the network: no such file, no permission, no credentials."""
-    credentials = type(error).__name__ in ("NoCredentialsError", "PartialCredentialsError", "ParamValidationError")
-    return credentials or isinstance(
-        error, (FileNotFoundError, PermissionError, IsADirectoryError, ValueError, ImportError)
-    )
+    from botocore.exceptions import NoCredentialsError, ParamValidationError, PartialCredentialsError
+
+    of_s3 = (NoCredentialsError, PartialCredentialsError, ParamValidationError)
+    return isinstance(error, (FileNotFoundError, PermissionError, IsADirectoryError, ValueError, ImportError, *of_s3))
 
 
 def opened(address: str) -> tuple[Any, str]:

@@ -20,8 +20,9 @@ def curate(rows: Iterable[Row], problem: Problem, dropped: Counter[str]) -> Iter
     seen: set[str] = set()
     extra = [column for column in OF_GENERATION if column not in problem.columns]
     for row in rows:
-        said = {column: row.pop(column) for column in extra if column in row}
-        reason = refuse(row, said.get("finish"), problem) or ("duplicate" if row["id"] in seen else None)
+        finish = row.get("finish") if "finish" in extra else None
+        row = {column: value for column, value in row.items() if column not in extra}
+        reason = refuse(row, finish, problem) or ("duplicate" if row["id"] in seen else None)
         if reason is not None:
             dropped[reason] += 1
         else:

@@ -9,7 +9,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, overload
 
-from reseed.files import cache_root, file_digest, locked, read_jsonl, writable
+from reseed.files import cache_root, digest, file_digest, locked, read_jsonl, writable
 from reseed.records import ReseedError, Row
 
 BATCH = 4096  # rows written, or made into dicts, at once
@@ -71,12 +71,11 @@ def open_rows(folder: Path, name: str = "rows") -> Rows:
     path = folder / f"{name}.parquet"
     if not path.is_file():
         return rows_of(same_columns(read_jsonl(folder / f"{name}.jsonl")))
-    key = file_digest(path)[:32]
     said = pyarrow.parquet.read_metadata(path).metadata or {}
     if int(said.get(BYTES, IN_MEMORY + 1)) > IN_MEMORY:
-        return Rows(Dataset.from_file(str(unpacked(path, key))))
+        return Rows(Dataset.from_file(str(unpacked(path))))
     table = pyarrow.parquet.read_table(path, partitioning=None).combine_chunks()
-    return Rows(Dataset(table, fingerprint=key))  # else `datasets` pickles the table to make one
+    return Rows(Dataset(table, fingerprint=digest(str(path))))  # else `datasets` pickles the table to make one
 
 
 def same_columns(rows: list[Row]) -> list[Row]:
@@ -85,34 +84,36 @@ def same_columns(rows: list[Row]) -> list[Row]:
     return [{column: row.get(column, "") for column in columns} for row in rows]
 
 
-def unpacked(path: Path, key: str) -> Path:
+def unpacked(path: Path) -> Path:
     """A Parquet file's rows as an Arrow file of the cache, which can be mapped into memory."""
-    import pyarrow
-    import pyarrow.parquet
-
+    key = file_digest(path)[:32]
     target = cache_root() / "rows" / f"{key}.arrow"
     if is_whole(target):
         return target
-    writable(
-        target.parent, "set RESEED_CACHE to a folder that you can write to; large files of rows are unpacked there"
-    )
+    writable(target.parent, "set RESEED_CACHE to a folder that you can write to; many rows are unpacked there")
     with locked(cache_root() / "locks" / f"{key}.lock"):
         if not is_whole(target):
-            beside = target.with_name(f".{target.name}")  # what a killed holder of the lock left is written over
-            try:
-                file = pyarrow.parquet.ParquetFile(path)
-                with file, pyarrow.ipc.new_stream(str(beside), file.schema_arrow) as stream:
-                    for batch in file.iter_batches(BATCH):
-                        stream.write_batch(batch)
-                target.with_suffix(".size").write_text(str(beside.stat().st_size))
-                os.replace(beside, target)
-            except OSError as error:
-                raise ReseedError(
-                    f"{path.name}: cannot be unpacked into {target.parent}: {error.strerror or error}"
-                ) from error
-            finally:
-                beside.unlink(missing_ok=True)
+            unpack(path, target)
     return target
+
+
+def unpack(path: Path, target: Path) -> None:
+    """Write a Parquet file's rows as an Arrow file, whole or not at all, and beside it how large that is."""
+    import pyarrow
+    import pyarrow.parquet
+
+    beside = target.with_name(f".{target.name}")  # what a killed holder of the lock left is written over
+    try:
+        file = pyarrow.parquet.ParquetFile(path)
+        with file, pyarrow.ipc.new_stream(str(beside), file.schema_arrow) as stream:
+            for batch in file.iter_batches(BATCH):
+                stream.write_batch(batch)
+        target.with_suffix(".size").write_text(str(beside.stat().st_size))
+        os.replace(beside, target)
+    except OSError as error:
+        raise ReseedError(f"{path.name}: cannot be unpacked into {target.parent}: {error.strerror or error}") from error
+    finally:
+        beside.unlink(missing_ok=True)
 
 
 def is_whole(target: Path) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from reseed.evaluation.statistics import Comparison, Noise
+from reseed.evaluation.statistics import Comparison, Noise, degrees_of_freedom, two_way_variance
 
 if TYPE_CHECKING:
     import numpy as np
@@ -60,9 +60,8 @@ def power(spread: Spread, difference: float, seeds: int, groups: float, level: f
     sides = [chi_square(draw, (noise.seeds + noise.both) / spread.sides, seeds - 1) for _ in range(spread.sides)]
     both = chi_square(draw, noise.both, (groups - 1) * max(seeds - 1, 1) * max(spread.sides, 1))
     by_seeds = np.sum(sides, axis=0) if sides else np.zeros(DRAWS)
-    variance = np.maximum.reduce([by_seeds + by_groups - both * bool(sides), by_seeds, by_groups])
-    spent = sum(side**2 for side in sides) / max(seeds - 1, 1) + by_groups**2 / (groups - 1)
-    df = np.maximum(1.0, variance**2 / spent)
+    variance = two_way_variance(by_seeds, by_groups, both * bool(sides))
+    df = degrees_of_freedom(variance, sum(side**2 for side in sides) / max(seeds - 1, 1), by_groups, groups)
     return float((np.abs(found) > t.ppf(0.5 + level / 2, df) * np.sqrt(variance)).mean())
 
 

@@ -26,8 +26,8 @@ ROUNDING = 1e-10  # of the largest score: a standard error up to this comes from
 class Side:
     """One side of a comparison: its score of every row, shape (n,), and its seeds' scores, shape (K, n).
 
-    A recipe's rows are the mean over its members. An ensemble's are the blend's, and its seeds are `pseudo_values`. Seeds are
-    None for one model that was not drawn from many, such as the untrained one, or a constant.
+    A recipe's rows are the mean over its members. An ensemble's are the blend's, and its seeds are pseudo-values
+    (`ensemble_side`). Seeds are None for one model that was not drawn from many, such as the untrained one, or a constant.
     """
 
     rows: Scores
@@ -102,17 +102,31 @@ def interval(
     from scipy.special import stdtr, stdtrit  # Student's t; scipy.stats takes 0.7 ms to check its arguments
 
     by_seeds, both = sum(part[0] for part in parts), sum(part[1] for part in parts)
-    variance = max(by_seeds + by_groups - both, by_seeds, by_groups)
+    variance = float(two_way_variance(by_seeds, by_groups, both))
     noise = Noise(max(by_seeds - both, 0.0), max(by_groups - both, 0.0), both)
     if groups < 2 or variance <= rounding:
         nan = float("nan")
         return Comparison(difference, nan, nan, nan, 0.0, noise, seeds, groups, effective)
-    spent = sum(part[0] ** 2 / (part[2] - 1) for part in parts) + by_groups**2 / max(effective - 1, 1e-9)
-    df = max(1.0, variance**2 / spent)
+    of_sides = sum(part[0] ** 2 / (part[2] - 1) for part in parts)
+    df = float(degrees_of_freedom(variance, of_sides, by_groups, effective))
     error = variance**0.5
     width = float(stdtrit(df, 0.5 + level / 2)) * error
     p = float(2 * stdtr(df, -abs(difference) / error))
     return Comparison(difference, difference - width, difference + width, p, df, noise, seeds, groups, effective)
+
+
+def two_way_variance(by_seeds: Any, by_groups: Any, both: Any) -> Any:
+    """V = max(V_S + V_G − V_I, V_S, V_G), of numbers or arrays."""
+    import numpy as np
+
+    return np.maximum(np.maximum(by_seeds + by_groups - both, by_seeds), by_groups)
+
+
+def degrees_of_freedom(variance: Any, of_sides: Any, by_groups: Any, groups: float) -> Any:
+    """Satterthwaite's: max(1, V² / (Σ V_side² / (K−1) + V_G² / (G*−1))), `of_sides` being the first sum."""
+    import numpy as np
+
+    return np.maximum(1.0, variance**2 / (of_sides + by_groups**2 / max(groups - 1, 1e-9)))
 
 
 def check_shapes(a: Side, b: Side, rows: int) -> None:

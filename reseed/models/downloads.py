@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import shutil
 import sys
@@ -25,18 +26,20 @@ PIECE = 1 << 20
 
 
 @contextmanager
-def get(url: str, headers: Mapping[str, str], stream: bool = False, retries: int = 2) -> Iterator[Any]:
+def get(url: str, headers: Mapping[str, str], stream: bool = False, secret: bool = False) -> Iterator[Any]:
     """An answer of `requests`: with the proxies of the environment, netrc, and pip's `cert` and `proxy`.
 
-    urllib3 logs the address of each retry, so an address that may hold a credential has 0 `retries`. Raises OSError (all of
-    `requests`' errors are) where there is no answer.
+    A `secret` address may hold a credential: urllib3, whose warnings show addresses whole, neither retries nor warns. Raises
+    OSError (all of `requests`' errors are) where there is no answer.
     """
     import requests
 
+    if secret:
+        logging.getLogger("urllib3").setLevel(logging.ERROR)
     verify, proxies = pip_network(os.environ)
     statuses = (500, 502, 503, 504)
     policy = requests.adapters.Retry(
-        retries, backoff_factor=0.5, status_forcelist=statuses, respect_retry_after_header=False
+        0 if secret else 2, backoff_factor=0.5, status_forcelist=statuses, respect_retry_after_header=False
     )
     with requests.Session() as session:
         for scheme in ("http://", "https://"):
@@ -93,7 +96,7 @@ def fetch_rest(
     if secret and not seen.get("If-Range"):  # nobody would notice two versions in one file; a wheel has a checksum
         have = 0
     headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-", **seen} if have else {})
-    with get(url, headers, stream=True, retries=0 if secret else 2) as answer:
+    with get(url, headers, stream=True, secret=secret) as answer:
         answer.raise_for_status()
         start = answer.headers.get("Content-Range", f"bytes {have}-").removeprefix("bytes ").partition("-")[0]
         have = int(start) if answer.status_code == 206 and start in (str(have), "0") else 0

@@ -27,10 +27,11 @@ def pin(recipe: Recipe, place: Profile) -> Pinned:
     used = {"embedder": roles.embedder, "student": roles.student}
     if any(recipe.variant(name).data.train is None for name in recipe.variants):
         used["generator"] = roles.generator
+    specs = {role: spec.model_copy(update={"name": pinned(spec.name)}) for role, spec in used.items() if spec}
+    names = [spec.name for spec in specs.values()]
     if roles.student is None:
         recipe = with_models(recipe, pinned)
-    specs = {role: spec.model_copy(update={"name": pinned(spec.name)}) for role, spec in used.items() if spec}
-    names = [spec.name for spec in specs.values()] + models_of(recipe) * (roles.student is None)
+        names += models_of(recipe)
     unknown = dict.fromkeys(name for name in names if is_hub(name) and known_commit(name) is None)
     return Pinned(recipe, place.model_copy(update={"roles": roles.model_copy(update=specs)}), tuple(unknown))
 

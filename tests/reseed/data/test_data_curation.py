@@ -17,9 +17,9 @@ def row(number: int, answer: str | None = None) -> Row:
 
 
 def curated(*rows: Row) -> tuple[list[Row], dict[str, int]]:
-    """What is kept, and what is dropped. The rows are handed over as copies."""
+    """What is kept, and what is dropped."""
     dropped: Counter[str] = Counter()
-    return list(curate([dict(one) for one in rows], PROBLEM, dropped)), dict(dropped)
+    return list(curate(rows, PROBLEM, dropped)), dict(dropped)
 
 
 def ending(finish: str, row: Row) -> Row:
