@@ -70,6 +70,13 @@ def s3_store(s3_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ar
     return ArtifactStore(f"{s3_url}/{uuid.uuid4().hex[:12]}")
 
 
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty cache of the test's own."""
+    monkeypatch.setenv("RESEED_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     """With `--dist loadscope`, a file's tests share a process, and so do those of the line, which share a server and a run;
     the benchmarks go wherever there is room.

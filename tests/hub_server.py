@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
+
+from web_server import QuietHandler, served_by
 
 COMMIT = "c0ffee" + "0" * 34
 
@@ -32,7 +32,7 @@ def hub_of(repository: str, folder: Path, kind: str = "model") -> Iterator[Hub]:
     about = f"/api/{kind}s/{repository}"
     resolve = f"{'/datasets' if kind == 'dataset' else ''}/{repository}/resolve/{COMMIT}/"
 
-    class Handler(BaseHTTPRequestHandler):
+    class Handler(QuietHandler):
         def answer(self, body: bytes, kind: str = "application/json", **headers: str) -> None:
             self.send_response(200)
             given = {"Content-Type": kind, "Content-Length": str(len(body)), "X-Repo-Commit": COMMIT, **headers}
@@ -42,7 +42,7 @@ def hub_of(repository: str, folder: Path, kind: str = "model") -> Iterator[Hub]:
             if self.command == "GET":
                 self.wfile.write(body)
 
-        def do_GET(self) -> None:
+        def do_GET(self) -> None:  # noqa: N802
             path = unquote(urlsplit(self.path).path)
             if path == about or path.startswith(f"{about}/revision/"):
                 if path.endswith("/gone") or hub.status != 200:
@@ -64,17 +64,9 @@ def hub_of(repository: str, folder: Path, kind: str = "model") -> Iterator[Hub]:
 
         do_HEAD = do_GET  # noqa: N815
 
-        def log_message(self, format: str, *arguments: object) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    hub.url = f"http://127.0.0.1:{server.server_address[1]}"
-    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
-    try:
+    with served_by(Handler) as port:
+        hub.url = f"http://127.0.0.1:{port}"
         yield hub
-    finally:
-        server.shutdown()
-        server.server_close()
 
 
 def tree(files: dict[str, Path], below: str, recursive: bool) -> list[dict[str, object]]:

@@ -21,7 +21,7 @@ from urllib.parse import urlsplit
 from reseed.credentials import without_credentials, without_secrets
 from reseed.data.readers import kind_of
 from reseed.files import cache_root, digest, file_digest, locked, locked_soon, writable, write_atomically
-from reseed.models.downloads import FULL, download, get
+from reseed.network.downloads import FULL, download, get
 from reseed.records import ReseedError
 
 TAGS = ("ETag", "etag", "blob_id", "md5Hash", "content_md5")  # what file systems call a version

@@ -10,7 +10,7 @@ from pathlib import Path
 from reseed.data.readers import FILE_KINDS, Record
 from reseed.files import cache_root, digest
 from reseed.mistakes import first_line
-from reseed.models.commits import commit_of
+from reseed.network.commits import commit_of
 from reseed.records import ReseedError
 
 

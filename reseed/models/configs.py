@@ -8,8 +8,8 @@ from typing import Any
 
 from reseed.files import cache_root
 from reseed.mistakes import first_line
-from reseed.models.commits import known_commit
 from reseed.models.names import ModelSpec, is_local, parse_wheel
+from reseed.network.commits import known_commit
 from reseed.records import ReseedError
 
 

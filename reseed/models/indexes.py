@@ -25,9 +25,9 @@ from packaging.utils import (
 )
 from packaging.version import InvalidVersion, Version
 
-from reseed.models.downloads import get, place_of
 from reseed.models.names import Wheel
-from reseed.models.pip_settings import pip_settings
+from reseed.network.downloads import get, place_of
+from reseed.network.pip_settings import pip_settings
 from reseed.records import ReseedError
 
 PYPI = "https://pypi.org/simple"

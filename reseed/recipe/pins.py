@@ -6,8 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 
-from reseed.models.commits import commit_of, known_commit
 from reseed.models.configs import is_hub
+from reseed.network.commits import commit_of, known_commit
 from reseed.recipe.profile import Profile
 from reseed.recipe.recipe import Recipe
 

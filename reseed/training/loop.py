@@ -27,7 +27,7 @@ from reseed.training.arguments import check_worker, training_arguments
 from reseed.training.checkpoints import Origin, check_origin, origin_of, prepare_work
 from reseed.training.early import stopped_early
 from reseed.training.job import TrainJob, TrainSummary, Watcher
-from reseed.training.memory.explained import memory_explained
+from reseed.training.memory.out_of_memory import memory_explained
 from reseed.training.metric import ValidationMetric
 from reseed.training.zero.settings import join_ranks
 from reseed.training.zero.sharded import is_sharded, unsharded, verify_sharded

@@ -243,6 +243,14 @@ def test_doctor_refuses_what_only_a_recipe_could_take(work: Path) -> None:
     assert "--set seeds=2: no recipe is read here" in mistake(work, "doctor", "--set", "seeds=2")
 
 
+def test_run_takes_no_credential_from_the_command_line(work: Path) -> None:
+    """Prefect would keep it with the run."""
+    address = "https://alice:hush-hush@example.org/rows.csv?token=hush"
+    message = mistake(work, "run", "quickstart", "--set", f"data.train={address}")
+    assert "--set data.train=https://***@example.org/rows.csv?token=***: it holds a credential" in message
+    assert "hush" not in message
+
+
 def test_export_copies_two_files(work: Path, tmp_path: Path) -> None:
     (tmp_path / "made" / "adapter").mkdir(parents=True)
     for name in ("adapter_config.json", "adapter_model.safetensors"):

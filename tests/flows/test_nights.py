@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+import yaml
 from prefect.client.schemas.schedules import CronSchedule, IntervalSchedule, RRuleSchedule
 
 from flows.nights import Missed, nights, read_day
-from flows.regenerate import generation_recipe, regenerate
+from flows.regenerate import generation_recipe, make_night, regenerate
+from reseed.recipe.profile import load_profile
 from reseed.recipe.reading import load_recipe
 from reseed.records import ReseedError
 
@@ -106,6 +109,29 @@ def test_a_nightly_takes_the_recipes_own_generation() -> None:
     variant = taken.variant("default")
     assert variant.generation == base.generation
     assert variant.data.train is None
+
+
+PROBLEM = """
+columns, metric, higher_is_better = ("text", "label"), "accuracy", True
+def prompt(row): return row["text"]
+def completion(row): return row["label"]
+def scores(answers, rows, embed): return [1.0 for row in rows]
+def request(source, instruction): return source
+def row(source, instruction, answer): return {"text": answer}
+"""
+
+
+def test_a_problem_that_cannot_make_a_row_is_refused_before_the_night_begins(tmp_path: Path) -> None:
+    holdout = {"fraction": 0.2, "group_by": "text"}
+    recipe = {
+        "name": "mine", "problem": "mine", "question": "Which?", "generation": {"rows": 8}, "model": "wheel:a==1", "seeds": [0],
+        "data": {"validation": holdout, "test": holdout},
+    }  # fmt: skip
+    (tmp_path / "mine.py").write_text(PROBLEM)
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(recipe))
+    place = load_profile("laptop", (f"store={tmp_path / 'store'}",))
+    with pytest.raises(ReseedError, match="row: gave a row without label"):
+        make_night(str(tmp_path / "mine.yaml"), (), place, date(2026, 11, 20))
 
 
 @pytest.mark.parametrize("given", ["2026-11-20", date(2026, 11, 20), at("2026-11-20"), "2026-11-20T00:00:00Z"])

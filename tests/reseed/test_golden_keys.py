@@ -18,7 +18,7 @@ from plain_step import plain_step
 
 from reseed.files import write_atomically
 from reseed.line import plan_line
-from reseed.models.commits import note_of
+from reseed.network.commits import note_of
 from reseed.recipe.profile import load_profile
 from reseed.recipe.reading import load_recipe
 from reseed.store.artifacts import ArtifactStore

@@ -60,3 +60,18 @@ def test_what_could_not_be_tracked_is_told_and_left_to_the_next_flow(
     assert "Weights & Biases: the experiment's own run was not written: " in caplog.text
     track(store, step, RESULTS)
     assert list(read_back(tmp_path)) == [step.artifact.key[:16]]
+
+
+def test_what_is_switched_off_is_not_taken_for_written(
+    scored: tuple[ArtifactStore, Step], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, step = scored
+    with monkeypatch.context() as patch:
+        patch.setenv("WANDB_MODE", "disabled")
+        track(store, step, RESULTS)
+    assert store.refs("results", "tiny") == {}
+    with monkeypatch.context() as patch:
+        patch.setenv("WANDB_MODE", "sometimes")
+        track(store, step, RESULTS)
+    track(store, step, RESULTS)
+    assert list(read_back(tmp_path)) == [step.artifact.key[:16]]

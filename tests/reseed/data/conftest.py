@@ -6,8 +6,5 @@ import pytest
 
 
 @pytest.fixture(autouse=True)
-def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A cache of the test's own."""
-    folder = tmp_path_factory.mktemp("cache")
-    monkeypatch.setenv("RESEED_CACHE", str(folder))
-    return folder
+def own_cache(cache: Path) -> None:
+    """What a source brings goes into no cache of the machine."""

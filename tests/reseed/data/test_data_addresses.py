@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from email.utils import formatdate
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from s3_server import forget_clients
+from web_server import QuietHandler, served_by
 
 from reseed.data.sources import Source, read_source, resolve_source
 from reseed.files import file_digest
@@ -36,8 +36,8 @@ class Page:
 
 @contextmanager
 def serving(page: Page) -> Iterator[None]:
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
+    class Handler(QuietHandler):
+        def do_GET(self) -> None:  # noqa: N802
             page.given += 1
             content, start = page.content, 0
             if self.headers.get("Range") and self.headers.get("If-Range") == page.headers.get("ETag"):
@@ -56,14 +56,8 @@ def serving(page: Page) -> Iterator[None]:
             with suppress(OSError):
                 self.wfile.write(content[start:])
 
-        def log_message(self, format: str, *arguments: object) -> None:
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", page.port), Handler) as server:
-        page.port = server.server_port
-        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+    with served_by(Handler, page.port) as page.port:
         yield
-        server.shutdown()
 
 
 @pytest.fixture
@@ -205,7 +199,7 @@ def test_a_file_has_no_split(tmp_path: Path, store: ArtifactStore) -> None:
         resolve_source(str(tmp_path / "rows.csv"), store, split="test")
 
 
-def test_an_object_of_s3(s3_store: ArtifactStore) -> None:
+def test_an_object_of_s3(s3_store: ArtifactStore, monkeypatch: pytest.MonkeyPatch) -> None:
     url, path = f"{s3_store.url}/sources/rows.csv", f"{s3_store.root}/sources/rows.csv"
     s3_store.fs.pipe_file(path, f"{HEADER}a,b,c\n".encode())
     first = resolve_source(url, s3_store)
@@ -213,6 +207,14 @@ def test_an_object_of_s3(s3_store: ArtifactStore) -> None:
     s3_store.fs.pipe_file(path, f"{HEADER}x,b,c\n".encode())
     second = resolve_source(url, s3_store)
     assert (texts(first, s3_store), texts(second, s3_store)) == (["a"], ["x"])
+    with monkeypatch.context() as patch:
+        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+            patch.delenv(name)
+        patch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+        forget_clients()
+        with pytest.raises(ReseedError, match="NoCredentialsError"):  # and not the copy of yesterday
+            resolve_source(url, s3_store)
+    forget_clients()
     bad = url.replace("s3://", "s3://AKIA:hush-hush@")
     with pytest.raises(ReseedError) as caught:
         resolve_source(bad, s3_store)

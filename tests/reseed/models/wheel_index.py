@@ -6,13 +6,13 @@ import base64
 import hashlib
 import io
 import json
-import threading
 import time
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+
+from web_server import QuietHandler, served_by
 
 PROJECT, WHEEL = "tiny-model", "tiny_model-1.0-py3-none-any.whl"
 
@@ -71,8 +71,8 @@ class Index:
 def served() -> Iterator[Index]:
     index = Index()
 
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
+    class Handler(QuietHandler):
+        def do_GET(self) -> None:  # noqa: N802
             wanted = self.headers.get("Range")
             index.asked.append((self.path, wanted, self.headers.get("Authorization")))
             if self.path == f"/simple/{PROJECT}/":
@@ -94,14 +94,6 @@ def served() -> Iterator[Index]:
                 body = body[: len(body) // 2]
             self.wfile.write(body)
 
-        def log_message(self, format: str, *arguments: object) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    index.url = f"http://127.0.0.1:{server.server_address[1]}/simple"
-    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
-    try:
+    with served_by(Handler) as port:
+        index.url = f"http://127.0.0.1:{port}/simple"
         yield index
-    finally:
-        server.shutdown()
-        server.server_close()

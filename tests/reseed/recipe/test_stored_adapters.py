@@ -5,10 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from plain_step import plain_step
 from stored_files import FILES, folder_with, step
 
-from reseed.recipe.stored_adapters import find_adapter
+from reseed.models.names import ModelSpec
+from reseed.recipe.stored_adapters import continuation_mistakes, find_adapter
 from reseed.records import ReseedError
+from reseed.settings import TrainingSettings
 from reseed.store.artifacts import ArtifactStore
 
 
@@ -36,3 +39,16 @@ def test_what_is_not_there_is_answered_with_what_is(store: ArtifactStore, tmp_pa
     ):
         with pytest.raises(ReseedError, match=said):
             find_adapter(store, asked)
+
+
+@pytest.mark.parametrize(
+    ("stored", "fits"), [("a/b", True), (f"a/b@{'c' * 40}", True), (f"a/b@{'d' * 40}", False), ("a/x", False)]
+)
+def test_an_adapter_from_before_commits_were_known_is_continued(
+    store: ArtifactStore, tmp_path: Path, stored: str, fits: bool
+) -> None:
+    """Its base is a repository's name alone, which no model of today has."""
+    spec = {"training": {}, "model": {"name": stored}}
+    made = store.write(plain_step("train", 1, "adapter", "old", spec), folder_with(tmp_path / "work", FILES))
+    model = ModelSpec(name=f"a/b@{'c' * 40}")
+    assert (continuation_mistakes(store.manifest(made), "late", TrainingSettings(), model) == []) is fits

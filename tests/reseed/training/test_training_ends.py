@@ -19,7 +19,7 @@ from reseed.training.early import out_of_patience
 from reseed.training.finite import StepLosses
 from reseed.training.job import Silent, TrainJob, TrainSummary
 from reseed.training.loop import train
-from reseed.training.memory.explained import memory_explained
+from reseed.training.memory.out_of_memory import memory_explained
 from reseed.training.order import row_order
 
 # twelve rows, three steps an epoch, evaluated at every step; it overshoots

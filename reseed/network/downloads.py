@@ -15,7 +15,7 @@ from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
-from reseed.models.pip_settings import pip_network
+from reseed.network.pip_settings import pip_network
 from reseed.records import ReseedError
 
 TIMEOUT = (10, 30)  # seconds to connect, and of silence

@@ -9,7 +9,7 @@ import pytest
 from hub_server import COMMIT, hub_of
 
 from reseed.files import write_atomically
-from reseed.models.commits import commit_of, known_commit, note_of
+from reseed.network.commits import commit_of, known_commit, note_of
 from reseed.recipe.pins import pin
 from reseed.recipe.profile import load_profile
 from reseed.recipe.reading import load_recipe
