@@ -37,7 +37,9 @@ RECIPE, PROFILE = "quickstart", "laptop"
 def bare() -> dict[str, float]:
     """Everything in this process; returns the scores, to show that the work was done."""
     from reseed.evaluation.answers import blend
-    from reseed.evaluation.scoring import Scorer, TrainedMember, score_experiment
+    from reseed.evaluation.comparisons import Rule, all_comparisons
+    from reseed.evaluation.score_table import UNTRAINED, ensemble_column
+    from reseed.evaluation.scoring import Scorer, score_all
     from reseed.language.embedding import load_embedder
     from reseed.problems import load_problem
     from reseed.recipe.profile import load_profile
@@ -48,18 +50,22 @@ def bare() -> dict[str, float]:
     problem = load_problem(recipe.problem)
     parts = generated_parts(recipe, profile, problem)
     with tempfile.TemporaryDirectory() as folder:
-        steps = {seed: train_seed(recipe, profile, problem, parts, seed, Path(folder)) for seed in recipe.seeds}
+        for seed in recipe.seeds:
+            train_seed(recipe, profile, problem, parts, seed, Path(folder))
         adapters = [None, *(Path(folder) / f"{seed}/best/adapter" for seed in recipe.seeds)]
         untrained, *answers = predict(recipe, profile, problem, parts, adapters)
-    members = {
-        Member("default", seed): (TrainedMember(steps[seed], str(seed)), own)
-        for seed, own in zip(recipe.seeds, answers, strict=True)
-    }
+    members = {Member("default", seed): own for seed, own in zip(recipe.seeds, answers, strict=True)}
     scorer = Scorer(problem, list(parts.test), load_embedder(profile.roles.embedder))
-    scores = score_experiment(
-        scorer, untrained, members, {"default": blend(problem, answers)}, recipe.constants, parts.train
-    )
-    return {"untrained": scores.untrained, "ensemble": scores.variants[0].ensemble, "rows": len(parts.train)}
+    groups = parts.test.column(recipe.data.test.group_by)
+    blends = {"default": blend(problem, answers)}
+    table, _ = score_all(scorer, groups, untrained, members, blends, recipe.constants, parts.train)
+    all_comparisons(table, "default", recipe.constants, Rule(problem.higher_is_better))
+    scores = table.columns
+    return {
+        "untrained": float(scores[UNTRAINED].mean()),
+        "ensemble": float(scores[ensemble_column("default")].mean()),
+        "rows": len(parts.train),
+    }
 
 
 def generated_parts(recipe: Recipe, profile: Profile, problem: Problem) -> Partition:

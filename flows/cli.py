@@ -86,6 +86,15 @@ def add_store_commands(add: AddCommand) -> None:
     results.add_argument("name", help="an experiment's name, as its recipe says")
     results.add_argument("--json", action="store_true", help="one JSON object")
     add_profile_options(results)
+    compare = add(
+        "compare", commands.compare, "is A better than B? from the store, also of different runs on the same test rows"
+    )
+    for name in ("a", "b"):
+        compare.add_argument(name, help="EXPERIMENT, EXPERIMENT/VARIANT, EXPERIMENT/VARIANT/ensemble, EXPERIMENT/VARIANT/SEED "
+                             "or EXPERIMENT/untrained; EXPERIMENT@KEY is an older result")  # fmt: skip
+    compare.add_argument("--delta", type=float, help="the smallest difference that matters (default: the recipe's)")
+    compare.add_argument("--json", action="store_true", help="one JSON object")
+    add_profile_options(compare)
     report = add("report", commands.report, "the page of the newest result, made again without scoring again")
     report.add_argument("name", help="an experiment's name, as its recipe says")
     add_profile_options(report)

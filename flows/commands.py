@@ -95,7 +95,8 @@ def run(options: argparse.Namespace) -> int:
     os.environ.update(whole)
     from flows.experiment import run_experiment
     from flows.planning import read_line
-    from reseed.reporting.tables import results_table, verdict
+    from reseed.reporting.tables import results_table
+    from reseed.reporting.verdict import verdict
     from tasks.leftovers import end_together, start_server
 
     # A user's mistake shows before anything starts; what is only doubtful, the flow says.
@@ -187,11 +188,25 @@ def results(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps(found.to_json(), indent=2, ensure_ascii=False))
         return 0
-    from reseed.reporting.tables import results_table, verdict
+    from reseed.reporting.tables import results_table
+    from reseed.reporting.verdict import verdict
 
     console = open_console()
     console.print(results_table(found))
     console.print(verdict(found), markup=False)
+    return 0
+
+
+def compare(options: argparse.Namespace) -> int:
+    """Print whether A is better than B, from the rows' scores in the store."""
+    from reseed.evaluation.stored_sides import compare_stored
+    from reseed.reporting.verdict import noun, sentence
+
+    found, about = compare_stored(open_store(options), options.a, options.b, options.delta)
+    if options.json:
+        print(json.dumps(found.to_json(), indent=2, ensure_ascii=False))
+    else:
+        open_console().print(sentence(found, noun(about.group_by)), markup=False)
     return 0
 
 

@@ -32,6 +32,10 @@ from reseed.store.step import Step
 from reseed.training.arguments import check_place, micro_batch
 from reseed.training.job import Judge
 
+NO_DELTA = (
+    "the recipe compares variants but has no `delta`, the smallest difference that matters to you; without one no result "
+    "can say that there is no difference"
+)
 P = ParamSpec("P")
 T = TypeVar("T")
 AnyStep = Step[Any]
@@ -162,7 +166,7 @@ class Line:
         )
         work = Score(
             recipe.problem, recipe.question, self.place.roles.embedder, recipe.constants, tuple(recipe.variants),
-            recipe.baseline, tuple(members),
+            recipe.first if recipe.first in self.scored else self.scored[0], recipe.delta, tuple(members),
         )  # fmt: skip
         return Step(work, recipe.name, inputs)
 
@@ -208,13 +212,15 @@ class Line:
         return different(self.ensemble(name) for name in self.scored)
 
     def notes(self) -> list[str]:
-        """What is doubtful about the sources and models."""
+        """What is doubtful about the sources, the models and the comparison."""
         sources = [source for name in self.variants if (source := self.source_of(name)) is not None]
-        return list(dict.fromkeys(source.note for source in sources if source.note)) + [
+        notes = list(dict.fromkeys(source.note for source in sources if source.note))
+        notes += [
             f"model '{name}': the hub cannot be reached, and its commit was never looked up on this machine; a real run will "
             "have other keys"
             for name in self.unpinned
         ]
+        return notes + ([NO_DELTA] if len(self.scored) > 1 and self.recipe.delta is None else [])
 
     def steps(self) -> list[AnyStep]:
         """Every step once, each after those that it rests on."""

@@ -84,9 +84,76 @@ class LossPoint:
     metric: float | None = None
 
 
+Estimand = Literal["recipe", "ensemble", "member"]
+"""What a comparison claims: what one more run would give; the blend of these seeds; or these models alone."""
+
+Verdict = Literal["better", "worse", "no difference beyond δ", "undecided"]
+
+
+@dataclass(frozen=True)
+class NoiseParts:
+    """The standard deviation of a difference by seeds, by groups, and by seeds within groups; their squares add up."""
+
+    seeds: float
+    groups: float
+    both: float
+
+
+@dataclass(frozen=True)
+class Design:
+    """So many seeds a side and groups, and the power that they have."""
+
+    seeds: int
+    groups: int
+    power: float
+
+
+@dataclass(frozen=True)
+class Influence:
+    """The difference without one group of rows."""
+
+    group: str
+    rows: int
+    difference: float
+
+
+@dataclass(frozen=True)
+class ComparisonResult:
+    """A minus B over the held-out rows, in the metric's units, and what it says; `verdict` is of A.
+
+    Of several variants compared with the same thing the intervals hold together: `level` is Bonferroni's, `adjusted_p`
+    Holm's. Without noise to be measured (one group, or equal differences) there is neither interval nor verdict.
+    """
+
+    a: str
+    b: str
+    estimand: Estimand
+    difference: float
+    low: float | None
+    high: float | None
+    level: float
+    p: float | None
+    adjusted_p: float | None
+    verdict: Verdict | None
+    seeds: tuple[int, int]  # of a and of b; 0 for what was not drawn from many
+    groups: int
+    effective_groups: float
+    noise: NoiseParts
+    power: float | None = None  # to see δ or, where the recipe has none, a true difference as large as the one found
+    needed: Design | None = None  # the cheapest design that would see it; None if it is decided, or none would
+    influence: tuple[Influence, ...] = ()  # the groups whose absence moves the difference most
+
+    def to_json(self) -> dict[str, Any]:
+        """As `reseed results --json` and `reseed compare --json` print it; `seeds` is the smaller number of both sides."""
+        record = asdict(self)
+        record["seeds"] = min((count for count in self.seeds if count), default=0)
+        record["influence"] = list(record["influence"])
+        return record
+
+
 @dataclass(frozen=True)
 class Interval:
-    """A mean with its 95 % normal interval ±1.96·std/√n, as the prompt recovery contest reported it."""
+    """A difference with half of its 95 % interval: what `reseed results --json` calls `gain`."""
 
     mean: float
     half_width: float
@@ -117,10 +184,15 @@ class VariantResult:
 
 @dataclass(frozen=True)
 class ConstantResult:
-    """The score of one fixed text as the answer to every row: what a model must beat to have learnt anything."""
+    """The score of one fixed text as the answer to every row: what a model must beat to have learnt anything.
+
+    If `cross_fitted`, it is the best of the training answers, chosen for each group of rows on all other groups, and `text`
+    the one that was chosen most.
+    """
 
     text: str
     score: float
+    cross_fitted: bool = False
 
 
 @dataclass(frozen=True)
@@ -149,7 +221,23 @@ class Results:
     constants: tuple[ConstantResult, ...] = ()
     dataset: DatasetStats | None = None
     train_rows: int = 0
-    gain: Interval | None = None  # ensemble of the first variant − untrained, paired by row
+    baseline: str | None = None  # the variant that the others are compared with
+    delta: float | None = None  # the smallest difference that matters, as the recipe says
+    group_by: str = "id"  # the column whose values the rows are held out by
+    comparisons: tuple[ComparisonResult, ...] = ()  # none in results of before they were made
+
+    @property
+    def gain(self) -> Interval | None:
+        """The baseline's ensemble minus the untrained model, if there is an interval."""
+        for found in self.comparisons:
+            if (
+                (found.a, found.b) == (self.baseline, "untrained")
+                and found.estimand != "recipe"
+                and found.low is not None
+            ):
+                assert found.high is not None
+                return Interval(found.difference, (found.high - found.low) / 2)
+        return None
 
     def to_json(self) -> dict[str, Any]:
         """The object that `reseed results --json` prints; keys are only ever added."""
@@ -182,6 +270,10 @@ class Results:
                 for v in self.variants
             ],
             "constants": [asdict(c) for c in self.constants],
+            "baseline": self.baseline,
+            "delta": self.delta,
+            "group_by": self.group_by,
+            "comparisons": [found.to_json() for found in self.comparisons],
             "gain": asdict(self.gain) if self.gain else None,
             "dataset": asdict(self.dataset) if self.dataset else None,
         }

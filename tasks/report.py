@@ -10,7 +10,7 @@ from reseed.evaluation.experiment import KIND, load_results
 from reseed.recipe.profile import Profile
 from reseed.records import Results
 from reseed.reporting.markdown import markdown_report, markdown_text
-from reseed.reporting.tables import verdict
+from reseed.reporting.verdict import verdict_lines
 from reseed.steps.score import Report, Score
 from reseed.store.artifacts import ArtifactStore
 from reseed.store.step import Step
@@ -28,7 +28,8 @@ def report(place: Profile, scored: Step[Score], pages: Step[Report]) -> Results:
     results = load_results(store, scored.artifact)
     make_here(store, pages)
     show(results)
-    log().info("%s", verdict(results))
+    for line in verdict_lines(results):
+        log().info("%s", line)
     log().info("report: %s", store.fetch(pages.artifact) / "report.html")
     track(store, scored, results)
     return results

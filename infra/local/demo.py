@@ -21,7 +21,8 @@ def main() -> int:
     """Run the quickstart through `prefect deployment run`, follow it, print the table and the dashboard's address."""
     from rich.console import Console
 
-    from reseed.reporting.tables import results_table, verdict
+    from reseed.reporting.tables import results_table
+    from reseed.reporting.verdict import verdict
 
     console, started = Console(soft_wrap=True), time.monotonic()  # a link that is wrapped cannot be followed
     profile = load_profile("laptop")

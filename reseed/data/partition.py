@@ -76,23 +76,21 @@ def draw(rows: Rows, settings: DataSettings) -> Rows:
 
 
 def hold_out(rows: Rows, how: Holdout, wanted: int, seed: int, purpose: str) -> tuple[Rows, Rows]:
-    """Split off whole groups until `wanted` rows are reached; a group that would overshoot by much is passed over.
+    """Split off whole groups, in the seed's order, until there are `wanted` rows; the last one may go beyond.
 
-    So what is held out is not a fair sample of the groups: a large one is held out less often than a small one, and never
-    if it alone is more than 1.1 × `wanted`, while others are small enough. A score over held-out rows then says too little
-    of large groups (a test measures by how much). Another rule would move the rows of every stored partition.
+    A large group is held out about as often as a small one (a test measures it), so the held-out rows are a fair sample of the
+    groups. Only a group of more than half of the rows is always kept: without it there would be little left to train on.
     """
     groups = rows.column(how.group_by)
     sizes = Counter(groups)
     held: set[str] = set()
     count = 0
-    order = sorted(sizes, key=lambda value: rank(seed, purpose, value))
-    for group in order:
-        if count < wanted and count + sizes[group] <= wanted + max(1, wanted // 10):
+    for group in sorted(sizes, key=lambda value: rank(seed, purpose, value)):
+        if count >= wanted:
+            break
+        if 2 * sizes[group] <= len(rows):
             held.add(group)
             count += sizes[group]
-    if not held and wanted and order:
-        held.add(min(order, key=lambda value: sizes[value]))  # every group is too large: the smallest does least harm
     kept, out = list[int](), list[int]()
     for place, group in enumerate(groups):
         (out if group in held else kept).append(place)

@@ -10,7 +10,9 @@ from pydantic import TypeAdapter
 
 from reseed.data.rows import Rows, open_rows
 from reseed.evaluation.answers import read_answers
-from reseed.evaluation.scoring import Scorer, Scores, TrainedMember, score_experiment
+from reseed.evaluation.comparisons import Rule, all_comparisons
+from reseed.evaluation.score_table import UNTRAINED, ScoreTable
+from reseed.evaluation.scoring import Scorer, TrainedMember, score_all, variant_results
 from reseed.files import read_jsonl
 from reseed.language.embedding import load_embedder
 from reseed.models.names import ModelSpec
@@ -38,6 +40,8 @@ class Evidence:
     embedder: ModelSpec
     constants: tuple[str, ...]
     members: tuple[Member, ...]
+    baseline: str
+    delta: float | None
     artifacts: Mapping[str, Artifact]
 
     @property
@@ -46,26 +50,32 @@ class Evidence:
         begin = "partition "
         return {role.removeprefix(begin): made for role, made in self.artifacts.items() if role.startswith(begin)}
 
+    @property
+    def variants(self) -> list[str]:
+        """Their names, in the order of the members."""
+        return list(dict.fromkeys(member.variant for member in self.members))
+
     def of(self, what: str, whose: Member | str) -> Artifact:
         """The `adapter`, `predictions` or `ensemble` of a member, a variant or the untrained student."""
         return self.artifacts[f"{what} {whose}"]
 
 
-def evaluate(store: ArtifactStore, evidence: Evidence, experiment: str, question: str) -> Results:
-    """Read the answers, embed and score them."""
+def evaluate(store: ArtifactStore, evidence: Evidence, experiment: str, question: str) -> tuple[Results, ScoreTable]:
+    """Read the answers, embed, score and compare them."""
     problem = load_problem(evidence.problem)
     first = next(iter(evidence.partitions.values()))
     check_comparable(store, evidence.partitions)
-    test, train = list(part(store, first, "test")), part(store, first, "train")
-    members = {
-        m: (trained_member(store, evidence.of("adapter", m)), read_answers(store, evidence.of("predictions", m)))
-        for m in evidence.members
-    }
-    names = dict.fromkeys(member.variant for member in evidence.members)
-    ensembles = {name: read_answers(store, evidence.of("ensemble", name)) for name in names}
+    test, train = part(store, first, "test"), part(store, first, "train")
+    group_by = str(store.manifest(first).spec["test"]["group_by"])
     untrained = read_answers(store, evidence.of("predictions", "untrained"))
-    scorer = Scorer(problem, test, load_embedder(evidence.embedder))
-    scores = score_experiment(scorer, untrained, members, ensembles, evidence.constants, train)
+    members = {member: read_answers(store, evidence.of("predictions", member)) for member in evidence.members}
+    ensembles = {name: read_answers(store, evidence.of("ensemble", name)) for name in evidence.variants}
+    scorer = Scorer(problem, list(test), load_embedder(evidence.embedder))
+    groups = test.column(group_by)
+    table, constants = score_all(scorer, groups, untrained, members, ensembles, evidence.constants, train)
+    trained = {member: trained_member(store, evidence.of("adapter", member)) for member in evidence.members}
+    variants = with_history(store, variant_results(table, trained), evidence)
+    rule = Rule(problem.higher_is_better, evidence.delta)
     return Results(
         experiment=experiment,
         question=question,
@@ -73,13 +83,16 @@ def evaluate(store: ArtifactStore, evidence: Evidence, experiment: str, question
         metric=problem.metric,
         higher_is_better=problem.higher_is_better,
         rows=len(test),
-        untrained=scores.untrained,
-        variants=with_history(store, scores, evidence),
-        constants=scores.constants,
+        untrained=float(table.columns[UNTRAINED].mean()),
+        variants=variants,
+        constants=constants,
         dataset=dataset_of(store, first),
         train_rows=len(train),
-        gain=scores.gain,
-    )
+        baseline=evidence.baseline,
+        delta=evidence.delta,
+        group_by=group_by,
+        comparisons=all_comparisons(table, evidence.baseline, evidence.constants, rule),
+    ), table
 
 
 def dataset_of(store: ArtifactStore, partition: Artifact) -> DatasetStats:
@@ -111,7 +124,9 @@ def trained_member(store: ArtifactStore, adapter: Artifact) -> TrainedMember:
     return TrainedMember(best_step=int(store.manifest(adapter).metrics["best_step"]), artifact=adapter.path)
 
 
-def with_history(store: ArtifactStore, scores: Scores, evidence: Evidence) -> tuple[VariantResult, ...]:
+def with_history(
+    store: ArtifactStore, variants: tuple[VariantResult, ...], evidence: Evidence
+) -> tuple[VariantResult, ...]:
     """The variants' results, with every member's loss curve and number of answers that were cut off."""
 
     def with_curve(result: MemberResult, member: Member) -> MemberResult:
@@ -120,9 +135,7 @@ def with_history(store: ArtifactStore, scores: Scores, evidence: Evidence) -> tu
         cut_off = int(answered["rows"]) - int(answered["ended_by_themselves"])
         return replace(result, curve=tuple(LossPoint(**point) for point in points), cut_off=cut_off)
 
-    return tuple(
-        replace(v, members=tuple(with_curve(m, Member(v.name, m.seed)) for m in v.members)) for v in scores.variants
-    )
+    return tuple(replace(v, members=tuple(with_curve(m, Member(v.name, m.seed)) for m in v.members)) for v in variants)
 
 
 def save_results(results: Results, path: Path) -> None:

@@ -6,10 +6,12 @@ rule of `reseed.evaluation.statistics`.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from reseed.evaluation.statistics import Comparison, Noise, degrees_of_freedom, two_way_variance
+from reseed.records import ComparisonResult, Design
 
 if TYPE_CHECKING:
     import numpy as np
@@ -33,10 +35,21 @@ class Spread:
 
 def spread_of(found: Comparison) -> Spread:
     """What a comparison measured, for other numbers of seeds and groups."""
-    sides = sum(1 for count in found.seeds if count > 1)
-    seeds = sum(found.seeds) / sides if sides else 1.0
-    noise, groups = found.noise, found.effective_groups
-    return Spread(noise.seeds * seeds, noise.groups * groups, noise.both * seeds * groups, sides)
+    return spread_behind(found.noise, found.seeds, found.effective_groups)
+
+
+def spread_of_result(found: ComparisonResult) -> Spread:
+    """The same of a stored comparison, whose noise is standard deviations."""
+    own = found.noise
+    noise = Noise(own.seeds**2, own.groups**2, own.both**2)
+    return spread_behind(noise, found.seeds, found.effective_groups)
+
+
+def spread_behind(noise: Noise, seeds: tuple[int, int], groups: float) -> Spread:
+    """The variances of one seed and one group, from those of a difference between sides of so many seeds and groups."""
+    several = [count for count in seeds if count > 1]
+    mean = sum(several) / len(several) if several else 1.0
+    return Spread(noise.seeds * mean, noise.groups * groups, noise.both * mean * groups, len(several))
 
 
 def noise_of(spread: Spread, seeds: int, groups: float) -> Noise:
@@ -47,7 +60,7 @@ def noise_of(spread: Spread, seeds: int, groups: float) -> Noise:
 def power(spread: Spread, difference: float, seeds: int, groups: float, level: float = 0.95, seed: int = 0) -> float:
     """The chance that a true difference is called, with so many seeds a side and effective groups."""
     import numpy as np
-    from scipy.stats import t
+    from scipy.special import stdtrit
 
     if groups <= 1 or (spread.sides and seeds < 2):
         return 0.0
@@ -62,7 +75,35 @@ def power(spread: Spread, difference: float, seeds: int, groups: float, level: f
     by_seeds = np.sum(sides, axis=0) if sides else np.zeros(DRAWS)
     variance = two_way_variance(by_seeds, by_groups, both * bool(sides))
     df = degrees_of_freedom(variance, sum(side**2 for side in sides) / max(seeds - 1, 1), by_groups, groups)
-    return float((np.abs(found) > t.ppf(0.5 + level / 2, df) * np.sqrt(variance)).mean())
+    return float((np.abs(found) > stdtrit(df, 0.5 + level / 2) * np.sqrt(variance)).mean())
+
+
+SEEDS = (2, 3, 4, 5, 6, 8, 10, 12, 15, 20, 25, 30)
+GROUPS = (1.0, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 7.0, 10.0, 15.0, 20.0, 30.0, 50.0)  # times those there are
+WANTED = 0.8
+
+
+def cheapest(
+    spread: Spread, difference: float, seeds: int, groups: int, effective: float, level: float = 0.95,
+    training: float = 1.0, wanted: float = WANTED,
+) -> Design | None:  # fmt: skip
+    """The cheapest design that sees a true difference with the power wanted; None if 30 seeds and 50 × the groups do not.
+
+    Its cost is seeds × (`training` + groups, in those there are): by default training a member costs as much as its answers.
+    More groups are taken to be as uneven as those there are.
+    """
+    found: Design | None = None
+    least = float("inf")
+    for own in SEEDS if spread.sides else (max(seeds, 1),):
+        factors = [factor for factor in GROUPS if own * (training + factor) < least]
+        place = bisect_left(
+            factors, True, key=lambda factor: power(spread, difference, own, effective * factor, level) >= wanted
+        )
+        if place < len(factors):
+            least = own * (training + factors[place])
+            reached = power(spread, difference, own, effective * factors[place], level)
+            found = Design(own, round(groups * factors[place]), reached)
+    return found
 
 
 def chi_square(draw: np.random.Generator, mean: float, df: float) -> NDArray[np.float64]:

@@ -7,9 +7,19 @@ from dataclasses import dataclass
 from statistics import mean, stdev
 from typing import TYPE_CHECKING
 
-from reseed.evaluation.answers import Answers
+from reseed.evaluation.answers import Answers, blend
+from reseed.evaluation.score_table import (
+    BEST_CONSTANT,
+    UNTRAINED,
+    ScoreTable,
+    constant_column,
+    ensemble_column,
+    member_column,
+    without_column,
+)
+from reseed.evaluation.statistics import cross_fitted_choice
 from reseed.problems import Problem
-from reseed.records import ConstantResult, Interval, Member, MemberResult, ReseedError, Row, VariantResult
+from reseed.records import ConstantResult, Member, MemberResult, ReseedError, Row, VariantResult
 from reseed.text import one_line
 
 if TYPE_CHECKING:
@@ -25,16 +35,6 @@ class TrainedMember:
 
     best_step: int
     artifact: str
-
-
-@dataclass(frozen=True)
-class Scores:
-    """The scores of one experiment."""
-
-    untrained: float
-    variants: tuple[VariantResult, ...]
-    constants: tuple[ConstantResult, ...]
-    gain: Interval
 
 
 class Scorer:
@@ -75,57 +75,87 @@ class Scorer:
                 "a number, or use an embedder that does, and run again; what was trained and predicted is kept"
             )
 
-    def constant(self, text: str) -> float:
-        """The mean score of one fixed answer."""
-        return float(self.per_row({row["id"]: text for row in self.rows}, f"constant “{one_line(text, 60)}”").mean())
+    def constant(self, text: str) -> NDArray[np.float64]:
+        """The rows' scores of one fixed answer."""
+        return self.per_row({row["id"]: text for row in self.rows}, f"constant “{one_line(text, 60)}”")
 
 
-def score_experiment(
+def score_all(
     scorer: Scorer,
+    groups: Sequence[str],
     untrained: Answers,
-    members: Mapping[Member, tuple[TrainedMember, Answers]],
+    members: Mapping[Member, Answers],
     ensembles: Mapping[str, Answers],
     constants: Sequence[str],
     train_rows: Sequence[Row],
-) -> Scores:
-    """Score everything. If there are constants, the best of the training answers is scored as one more."""
-    base = scorer.per_row(untrained, "the untrained model")
-    variants = []
-    gain: Interval | None = None
+) -> tuple[ScoreTable, tuple[ConstantResult, ...]]:
+    """Every row's score for everything that answered, and the constants' means.
+
+    An ensemble is scored without each of its members, too: its seeds' part of the noise. If there are constants, the best
+    of the training answers is one more.
+    """
+    columns = {UNTRAINED: scorer.per_row(untrained, "the untrained model")}
+    for member, answers in members.items():
+        columns[member_column(member)] = scorer.per_row(answers, f"variant '{member.variant}', seed {member.seed}")
+    for name, blended in ensembles.items():
+        columns[ensemble_column(name)] = scorer.per_row(blended, f"variant '{name}', its ensemble")
+        columns |= without_each_member(scorer, {m: own for m, own in members.items() if m.variant == name})
+    for text in constants:
+        columns[constant_column(text)] = scorer.constant(text)
+    fixed = [ConstantResult(text, float(columns[constant_column(text)].mean())) for text in constants]
+    if constants and (best := best_constant(scorer, train_rows, groups)) is not None:
+        text, columns[BEST_CONSTANT] = best
+        fixed.append(ConstantResult(text, float(columns[BEST_CONSTANT].mean()), cross_fitted=True))
+    return ScoreTable(tuple(row["id"] for row in scorer.rows), tuple(groups), columns), tuple(fixed)
+
+
+def without_each_member(scorer: Scorer, members: Mapping[Member, Answers]) -> dict[str, NDArray[np.float64]]:
+    """The scores of the blends without one member each; none of a single member."""
+    if len(members) < 2:
+        return {}
+    blends = {
+        left_out: blend(scorer.problem, [own for member, own in members.items() if member != left_out])
+        for left_out in members
+    }
+    return {
+        without_column(member): scorer.per_row(
+            answers, f"variant '{member.variant}', its ensemble without seed {member.seed}"
+        )
+        for member, answers in blends.items()
+    }
+
+
+def variant_results(table: ScoreTable, members: Mapping[Member, TrainedMember]) -> tuple[VariantResult, ...]:
+    """The variants' scores, in the order of their members."""
+    results = []
     for name in dict.fromkeys(member.variant for member in members):
-        own = {member: value for member, value in members.items() if member.variant == name}
-        scored = tuple(score_member(scorer, member, *value) for member, value in own.items())
-        blended = scorer.per_row(ensembles[name], f"variant '{name}', its ensemble")
-        gain = gain or paired_interval(blended, base)
-        values = [member.score for member in scored]
+        own = {member: known for member, known in members.items() if member.variant == name}
+        means = {member: float(table.columns[member_column(member)].mean()) for member in own}
+        scored = tuple(
+            MemberResult(member.seed, means[member], known.best_step, known.artifact) for member, known in own.items()
+        )
+        values = list(means.values())
         spread = stdev(values) if len(values) > 1 else None
-        variants.append(VariantResult(name, scored, mean(values), spread, float(blended.mean())))
-    assert gain is not None  # a recipe has at least one variant
-    fixed = [ConstantResult(text, scorer.constant(text)) for text in constants]
-    if constants:
-        fixed.append(best_constant(scorer, train_rows))
-    return Scores(float(base.mean()), tuple(variants), tuple(fixed), gain)
+        results.append(
+            VariantResult(name, scored, mean(values), spread, float(table.columns[ensemble_column(name)].mean()))
+        )
+    return tuple(results)
 
 
-def score_member(scorer: Scorer, member: Member, trained: TrainedMember, answers: Answers) -> MemberResult:
-    """One member's mean score."""
-    scores = scorer.per_row(answers, f"variant '{member.variant}', seed {member.seed}")
-    return MemberResult(member.seed, float(scores.mean()), trained.best_step, trained.artifact)
+def best_constant(
+    scorer: Scorer, train_rows: Sequence[Row], groups: Sequence[str], most: int = 400
+) -> tuple[str, NDArray[np.float64]] | None:
+    """The best training answer, chosen for each group of rows on all others: the one chosen most, and the rows' scores.
 
-
-def paired_interval(better: NDArray[np.float64], base: NDArray[np.float64]) -> Interval:
-    """The mean of the rows' differences with its 95 % normal interval, which has no width if there is only one row."""
+    Chosen on the rows that it is scored on, the best of many equal answers would look twice as good as it is. None where
+    there is only one group.
+    """
     import numpy as np
 
-    difference = better - base
-    spread = float(np.std(difference, ddof=1)) if len(difference) > 1 else 0.0
-    return Interval(float(difference.mean()), 1.96 * spread / float(np.sqrt(len(difference))))
-
-
-def best_constant(scorer: Scorer, train_rows: Sequence[Row], most: int = 400) -> ConstantResult:
-    """The training answer that scores best on all held-out rows; chosen on those rows, so it is a high bar."""
+    if len(set(groups)) < 2:
+        return None
     texts = sorted({scorer.problem.completion(row).strip() for row in train_rows})[:most]
     scorer.embed(texts)  # in large batches; the embedder caches them
-    scored = [ConstantResult(text, scorer.constant(text)) for text in texts]
-    sign = 1 if scorer.problem.higher_is_better else -1
-    return max(scored, key=lambda result: sign * result.score)
+    scores = np.stack([scorer.constant(text) for text in texts])
+    chosen = cross_fitted_choice(scores, groups, scorer.problem.higher_is_better)
+    return texts[int(np.bincount(chosen).argmax())], scores[chosen, np.arange(len(groups))]

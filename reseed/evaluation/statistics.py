@@ -76,22 +76,35 @@ def compare(a: Side, b: Side, groups: Sequence[object] | NDArray[Any], level: fl
     import numpy as np
 
     check_shapes(a, b, len(groups))
-    labels = np.unique(np.asarray(groups), return_inverse=True)[1]
-    order, sizes = np.argsort(labels, kind="stable"), np.bincount(labels).astype(float)
-    starts = (np.cumsum(sizes) - sizes).astype(int)
-
-    def sums(scores: Scores) -> Scores:
-        return np.add.reduceat(scores[..., order], starts, axis=-1)
-
+    labels = labels_of(groups)
+    sizes = np.bincount(labels).astype(float)
     parts = [
-        side_variance(sums(side.seeds), sizes) for side in (a, b) if side.seeds is not None and len(side.seeds) > 1
+        side_variance(group_sums(side.seeds, labels), sizes)
+        for side in (a, b)
+        if side.seeds is not None and len(side.seeds) > 1
     ]
     differences = a.rows - b.rows
-    by_groups = group_variance(sums(differences), sizes)
+    by_groups = group_variance(group_sums(differences, labels), sizes)
     effective = float(sizes.sum() ** 2 / (sizes**2).sum())
     rounding = (ROUNDING * float(np.abs([a.rows, b.rows]).max())) ** 2
     counts = (seed_count(a), seed_count(b))
     return interval(float(differences.mean()), parts, by_groups, counts, len(sizes), effective, level, rounding)
+
+
+def labels_of(groups: Sequence[object] | NDArray[Any]) -> NDArray[np.intp]:
+    """The groups as numbers from 0, in the order of their names."""
+    import numpy as np
+
+    return np.asarray(np.unique(np.asarray(groups), return_inverse=True)[1])
+
+
+def group_sums(scores: Scores, labels: NDArray[np.intp]) -> Scores:
+    """The sums of each group, shape (…, G), of scores of shape (…, n)."""
+    import numpy as np
+
+    sizes = np.bincount(labels)
+    sums: Scores = np.add.reduceat(scores[..., np.argsort(labels, kind="stable")], np.cumsum(sizes) - sizes, axis=-1)
+    return sums
 
 
 def interval(
@@ -169,6 +182,17 @@ def side_variance(sums: Scores, sizes: Scores) -> tuple[float, float, int]:
     return float((off**2).sum()) / pairs, both, count
 
 
+def without_each_group(differences: Scores, groups: Sequence[str]) -> tuple[list[str], Scores]:
+    """The groups' names and d₋g, the mean difference without each; NaN where there is only one group."""
+    import numpy as np
+
+    names, labels = np.unique(np.asarray(groups), return_inverse=True)
+    sums, sizes = np.bincount(labels, differences), np.bincount(labels)
+    left = len(differences) - sizes
+    without: Scores = (differences.sum() - sums) / np.where(left, left, np.nan)
+    return [str(name) for name in names], without
+
+
 def recipe_side(members: Scores) -> Side:
     """What one more run of a recipe would give, from its members' scores, shape (K, n)."""
     return Side(members.mean(axis=0), members)
@@ -215,16 +239,29 @@ def look_level(seeds: int, before: int, most: int, level: float = 0.95) -> float
     return 1 - (spent(seeds) - spent(before))
 
 
-def cross_fitted(scores: Scores, groups: Sequence[object] | NDArray[Any], higher_is_better: bool = True) -> Scores:
-    """The best of several constants, chosen for each group on all others: per-row scores, shape (n,), from shape (C, n)."""
+def cross_fitted_choice(
+    scores: Scores, groups: Sequence[object] | NDArray[Any], higher_is_better: bool = True
+) -> NDArray[np.intp]:
+    """Which of several constants is best for each row's group, chosen on all other groups: shape (n,), of scores (C, n).
+
+    Raises ValueError for a single group, which leaves nothing to choose on.
+    """
     import numpy as np
 
-    labels = np.unique(np.asarray(groups), return_inverse=True)[1]
-    one_of = np.eye(labels.max() + 1)[labels]  # (n, G)
-    elsewhere = scores.sum(axis=1, keepdims=True) - scores @ one_of  # (C, G)
-    elsewhere /= len(labels) - one_of.sum(axis=0)
+    labels = labels_of(groups)
+    if not labels.any():
+        raise ValueError("one group: a constant cannot be chosen on other groups")
+    elsewhere = scores.sum(axis=1, keepdims=True) - group_sums(scores, labels)  # (C, G)
+    elsewhere /= len(labels) - np.bincount(labels)
     best = (elsewhere if higher_is_better else -elsewhere).argmax(axis=0)
-    chosen: Scores = scores[best[labels], np.arange(len(labels))]
+    return np.asarray(best[labels])
+
+
+def cross_fitted(scores: Scores, groups: Sequence[object] | NDArray[Any], higher_is_better: bool = True) -> Scores:
+    """The rows' scores, shape (n,), of the constants that `cross_fitted_choice` chooses."""
+    import numpy as np
+
+    chosen: Scores = scores[cross_fitted_choice(scores, groups, higher_is_better), np.arange(scores.shape[1])]
     return chosen
 
 

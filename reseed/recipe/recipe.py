@@ -53,6 +53,7 @@ class Recipe(Section):
     profiles: dict[str, dict[str, Any]] = Field(default={})  # profile → its changes, applied before a variant's
     variants: dict[str, dict[str, Any]] = Field(default={"default": {}})
     baseline: str | None = None
+    delta: float | None = Field(default=None, gt=0, allow_inf_nan=False)  # the smallest difference that matters
     seeds: tuple[int, ...] = (0, 1, 2)
 
     @field_validator("seeds")

@@ -5,10 +5,12 @@ from __future__ import annotations
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from reseed.records import DatasetStats, Results
+from reseed.records import ComparisonResult, DatasetStats, Results
+from reseed.reporting.comparison_plots import forest, noise, power_curve
 from reseed.reporting.plots import loss_curves, scores, seed_colours
-from reseed.reporting.tables import beats_constants, lines, outcome, score_columns, verdict
-from reseed.reporting.text import count, cut_off, direction, score
+from reseed.reporting.tables import COMPARISON_HEADERS, comparison_cells, lines, score_columns
+from reseed.reporting.text import count, cut_off, direction, score, signed
+from reseed.reporting.verdict import headlines, how_compared, noun, side, verdict_lines
 from reseed.text import one_line
 
 if TYPE_CHECKING:
@@ -21,8 +23,15 @@ def html_report(results: Results) -> str:
     headers, cells = score_columns(results, rows)
     return _template().render(
         results=results,
-        verdict=verdict(results),
-        tone=_tone(results),
+        verdicts=_verdicts(results),
+        comparisons=comparison_cells(results),
+        comparison_headers=list(COMPARISON_HEADERS),
+        how_compared=how_compared(results),
+        forest_plot=forest(results),
+        noise_plot=noise(results),
+        power_plot=power_curve(results),
+        headlines=headlines(results),
+        group=noun(results.group_by),
         headers=headers,
         table=list(zip(rows, cells, strict=True)),
         several_seeds=any(v.std is not None for v in results.variants),
@@ -48,7 +57,7 @@ def _template() -> Template:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.globals.update(count=count, cut_off=cut_off, direction=direction, score=score)
+    environment.globals.update(count=count, cut_off=cut_off, direction=direction, score=score, side=side, signed=signed)
     return environment.get_template("report.html")
 
 
@@ -57,10 +66,17 @@ def _printed(value: Any) -> Any:
     return one_line(value) if type(value) is str else value
 
 
-def _tone(results: Results) -> str:
-    """The colour of the verdict: a gain that a constant answer matches does not count."""
-    judged = outcome(results)
-    return judged if judged == "unknown" or beats_constants(results) else "worse"
+def _verdicts(results: Results) -> list[tuple[str, str]]:
+    """The verdict's lines, each with its colour."""
+    said, main = verdict_lines(results), headlines(results)
+    return (
+        list(zip((_tone(found) for found in main), said, strict=True)) if main else [("unknown", line) for line in said]
+    )
+
+
+def _tone(found: ComparisonResult) -> str:
+    """The colour of a verdict: a class of the page."""
+    return {"better": "better", "worse": "worse", "undecided": "noise"}.get(found.verdict or "", "unknown")
 
 
 def _dataset(stats: DatasetStats | None) -> dict[str, Any]:

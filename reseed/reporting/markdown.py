@@ -6,8 +6,9 @@ import re
 from collections.abc import Sequence
 
 from reseed.records import DatasetStats, Results
-from reseed.reporting.tables import lines, score_columns, verdict
+from reseed.reporting.tables import COMPARISON_HEADERS, comparison_cells, lines, score_columns
 from reseed.reporting.text import count, cut_off, direction, score
+from reseed.reporting.verdict import how_compared, verdict_lines
 from reseed.text import one_line
 
 
@@ -16,10 +17,11 @@ def markdown_report(results: Results) -> str:
     blocks = [
         f"# {markdown_text(results.experiment)}",
         f"**Question.** {markdown_text(results.question)}",
-        f"**Verdict.** {markdown_text(verdict(results))}",
+        "**Verdict.** " + "  \n".join(markdown_text(line) for line in verdict_lines(results)),
         "## Results",
         _results(results),
         _about(results),
+        *_comparisons(results),
         "## Members",
         _members(results),
     ]
@@ -39,9 +41,20 @@ def _results(results: Results) -> str:
     headers, cells = score_columns(results, table)
     rows = []
     for line, (*scores, answer) in zip(table, cells, strict=True):
-        bold = "**" if line.best else ""
+        bold = "**" if line.decided else ""
         rows.append([f"{bold}{markdown_text(line.label)}{bold}", *scores, f"{bold}{answer}{bold}"])
     return markdown_table(["variant", *headers], rows)
+
+
+def _comparisons(results: Results) -> list[str]:
+    if not results.comparisons:
+        return []
+    rows = []
+    for found, (names, *cells, said) in comparison_cells(results):
+        bold = "**" if found.verdict not in (None, "undecided") else ""
+        rows.append([markdown_text(names), *(cell.replace("<", "&lt;") for cell in cells), f"{bold}{said}{bold}"])
+    table = markdown_table(list(COMPARISON_HEADERS), rows, texts=(0, 1, 5))
+    return ["## Comparisons", table, markdown_text(how_compared(results))]
 
 
 def _members(results: Results) -> str:

@@ -1,15 +1,12 @@
-"""The plots of a report as SVG strings, readable on light and dark pages."""
+"""The plots of members: scores and loss curves."""
 
 from __future__ import annotations
 
-import io
 import math
-import re
-import threading
-from html import escape
 from typing import TYPE_CHECKING
 
 from reseed.records import LossPoint, MemberResult, Results, VariantResult
+from reseed.reporting.drawing import COLOURS, GREY, INK, dress, legend, notice, svg
 from reseed.reporting.tables import seeds_of
 from reseed.reporting.text import direction
 from reseed.text import one_line
@@ -17,14 +14,6 @@ from reseed.text import one_line
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-    from matplotlib.lines import Line2D
-
-# Each has a contrast above 3 with both white and near-black pages.
-COLOURS = ("#2f7fd1", "#d4652a", "#1f9070", "#a65cc4", "#b8860b", "#d14b6f", "#6b7f2a", "#5b74d6")
-GREY = "#7d7f85"
-INK = "#010203"  # stands for the colour of the surrounding text; `_svg` writes `currentColor` in its place
-# matplotlib takes the salt of its ids from process-wide settings, so two threads must not draw at once.
-_DRAWING = threading.Lock()
 
 Points = tuple[list[int], list[float]]
 
@@ -36,7 +25,7 @@ def loss_curves(results: Results) -> str:
     colour = seed_colours(results)
     variants = [v for v in results.variants if any(_has_curve(m) for m in v.members)]
     if not variants:
-        return _notice("No loss curve was recorded.", "Loss curves")
+        return notice("No loss curve was recorded.", "Loss curves")
     columns = min(2, len(variants))
     rows = math.ceil(len(variants) / columns)
     figure = Figure(figsize=(7.6, 0.5 + 2.7 * rows), layout="constrained")
@@ -44,7 +33,7 @@ def loss_curves(results: Results) -> str:
     for axes, variant in zip(panels, variants, strict=False):
         for member in variant.members:
             _draw_curve(axes, member, colour[member.seed])
-        _dress(axes)
+        dress(axes)
         axes.set_title(one_line(variant.name, 48), loc="left", fontsize=10, color=INK, parse_math=False)
         axes.set_xlabel("step", color=INK)
         axes.set_ylabel("loss", color=INK)
@@ -52,7 +41,7 @@ def loss_curves(results: Results) -> str:
     for axes in panels[len(variants) :]:
         axes.remove()
     _curve_legend(figure, colour)
-    return _svg(figure, "Loss curves", f"Train and validation loss of {len(colour)} seeds")
+    return svg(figure, "Loss curves", f"Train and validation loss of {len(colour)} seeds")
 
 
 def scores(results: Results) -> str:
@@ -65,7 +54,7 @@ def scores(results: Results) -> str:
     labels = [one_line(v.name, 34) for v in results.variants] + [label for label, _, _ in baselines]
     figure = Figure(figsize=(7.6, 1.25 + 0.36 * len(labels)), layout="constrained")
     axes = figure.subplots()
-    _dress(axes)
+    dress(axes)
     for y, variant in enumerate(results.variants):
         _draw_variant(axes, y, variant, colour)
     for y, (_, value, marker) in enumerate(baselines, start=len(results.variants)):
@@ -79,7 +68,7 @@ def scores(results: Results) -> str:
     about = f"{one_line(results.metric, 60)} ({direction(results.higher_is_better)})"
     axes.set_xlabel(about, color=INK, parse_math=False)
     _score_legend(figure, spread=any(v.std is not None for v in results.variants))
-    return _svg(figure, "Scores", f"{about}: members, mean, ensemble and baselines")
+    return svg(figure, "Scores", f"{about}: members, mean, ensemble and baselines")
 
 
 def seed_colours(results: Results) -> dict[int, str]:
@@ -130,7 +119,7 @@ def _curve_legend(figure: Figure, colour: dict[int, str]) -> None:
         Line2D([], [], color=INK, linewidth=2, label="validation"),
         Line2D([], [], color=INK, linestyle="", marker="o", markerfacecolor="none", markersize=6, label="best step"),
     ]
-    _legend(figure, handles)
+    legend(figure, handles)
 
 
 def _score_legend(figure: Figure, spread: bool) -> None:
@@ -143,43 +132,4 @@ def _score_legend(figure: Figure, spread: bool) -> None:
         Line2D([], [], color=INK, linestyle="", marker="D", markerfacecolor="none", markersize=8, label="ensemble"),
         Line2D([], [], color=GREY, linewidth=1, linestyle=(0, (4, 3)), label="untrained"),
     ]
-    _legend(figure, handles)
-
-
-def _legend(figure: Figure, handles: list[Line2D]) -> None:
-    figure.legend(
-        handles=handles, loc="outside upper left", ncols=6, frameon=False, labelcolor=INK, fontsize=9, columnspacing=1.4
-    )
-
-
-def _dress(axes: Axes) -> None:
-    axes.patch.set_alpha(0)
-    axes.grid(axis="both", color=INK, alpha=0.1, linewidth=0.8)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right", "left"]].set_visible(False)
-    axes.spines["bottom"].set(color=INK, alpha=0.4)
-    axes.tick_params(color=INK, labelcolor=INK, labelsize=9, length=0)
-
-
-def _notice(text: str, title: str) -> str:
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(7.6, 0.8))
-    figure.text(0.5, 0.5, text, ha="center", va="center", color=INK, fontsize=10, style="italic")
-    return _svg(figure, title, text)
-
-
-def _svg(figure: Figure, title: str, description: str) -> str:
-    """The figure as one `<svg>` element with reproducible bytes, drawn in the colour of the surrounding text."""
-    import matplotlib
-
-    out = io.StringIO()
-    settings = {"svg.hashsalt": f"reseed {title}", "svg.fonttype": "none"}
-    silent = {"Date": None, "Creator": None, "Format": None, "Type": None}
-    with _DRAWING, matplotlib.rc_context(settings):
-        figure.savefig(out, format="svg", transparent=True, metadata=silent)
-    svg = re.sub(r"<metadata>.*?</metadata>\s*", "", out.getvalue(), flags=re.DOTALL)
-    svg = re.sub(r'<g id="[^"]*"', "<g", svg[svg.index("<svg") :])
-    svg = svg.replace(INK, "currentColor")
-    label = escape(f"{title}. {description}.")
-    return svg.replace("<svg ", f'<svg role="img" aria-label="{label}" ', 1)
+    legend(figure, handles)

@@ -17,6 +17,11 @@ def signed(difference: float) -> str:
     return f"{difference:+.4f}".replace("-", "−")
 
 
+def p_value(p: float) -> str:
+    """A p value with 3 decimals."""
+    return f"{p:.3f}" if p >= 0.0005 else "< 0.001"
+
+
 def mean_and_std(mean: float, std: float | None) -> str:
     """`mean ± std`; the mean alone if there is one seed and so no deviation."""
     return score(mean) if std is None or not math.isfinite(std) else f"{score(mean)} ± {score(std)}"

@@ -84,7 +84,7 @@ class Partition:
     """Train, validation and test rows."""
 
     verb: ClassVar[str] = "partition"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     kind: ClassVar[str] = "partition"
     on_ray: ClassVar[bool] = False
     settings: DataSettings

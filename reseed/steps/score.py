@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from reseed.evaluation.experiment import KIND, Evidence, evaluate, load_results, save_results
+from reseed.evaluation.score_table import FILE, save_scores
 from reseed.models.names import ModelSpec, identity
 from reseed.problems import ProblemModule, problem_identity
 from reseed.records import Artifact, Member
@@ -22,15 +23,16 @@ class Score:
     """The result: the scores of all members, ensembles and constants. Its inputs are the direct sources of every number."""
 
     verb: ClassVar[str] = "score"
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
     kind: ClassVar[str] = KIND
     on_ray: ClassVar[bool] = True  # the embedder runs where there is room for it
     problem: ProblemModule
     question: str
     embedder: ModelSpec
     constants: tuple[str, ...]
-    variants: tuple[str, ...]  # in order: the first is compared with the untrained student
-    baseline: str | None
+    variants: tuple[str, ...]  # in the recipe's order
+    baseline: str
+    delta: float | None
     members: tuple[Member, ...]  # that have answers; they are in the key as the inputs' names
 
     def spec(self) -> dict[str, Any]:
@@ -42,13 +44,17 @@ class Score:
             "constants": list(self.constants),
             "variants": list(self.variants),
             "baseline": self.baseline,
+            "delta": self.delta,
         }
 
     def make(self, step: Step[Any], store: ArtifactStore, folder: Path) -> Metrics:
-        """Write `results.json`."""
-        evidence = Evidence(self.problem, self.embedder, self.constants, self.members, step.inputs)
-        results = evaluate(store, evidence, step.name, self.question)
+        """Write `results.json` and the rows' scores."""
+        evidence = Evidence(
+            self.problem, self.embedder, self.constants, self.members, self.baseline, self.delta, step.inputs
+        )
+        results, table = evaluate(store, evidence, step.name, self.question)
         save_results(results, folder / "results.json")
+        save_scores(table, folder / FILE)
         return {"untrained": results.untrained, "ensemble": results.variants[0].ensemble}
 
     def summary(self, metrics: Metrics) -> str:

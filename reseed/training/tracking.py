@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -228,6 +228,8 @@ def summary_of(results: Results) -> dict[str, Any]:
     for variant in results.variants:
         values = {"mean": variant.mean, "std": variant.std, "ensemble": variant.ensemble, "seeds": len(variant.members)}
         found |= {f"{variant.name}/{name}": value for name, value in values.items() if value is not None}
-    if results.gain is not None:
-        found |= {f"gain/{name}": value for name, value in asdict(results.gain).items()}
+    for one in results.comparisons:
+        names = f"{one.a} − {one.b}" + (" (ensemble)" if one.estimand == "ensemble" else "")
+        said = {name: getattr(one, name) for name in ("difference", "low", "high", "adjusted_p", "verdict")}
+        found |= {f"{names}/{name}": value for name, value in said.items() if value is not None}
     return found

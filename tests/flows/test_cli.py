@@ -12,7 +12,7 @@ import yaml
 from plain_step import plain_step
 
 from reseed.evaluation.experiment import KIND, save_results
-from reseed.records import Artifact, Interval, MemberResult, Results, VariantResult
+from reseed.records import Artifact, MemberResult, Results, VariantResult
 from reseed.store.artifacts import ArtifactStore
 
 RESEED = Path(sys.executable).parent / "reseed"
@@ -52,7 +52,7 @@ def stored(tmp_path: Path) -> str:
         experiment="small", question="Does 猫 survive?", problem="prompt-recovery", metric="scs",
         higher_is_better=True, rows=12, untrained=0.25,
         variants=(VariantResult("a", (MemberResult(0, 0.5, 10, "adapter/small-a/abc"),), 0.5, None, 0.625),),
-        gain=Interval(0.375, 0.125),
+        baseline="default",
     )  # fmt: skip
     (tmp_path / "made").mkdir()
     save_results(results, tmp_path / "made" / "results.json")

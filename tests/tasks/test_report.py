@@ -26,7 +26,7 @@ def scored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[ArtifactSto
     monkeypatch.setenv("WANDB_DIR", str(tmp_path))
     store, step = (
         ArtifactStore(str(tmp_path / "store")),
-        plain_step("score", 3, "results", "tiny", {"question": "Once?"}),
+        plain_step("score", 4, "results", "tiny", {"question": "Once?"}),
     )
     (tmp_path / "made").mkdir()
     store.write(step, tmp_path / "made")
@@ -40,7 +40,7 @@ def test_a_result_is_tracked_once(scored: tuple[ArtifactStore, Step], tmp_path: 
     runs = read_back(tmp_path)
     assert list(runs) == [step.artifact.key[:16]]
     assert len(list((tmp_path / "wandb").glob("offline-run-*"))) == 1
-    other = plain_step("score", 3, "results", "tiny", {"question": "Another?"})
+    other = plain_step("score", 4, "results", "tiny", {"question": "Another?"})
     store.write(other, tmp_path / "made")
     track(store, other, RESULTS)
     assert len(list((tmp_path / "wandb").glob("offline-run-*"))) == 2

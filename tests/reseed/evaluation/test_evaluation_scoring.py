@@ -3,6 +3,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from statistics import stdev
 from typing import TYPE_CHECKING
 
@@ -11,9 +12,11 @@ import pytest
 from numpy.typing import NDArray
 
 from reseed.evaluation.answers import Answers, blend
-from reseed.evaluation.scoring import Scorer, Scores, TrainedMember, best_constant, score_experiment
+from reseed.evaluation.comparisons import Rule, all_comparisons
+from reseed.evaluation.score_table import FILE, ScoreTable, load_scores, save_scores
+from reseed.evaluation.scoring import Scorer, TrainedMember, best_constant, score_all, variant_results
 from reseed.problems import load_problem
-from reseed.records import Member, ReseedError, Row
+from reseed.records import ConstantResult, Member, ReseedError, Row, VariantResult
 
 if TYPE_CHECKING:
     from reseed.problems import Embed
@@ -61,15 +64,33 @@ def ensembles_of(members: dict[Member, tuple[TrainedMember, Answers]]) -> dict[s
     return {name: blend(PROBLEM, answers) for name, answers in own.items()}
 
 
+@dataclass
+class Scores:
+    """What an experiment of these members finds."""
+
+    table: ScoreTable
+    variants: tuple[VariantResult, ...]
+    constants: tuple[ConstantResult, ...]
+
+    @property
+    def untrained(self) -> float:
+        return float(self.table.columns["untrained"].mean())
+
+
+GROUPS = [row["rewrite_prompt"] for row in ROWS]
+
+
 def scored(members: dict[Member, tuple[TrainedMember, Answers]], constants: Sequence[str] = ()) -> Scores:
-    return score_experiment(
-        Scorer(PROBLEM, ROWS, Letters()),
-        answered("sky", "sky", "sky", "sky"),
-        members,
-        ensembles_of(members),
-        constants,
-        TRAIN,
-    )
+    return scored_by(Scorer(PROBLEM, ROWS, Letters()), GROUPS, answered("sky", "sky", "sky", "sky"), members, constants)
+
+
+def scored_by(
+    scorer: Scorer, groups: list[str], untrained: Answers, members: dict[Member, tuple[TrainedMember, Answers]],
+    constants: Sequence[str] = (),
+) -> Scores:  # fmt: skip
+    answers = {member: own for member, (_, own) in members.items()}
+    table, fixed = score_all(scorer, groups, untrained, answers, ensembles_of(members), constants, TRAIN)
+    return Scores(table, variant_results(table, {member: known for member, (known, _) in members.items()}), fixed)
 
 
 def test_members_mean_deviation_and_blend_by_hand() -> None:
@@ -90,18 +111,46 @@ def test_members_mean_deviation_and_blend_by_hand() -> None:
     half = (1 / math.sqrt(2)) ** 3
     assert a.ensemble == pytest.approx((1 + 1 + 2 * half) / 4)
     assert (b.mean, b.std, b.ensemble) == (0.25, None, 0.25), "one seed has no deviation"
-    # gain: the first variant's blend − untrained, by row: 1, 0, half, half
-    difference = [1.0, 0.0, half, half]
-    assert scores.gain.mean == pytest.approx(sum(difference) / 4)
-    assert scores.gain.half_width == pytest.approx(1.96 * stdev(difference) / 2)
 
 
-def test_one_held_out_row_has_no_interval_to_speak_of() -> None:
+def test_ensemble_is_scored_without_each_member_too() -> None:
+    table = scored(
+        {
+            Member("a", 1): trained_and_answers(1, "sea", "sky", "sea", "sun"),
+            Member("a", 2): trained_and_answers(2, "sea", "sky", "moon", "moon"),
+            Member("b", 1): trained_and_answers(1, "moon", "moon", "moon", "sun"),
+        }
+    ).table
+    assert table.columns["without/a/1"].tolist() == table.columns["member/a/2"].tolist()
+    assert "without/b/1" not in table.columns, "an ensemble of one has none to be without"
+    side = table.ensemble("a")
+    assert side.seeds is not None
+    blended, other = table.columns["ensemble/a"], table.columns["member/a/2"]
+    assert side.seeds[0].tolist() == pytest.approx((2 * blended - other).tolist())
+    assert table.ensemble("b").seeds is None
+    assert (table.variants(), table.seeds("a")) == (["a", "b"], (1, 2))
+
+
+def test_scores_come_back_from_their_file(tmp_path: Path) -> None:
+    table = scored({Member("a/1 b", 1): trained_and_answers(1, "sea", "sky", "sea", "sun")}, ["moon"]).table
+    save_scores(table, tmp_path / FILE)
+    back = load_scores(tmp_path / FILE)
+    assert (back.ids, back.groups, list(back.columns)) == (table.ids, table.groups, list(table.columns))
+    assert all((back.columns[name] == scores).all() for name, scores in table.columns.items())
+    assert back.seeds("a/1 b") == (1,)
+    with pytest.raises(ReseedError, match=r"no scores\.parquet, as it was scored by an older version"):
+        load_scores(tmp_path / "elsewhere" / FILE)
+
+
+def test_one_held_out_row_has_no_verdict() -> None:
     row = ROWS[:1]
     answer = {row[0]["id"]: "sea"}
     members: dict[Member, tuple[TrainedMember, Answers]] = {Member("a", 0): (TrainedMember(1, "x"), answer)}
-    scores = score_experiment(Scorer(PROBLEM, row, Letters()), answer, members, ensembles_of(members), [], TRAIN)
-    assert (scores.gain.mean, scores.gain.half_width) == (0.0, 0.0)
+    table = scored_by(Scorer(PROBLEM, row, Letters()), ["sea"], answer, members, ["moon"]).table
+    found = all_comparisons(table, "a", ["moon"], Rule(higher_is_better=True))
+    assert [(one.b, one.estimand, one.verdict, one.low) for one in found] == [
+        ("untrained", "member", None, None), ("constant “moon”", "member", None, None),
+    ]  # fmt: skip
 
 
 def test_scores_join_by_id_and_not_by_position() -> None:
@@ -140,7 +189,7 @@ def by_ratio(
     untrained: Answers, members: dict[Member, tuple[TrainedMember, Answers]], constants: Sequence[str]
 ) -> Scores:
     scorer = Scorer(RATIO, ROWS, Letters())
-    return score_experiment(scorer, untrained, members, ensembles_of(members), constants, TRAIN)
+    return scored_by(scorer, GROUPS, untrained, members, constants)
 
 
 @pytest.mark.parametrize(("bad", "value"), [("", "nan"), ("inf", "inf")])
@@ -149,9 +198,7 @@ def test_score_that_is_not_finite_is_refused_with_its_member_and_row(bad: str, v
     good = {Member("a", seed): trained_and_answers(seed, "sea", "sea", "sea", "sea") for seed in range(others)}
     members = good | {Member("a", 7): trained_and_answers(7, "sea", bad, "sea", bad)}
     with pytest.raises(ReseedError) as caught:
-        score_experiment(
-            Scorer(RATIO, ROWS, Letters()), answered("x", "x", "x", "x"), members, ensembles_of(members), [], TRAIN
-        )
+        scored_by(Scorer(RATIO, ROWS, Letters()), GROUPS, answered("x", "x", "x", "x"), members)
     message = str(caught.value)
     assert message.startswith(
         f"variant 'a', seed 7: row {ROWS[1]['id']} (and 1 more) scores {value} for the answer “{bad}”"
@@ -171,16 +218,15 @@ def test_score_that_is_not_finite_is_refused_with_its_member_and_row(bad: str, v
 def test_whoever_scores_nan_is_named(untrained: str, answer: str, constants: list[str], whose: str) -> None:
     members: dict[Member, tuple[TrainedMember, Answers]] = {Member("a", 0): trained_and_answers(0, *[answer] * 4)}
     with pytest.raises(ReseedError, match=whose):
-        score_experiment(
-            Scorer(RATIO, ROWS, Letters()), answered(*[untrained] * 4), members, ensembles_of(members), constants, TRAIN
-        )
+        scored_by(Scorer(RATIO, ROWS, Letters()), GROUPS, answered(*[untrained] * 4), members, constants)
 
 
 def test_ensemble_that_scores_nan_is_kept_apart_from_its_members() -> None:
     members: dict[Member, tuple[TrainedMember, Answers]] = {Member("a", 0): trained_and_answers(0, "x", "x", "x", "x")}
     nothing = {"a": answered("", "", "", "")}
+    answers = {member: own for member, (_, own) in members.items()}
     with pytest.raises(ReseedError, match="variant 'a', its ensemble: row"):
-        score_experiment(Scorer(RATIO, ROWS, Letters()), answered("x", "x", "x", "x"), members, nothing, [], TRAIN)
+        score_all(Scorer(RATIO, ROWS, Letters()), GROUPS, answered("x", "x", "x", "x"), answers, nothing, [], TRAIN)
 
 
 def test_what_a_problem_says_of_its_scores_is_reported_with_whose_they_are() -> None:
@@ -201,42 +247,39 @@ def test_blend_is_the_problems_row_by_row() -> None:
 
 def test_constants_are_scored_and_the_best_training_answer_with_them() -> None:
     scores = scored({Member("a", 0): trained_and_answers(0, "sea", "sky", "sea", "sun")}, constants=["moon", "sky"])
-    assert [(c.text, c.score) for c in scores.constants] == [("moon", 0.0), ("sky", 0.25), ("sea", 0.5)]
+    assert [(c.text, c.score) for c in scores.constants] == [("moon", 0.0), ("sky", 0.25), ("sea", 0.0)]
     assert scored({Member("a", 0): trained_and_answers(0, "sea", "sky", "sea", "sun")}).constants == ()
 
 
-def test_best_constant_is_the_best_of_all_training_answers() -> None:
-    scorer = Scorer(PROBLEM, ROWS, Letters())
-    best = best_constant(scorer, TRAIN)
-    assert best.score == max(scorer.constant(row["rewrite_prompt"]) for row in TRAIN) == 0.5
-    assert best.text == "sea"
+def test_best_constant_is_chosen_on_other_groups_than_it_is_scored_on() -> None:
+    """For the rows of "sea" the others choose "sky", for those of "sky" and "sun" the others choose "sea": all are wrong."""
+    best = best_constant(Scorer(PROBLEM, ROWS, Letters()), TRAIN, GROUPS)
+    assert best is not None
+    assert (best[0], best[1].tolist()) == ("sea", [0.0, 0.0, 0.0, 0.0])
+    assert best_constant(Scorer(PROBLEM, ROWS, Letters()), TRAIN, ["one"] * 4) is None, "nothing to choose it on"
 
 
 def test_best_constant_of_a_metric_that_should_be_low() -> None:
     train = [PROBLEM.row("x", prompt, "y") for prompt in ("a long one", "abc", "abcdef")]
-    best = best_constant(Scorer(DISTANCE, ROWS, Letters()), train)
-    assert (best.text, best.score) == ("abc", 0.0)
+    best = best_constant(Scorer(DISTANCE, ROWS, Letters()), train, GROUPS)
+    assert best is not None
+    assert (best[0], best[1].tolist()) == ("abc", [0.0] * 4)
 
 
 def test_experiment_of_a_metric_that_should_be_low() -> None:
     members: dict[Member, tuple[TrainedMember, Answers]] = {
         Member("a", 0): trained_and_answers(0, "abc", "abc", "abcd", "abcd")
     }
-    scores = score_experiment(
-        Scorer(DISTANCE, ROWS, Letters()),
-        answered("a", "a", "a", "a"),
-        members,
-        ensembles_of(members),
-        ["abcde"],
-        TRAIN,
-    )
+    scores = scored_by(Scorer(DISTANCE, ROWS, Letters()), GROUPS, answered("a", "a", "a", "a"), members, ["abcde"])
     assert (scores.untrained, scores.variants[0].mean) == (2.0, 0.5)
-    assert scores.gain.mean == -1.5, "the difference itself; the report says which way is better"
+    found = all_comparisons(scores.table, "a", ["abcde"], Rule(higher_is_better=False))
+    assert found[0].difference == -1.5, "the difference itself"
+    assert (found[0].b, found[0].verdict) == ("untrained", "better")
     assert (scores.constants[0].text, scores.constants[0].score) == ("abcde", 2.0)
 
 
 def test_candidates_are_limited() -> None:
     many = [PROBLEM.row("x", f"sea {n:03d}", "y") for n in range(50)]
     embed = Letters()
-    best_constant(Scorer(PROBLEM, ROWS, embed), many, most=7)
+    best_constant(Scorer(PROBLEM, ROWS, embed), many, GROUPS, most=7)
     assert len({text for text in embed.asked if text.startswith("sea ")}) == 7

@@ -24,12 +24,15 @@ from reseed.models.names import ModelSpec
 from reseed.problems import ProblemModule, load_problem
 from reseed.records import (
     Artifact,
+    ComparisonResult,
     ConstantResult,
     DatasetStats,
-    Interval,
+    Design,
+    Influence,
     LossPoint,
     Member,
     MemberResult,
+    NoiseParts,
     ReseedError,
     Results,
     Row,
@@ -59,7 +62,18 @@ RESULTS = Results(
     constants=(ConstantResult("Improve it.", 0.25),),
     dataset=DatasetStats(60, 20, 0.3333, 41.5, {"empty": 3}),
     train_rows=40,
-    gain=Interval(0.06, 0.01),
+    baseline="a",
+    delta=0.02,
+    group_by="rewrite_prompt",
+    comparisons=(
+        ComparisonResult(
+            "a", "untrained", "ensemble", 0.06, 0.05, 0.07, 0.95, 0.01, 0.02, "better", (2, 0), 4, 3.5,
+            NoiseParts(0.1, 0.2, 0.3), 0.9, Design(3, 8, 0.85), (Influence("x", 3, 0.05),),
+        ),
+        ComparisonResult(
+            "b", "untrained", "member", 0.2, None, None, 0.95, None, None, None, (1, 0), 1, 1.0, NoiseParts(0.0, 0.0, 0.0)
+        ),
+    ),
 )  # fmt: skip
 
 
@@ -92,7 +106,7 @@ def put_results(store: ArtifactStore, folder: Path, results: Results) -> Artifac
 
 
 @pytest.mark.parametrize(
-    "results", [RESULTS, replace(RESULTS, dataset=None, gain=None, constants=(), variants=RESULTS.variants[1:])]
+    "results", [RESULTS, replace(RESULTS, dataset=None, comparisons=(), constants=(), variants=RESULTS.variants[1:])]
 )
 def test_results_come_back_whole(store: ArtifactStore, tmp_path: Path, results: Results) -> None:
     assert load_results(store, put_results(store, tmp_path / "work", results)) == results
@@ -116,8 +130,14 @@ def test_json_has_the_promised_keys() -> None:
     assert a["members"][0] == {"seed": 0, "score": 0.1, "best_step": 10, "artifact": artifact, "cut_off": None}
     assert (a["name"], a["mean"], a["std"], a["ensemble"]) == ("a", 0.2, math.sqrt(0.02), {"score": 0.4})
     assert b["std"] is None
-    assert record["constants"] == [{"text": "Improve it.", "score": 0.25}]
-    assert record["gain"] == {"mean": 0.06, "half_width": 0.01}
+    assert record["constants"] == [{"text": "Improve it.", "score": 0.25, "cross_fitted": False}]
+    assert record["gain"] == {"mean": 0.06, "half_width": pytest.approx(0.01)}
+    first = record["comparisons"][0]
+    assert {key: first[key] for key in ("a", "b", "estimand", "verdict", "seeds", "groups")} == {
+        "a": "a", "b": "untrained", "estimand": "ensemble", "verdict": "better", "seeds": 2, "groups": 4,
+    }  # fmt: skip
+    assert first["noise"] == {"seeds": 0.1, "groups": 0.2, "both": 0.3}
+    assert record["comparisons"][1]["low"] is record["comparisons"][1]["verdict"] is None
     assert record["dataset"] == asdict(DatasetStats(60, 20, 0.3333, 41.5, {"empty": 3}))
 
 
@@ -162,7 +182,7 @@ def evidence(store: ArtifactStore, folder: Path, embedder: str = "nowhere") -> E
     members = (Member("a", 0), Member("b", 0))
     partitions, adapters, predictions = {}, {}, dict[Member | None, Artifact]()
     for name, member in zip("ab", members, strict=True):
-        spec = {"of": name}
+        spec = {"of": name, "test": {"group_by": "rewrite_prompt"}}
         partitioning = plain_step("partition", 1, "partition", "small", spec, {"curated": curated})
         partitions[name] = put(store, folder, partitioning, split)
         trained = plain_step("train", 1, "adapter", f"small-{name}", spec)
@@ -177,6 +197,8 @@ def evidence(store: ArtifactStore, folder: Path, embedder: str = "nowhere") -> E
         embedder=ModelSpec(name=embedder, dtype="float32"),
         constants=("Improve it.",),
         members=members,
+        baseline="a",
+        delta=None,
         artifacts=score_inputs(partitions, adapters, predictions, ensembles),
     )
 
@@ -184,7 +206,7 @@ def evidence(store: ArtifactStore, folder: Path, embedder: str = "nowhere") -> E
 @pytest.mark.slow
 def test_result_is_made_out_of_its_artifacts(local: ArtifactStore, tmp_path: Path) -> None:
     embedder = save_embedder(tmp_path / "embedder")
-    found = evaluate(local, evidence(local, tmp_path / "work", str(embedder)), "small", "Is it?")
+    found, _ = evaluate(local, evidence(local, tmp_path / "work", str(embedder)), "small", "Is it?")
     assert (found.experiment, found.question, found.problem, found.metric) == (
         "small",
         "Is it?",
@@ -198,6 +220,8 @@ def test_result_is_made_out_of_its_artifacts(local: ArtifactStore, tmp_path: Pat
     assert a.mean == a.ensemble == pytest.approx(1, abs=1e-6)
     assert a.std is None
     assert found.untrained < b.mean < 1
+    assert [(one.a, one.b) for one in found.comparisons][:2] == [("b", "a"), ("a", "untrained")]
+    assert {(one.estimand, one.groups) for one in found.comparisons} == {("member", 3)}
     assert found.gain is not None
     assert found.gain.mean == pytest.approx(a.ensemble - found.untrained)
     assert a.members[0].best_step == 4

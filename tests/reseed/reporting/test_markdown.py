@@ -7,7 +7,7 @@ from report_samples import variant
 
 from reseed.records import ConstantResult, Results
 from reseed.reporting.markdown import markdown_report
-from reseed.reporting.tables import verdict
+from reseed.reporting.verdict import verdict_lines
 
 
 def cells(report: str) -> list[list[str]]:
@@ -26,7 +26,10 @@ def test_report_shows_question_verdict_and_every_table(results: Results) -> None
     rows = cells(report)
     assert report.startswith("# iteration-10-completions\n")
     assert f"**Question.** {results.question}" in report
-    assert f"**Verdict.** {verdict(results)}" in report
+    assert f"**Verdict.** {verdict_lines(results)[0]}" in report
+    assert ["completion − whole-text", "recipe", "+0.0151", "+0.0058 to +0.0244", "0.012", "better"] in rows
+    assert "| **better** |" in report
+    assert "| undecided |" in report
     assert ["completion", "0.7104", "0.7251", "0.7187", "0.7181 ± 0.0074", "0.7342"] in rows
     assert ["untrained", "", "", "", "", "0.6512"] in rows
     assert ["constant “Rewrite the text”", "", "", "", "", "0.6120"] in rows
@@ -50,7 +53,7 @@ def test_pipes_newlines_and_markup_stay_inside_their_cell(results: Results) -> N
     assert [row[0] for row in rows if row[0].startswith("constant")] == [f"constant “{' '.join(text.split())}”"]
     assert [row[0] for row in rows if row[0].startswith("x")] == ["x|y z"] * 4
     assert "<script" not in report
-    assert len([line for line in report.splitlines() if line.startswith("#")]) == 4
+    assert len([line for line in report.splitlines() if line.startswith("#")]) == 5
 
 
 def test_one_seed_has_no_std_and_no_dataset_no_section(results: Results) -> None:

@@ -1,17 +1,14 @@
 from __future__ import annotations
 
-import math
 import re
 from dataclasses import replace
 
-import numpy as np
-import pytest
-from report_samples import variant
+from report_samples import comparison, variant
 from rich.console import Console
 
-from reseed.evaluation.scoring import paired_interval
-from reseed.records import ConstantResult, Interval, Results
-from reseed.reporting.tables import beats_constants, lines, outcome, results_table, verdict
+from reseed.records import ConstantResult, Results
+from reseed.reporting.tables import comparison_cells, lines, results_table
+from reseed.reporting.verdict import verdict
 
 
 def shown(results: Results, styled: bool = False) -> str:
@@ -30,23 +27,28 @@ def test_table_shows_every_number_within_80_columns(results: Results) -> None:
     assert max(len(line) for line in text.splitlines()) <= 80
 
 
-def test_the_best_answer_is_bold_and_a_lucky_seed_is_not(results: Results) -> None:
-    lucky = replace(results, variants=(variant("a", [0.99, 0.70, 0.71], 0.72), *results.variants))
-    assert [line.label for line in lines(lucky) if line.best] == ["completion"]
+def test_bold_means_decided_and_not_the_largest_number(results: Results) -> None:
+    lucky = replace(results, variants=(variant("a", [0.99, 0.70, 0.71], 0.99), *results.variants))
+    assert [line.label for line in lines(lucky) if line.decided] == ["completion", "whole-text"]
     bold = "".join(re.findall(r"\x1b\[1m(.*?)\x1b", shown(lucky, styled=True)))
     assert "completion" in bold
     assert "0.7342" in bold
     assert "0.9900" not in bold
+    undecided = tuple(replace(found, verdict="undecided") for found in results.comparisons)
+    assert not [line for line in lines(replace(results, comparisons=undecided)) if line.decided]
 
 
-def test_the_best_of_a_loss_is_the_lowest(results: Results) -> None:
-    loss = replace(results, higher_is_better=False)
-    assert [line.label for line in lines(loss) if line.best] == ["constant “Rewrite the text”"]
+def test_every_comparison_has_a_line_with_its_p_and_its_verdict(results: Results) -> None:
+    cells = [texts for _, texts in comparison_cells(results)]
+    assert cells[0] == ("completion − whole-text", "recipe", "+0.0151", "+0.0058 to +0.0244", "0.012", "better")
+    assert cells[-1][0] == "whole-text (ensemble) − untrained"
+    unknown = replace(results, comparisons=(comparison("a", "b", 0.1, 0.0, None),))
+    assert [texts for _, texts in comparison_cells(unknown)] == [("a − b", "recipe", "+0.1000", "", "", "no verdict")]
 
 
-def test_scores_that_print_the_same_are_both_best(results: Results) -> None:
-    tied = replace(results, untrained=0.73421)
-    assert [line.label for line in lines(tied) if line.best] == ["completion", "untrained"]
+def test_cross_fitted_constant_says_that_its_text_varies(results: Results) -> None:
+    fitted = replace(results, constants=(ConstantResult("Rewrite it", 0.5, cross_fitted=True),))
+    assert "best constant, mostly “Rewrite it”" in [line.label for line in lines(fitted)]
 
 
 def test_one_seed_has_no_std(results: Results) -> None:
@@ -74,88 +76,6 @@ def test_markup_and_control_characters_are_only_text(results: Results) -> None:
     text = shown(replace(results, constants=(ConstantResult("[red]stop[/red]\x1b[31m\nnow", 0.1),)))
     assert "[red]stop[/red]" in "".join(line[:40].strip() for line in text.splitlines())
     assert "\x1b" not in text
-
-
-def test_verdict_of_a_gain_beyond_its_interval(results: Results) -> None:
-    text = verdict(results)
-    assert "scores 0.7342 against 0.6512 of the untrained model (higher is better)" in text
-    assert "it beats the untrained model, with a difference of +0.0830 (95 % interval +0.0709 to +0.0951)" in text
-    assert "It beats the best constant answer, “Please improve the following" in text
-    assert "at 0.6830, with a difference of +0.0512" in text
-
-
-def test_verdict_of_a_gain_within_its_interval(results: Results) -> None:
-    text = verdict(replace(results, gain=Interval(0.01, 0.03)))
-    assert "the difference of +0.0100 (95 % interval −0.0200 to +0.0400) is within noise" in text
-    assert "beats the untrained" not in text
-
-
-@pytest.mark.parametrize(
-    ("mean", "higher_is_better", "expected"),
-    [
-        (0.2, True, "better"),
-        (-0.2, True, "worse"),
-        (-0.2, False, "better"),
-        (0.2, False, "worse"),
-        (0.1, True, "noise"),
-        (-0.05, False, "noise"),
-        (math.nan, True, "unknown"),
-    ],
-)
-def test_outcome_minds_the_direction(results: Results, mean: float, higher_is_better: bool, expected: str) -> None:
-    assert outcome(replace(results, gain=Interval(mean, 0.1), higher_is_better=higher_is_better)) == expected
-
-
-@pytest.mark.parametrize("mean", [0.1, -0.1, 0.0])
-@pytest.mark.parametrize("half_width", [0.0, 0.05])
-def test_one_row_decides_nothing(results: Results, mean: float, half_width: float) -> None:
-    one = replace(results, rows=1, gain=Interval(mean, half_width))
-    text = verdict(one)
-    assert outcome(one) == "unknown"
-    assert "one row cannot decide whether the difference of" in text
-    assert "It is ahead of the best constant answer, “Please improve" in text
-    assert [word for word in ("beats", "worse", "95 %") if word in text] == []
-
-
-def test_interval_of_no_width_decides_nothing(results: Results) -> None:
-    """Every row differs by the same 0.1: as computed, whose rounding leaves a spread of 1e-17."""
-    base = np.array([0.3, 0.5, 0.7, 0.25])
-    gain = paired_interval(base + 0.1, base)
-    assert 0 < gain.half_width < 1e-16
-    for given in (gain, Interval(0.1, 0.0), Interval(-0.1, 0.0), Interval(0.0, 0.0)):
-        flat = replace(results, gain=given)
-        assert outcome(flat) == "unknown"
-        assert "in every row, and without a spread between rows that decides nothing" in verdict(flat)
-        assert "beats" not in verdict(flat)
-        assert "worse" not in verdict(flat)
-    assert outcome(replace(results, gain=Interval(1e-5, 1e-6))) == "better", "narrow is not without width"
-
-
-def test_model_behind_a_constant_is_not_judged_by_one_row(results: Results) -> None:
-    behind = replace(results, rows=1, gain=Interval(0.1, 0.0), constants=(ConstantResult("Improve the text", 0.9),))
-    assert "It is not ahead of the best constant answer, “Improve the text” at 0.9000" in verdict(behind)
-    assert "learnt nothing" not in verdict(behind)
-
-
-def test_verdict_where_lower_is_better(results: Results) -> None:
-    loss = replace(results, higher_is_better=False, untrained=0.9, gain=Interval(-0.1658, 0.02))
-    text = verdict(loss)
-    assert "(lower is better): it beats the untrained model, with a difference of −0.1658" in text
-    assert "does not beat the best constant answer, “Rewrite the text” at 0.6120" in text
-
-
-def test_verdict_of_a_model_behind_a_constant(results: Results) -> None:
-    behind = replace(results, constants=(ConstantResult("Improve the text", 0.7342),))
-    assert not beats_constants(behind)
-    assert "a model that does not beat a constant has learnt nothing" in verdict(behind)
-
-
-def test_verdict_without_interval_constants_or_variants(results: Results) -> None:
-    bare = replace(results, gain=None, constants=())
-    assert "cannot be told from noise" in verdict(bare)
-    assert "constant" not in verdict(bare)
-    assert verdict(replace(bare, variants=())) == "No variant was trained; the untrained model scores 0.6512."
-    assert "The one seed of a scores" in verdict(replace(bare, variants=(variant("a", [0.7], 0.7),)))
 
 
 ATTACK = "[red]x[/red]\x1b[2J\x9b1m\r\u202egnp.\u2066\x00end"

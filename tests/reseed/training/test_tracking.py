@@ -12,7 +12,7 @@ import pytest
 from offline_runs import read_back
 from plain_step import plain_step
 
-from reseed.records import Artifact, Interval, LossPoint, MemberResult, Results, VariantResult
+from reseed.records import Artifact, ComparisonResult, LossPoint, MemberResult, NoiseParts, Results, VariantResult
 from reseed.store.artifacts import ArtifactStore
 from reseed.training.tracking import Account, TrackedRun, Tracker, find_account, reference, track_results
 
@@ -231,15 +231,37 @@ def test_stored_artifacts_are_listed_by_reference(nobody: Path, tmp_path: Path, 
 def test_the_experiment_has_a_run_with_mean_spread_and_every_member(nobody: Path, tmp_path: Path) -> None:
     seeds = tuple(MemberResult(seed, 0.25 + seed / 2, best_step=9, artifact=f"adapter/tiny/{seed}") for seed in (0, 1))
     variant = VariantResult("default", seeds, mean=0.5, std=0.35, ensemble=0.6)
+    found = ComparisonResult(
+        "default",
+        "untrained",
+        "recipe",
+        0.5,
+        0.3,
+        0.7,
+        0.95,
+        0.01,
+        0.02,
+        "better",
+        (2, 0),
+        9,
+        9.0,
+        NoiseParts(0.1, 0.1, 0.0),
+    )
     results = Results(
         experiment="tiny", question="Does it?", problem="p", metric="SCS", higher_is_better=True, rows=12, untrained=0.1,
-        variants=(variant,), gain=Interval(0.5, 0.2),
+        variants=(variant,), comparisons=(found,),
     )  # fmt: skip
     run = TrackedRun(Artifact("results", "tiny", "e" * 32), "tiny", "tiny results", "results", {"question": "Does it?"})
     assert track_results(run, results, [], Account({"WANDB_MODE": "offline"}, str(tmp_path))) is None
     ((found,),) = read_back(tmp_path).values()
     assert (found.group, found.job_type, found.ended) == ("tiny", "results", True)
-    wanted = {"default/mean": 0.5, "default/std": 0.35, "default/ensemble": 0.6, "untrained": 0.1, "gain/mean": 0.5}
+    wanted = {
+        "default/mean": 0.5,
+        "default/std": 0.35,
+        "default/ensemble": 0.6,
+        "untrained": 0.1,
+        "default − untrained/verdict": "better",
+    }
     assert wanted.items() <= found.summary.items()
     table = next((tmp_path / "wandb").glob("offline-run-*/files/media/table/*.json"))
     assert '"default",1,0.75,9,"adapter/tiny/1"' in table.read_text()

@@ -1,0 +1,109 @@
+"""The score of every held-out row for everything that answered it: from this, comparisons are made again without a model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from reseed.evaluation.statistics import Side, ensemble_side, recipe_side
+from reseed.records import Member, ReseedError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Scores = NDArray[np.float64]
+
+FILE = "scores.parquet"
+UNTRAINED = "untrained"
+BEST_CONSTANT = "best constant"  # cross-fitted; a fixed one is `constant/TEXT`
+
+
+def member_column(member: Member) -> str:
+    """A member's column."""
+    return f"member/{member.variant}/{member.seed}"
+
+
+def without_column(member: Member) -> str:
+    """The column of a variant's ensemble without one member."""
+    return f"without/{member.variant}/{member.seed}"
+
+
+def ensemble_column(variant: str) -> str:
+    """The column of a variant's ensemble."""
+    return f"ensemble/{variant}"
+
+
+def constant_column(text: str) -> str:
+    """The column of a fixed answer."""
+    return f"constant/{text}"
+
+
+@dataclass(frozen=True)
+class ScoreTable:
+    """The rows' ids and groups, and a column of n scores for each member, ensemble and constant."""
+
+    ids: tuple[str, ...]
+    groups: tuple[str, ...]
+    columns: Mapping[str, Scores]
+
+    def seeds(self, variant: str) -> tuple[int, ...]:
+        """The seeds of a variant's members, in order."""
+        begin = f"member/{variant}/"
+        found = [name.removeprefix(begin) for name in self.columns if name.startswith(begin)]
+        return tuple(sorted(int(seed) for seed in found if seed.isdecimal()))
+
+    def variants(self) -> list[str]:
+        """The variants that have members."""
+        begin = "member/"
+        names = [name.removeprefix(begin).rpartition("/")[0] for name in self.columns if name.startswith(begin)]
+        return list(dict.fromkeys(names))
+
+    def recipe(self, variant: str) -> Side:
+        """What one more run of a variant would give."""
+        import numpy as np
+
+        members = [self.columns[member_column(Member(variant, seed))] for seed in self.seeds(variant)]
+        return recipe_side(np.stack(members))
+
+    def ensemble(self, variant: str) -> Side:
+        """A variant's ensemble."""
+        import numpy as np
+
+        without = [self.columns.get(without_column(Member(variant, seed))) for seed in self.seeds(variant)]
+        blend = self.columns[ensemble_column(variant)]
+        return (
+            ensemble_side(blend, np.stack([one for one in without if one is not None]))
+            if len(without) > 1
+            else Side(blend)
+        )
+
+    def fixed(self, column: str) -> Side:
+        """One model or constant that was not drawn from many."""
+        return Side(self.columns[column])
+
+
+def save_scores(table: ScoreTable, path: Path) -> None:
+    """Write `id`, `group` and a column of numbers for each that answered."""
+    import pyarrow
+    from pyarrow import parquet
+
+    names = ["id", "group", *table.columns]
+    columns = [pyarrow.array(table.ids), pyarrow.array(table.groups), *map(pyarrow.array, table.columns.values())]
+    parquet.write_table(pyarrow.Table.from_arrays(columns, names=names), path)
+
+
+def load_scores(path: Path) -> ScoreTable:
+    """Read what `save_scores` wrote. Raises ReseedError where there is none: results of before it was kept."""
+    from pyarrow import parquet
+
+    if not path.is_file():
+        raise ReseedError(
+            f"{path.parent.parent.name}: this result has no {FILE}, as it was scored by an older version; `reseed run` of its "
+            "recipe scores its answers again and trains nothing"
+        )
+    table = parquet.read_table(path)
+    numbers = {name: table[name].to_numpy() for name in table.column_names if name not in ("id", "group")}
+    return ScoreTable(tuple(table["id"].to_pylist()), tuple(table["group"].to_pylist()), numbers)

@@ -1,0 +1,114 @@
+"""What `reseed compare` compares: sides of stored results, also of different runs, if their test rows are the same."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from reseed.evaluation.comparisons import Named, Rule, compare_family
+from reseed.evaluation.experiment import KIND, latest, load_results
+from reseed.evaluation.score_table import FILE, UNTRAINED, ScoreTable, load_scores, member_column
+from reseed.evaluation.statistics import Side, recipe_side
+from reseed.mistakes import nearest
+from reseed.records import ComparisonResult, Member, ReseedError, Results
+from reseed.store.artifacts import ArtifactStore
+from reseed.store.lookup import find_artifact
+
+SAME = ("problem", "embedder")  # keys of a result's spec that scores depend on
+
+
+@dataclass(frozen=True)
+class StoredSide:
+    """One side, the result that it is from, and whether it is an ensemble."""
+
+    name: str
+    side: Side
+    ensemble: bool
+    table: ScoreTable
+    results: Results
+    spec: Mapping[str, Any]
+
+
+def compare_stored(
+    store: ArtifactStore, a: str, b: str, delta: float | None = None
+) -> tuple[ComparisonResult, Results]:
+    """Compare two sides, each EXPERIMENT, EXPERIMENT/VARIANT, …/ensemble, …/SEED or EXPERIMENT/untrained; and A's result.
+
+    EXPERIMENT@KEY is an older result. Raises ReseedError for sides whose scores cannot be compared, naming what differs.
+    """
+    if delta is not None and not delta > 0:
+        raise ReseedError(f"--delta {delta:g}: wanted a difference above 0, the smallest that matters")
+    first, second = open_side(store, a), open_side(store, b)
+    check_same_metric(first, second)
+    places = shared_rows(first, second)
+    other = Side(second.side.rows[places], None if second.side.seeds is None else second.side.seeds[:, places])
+    both = first.ensemble and second.ensemble
+    named = [
+        Named(side.name + ("/ensemble" if side.ensemble and not both else ""), side.side) for side in (first, second)
+    ]
+    rule = Rule(first.results.higher_is_better, delta or first.results.delta)
+    (found,) = compare_family(
+        [named[0]], Named(named[1].name, other), first.table.groups, "ensemble" if both else "recipe", rule
+    )
+    return found, first.results
+
+
+def open_side(store: ArtifactStore, text: str) -> StoredSide:
+    """The side that a user names."""
+    whole, _, who = text.partition("/")
+    experiment, _, key = whole.partition("@")
+    shown_by = "`reseed plan RECIPE`, or the address of a page of `reseed report`"
+    artifact = (
+        find_artifact(store, f"{KIND}/{experiment}/{key}", (KIND,), shown_by) if key else latest(store, experiment)
+    )
+    results, table = load_results(store, artifact), load_scores(store.fetch(artifact) / FILE)
+    who = who or results.baseline or results.variants[0].name
+    side, ensemble = side_of(table, who, text)
+    variant = who.removesuffix("/ensemble") if ensemble else who
+    return StoredSide(f"{whole}/{variant}", side, ensemble, table, results, store.manifest(artifact).spec)
+
+
+def side_of(table: ScoreTable, who: str, text: str) -> tuple[Side, bool]:
+    """A variant, its ensemble, one of its members, or the untrained model; and whether it is an ensemble."""
+    if who == UNTRAINED:
+        return table.fixed(UNTRAINED), False
+    known = [UNTRAINED]
+    for variant in table.variants():
+        if who == variant:
+            return table.recipe(variant), False
+        if who == f"{variant}/ensemble":
+            return table.ensemble(variant), True
+        for seed in table.seeds(variant):
+            if who == f"{variant}/{seed}":
+                return recipe_side(table.columns[member_column(Member(variant, seed))][None]), False
+        known += [variant, f"{variant}/ensemble", *(f"{variant}/{seed}" for seed in table.seeds(variant))]
+    raise ReseedError(f"{text}: the result has no '{who}'{nearest(who, known)}; it has {', '.join(known)}")
+
+
+def check_same_metric(a: StoredSide, b: StoredSide) -> None:
+    """Refuse sides that were scored in different ways."""
+    for key in SAME:
+        if a.spec.get(key) != b.spec.get(key):
+            raise ReseedError(
+                f"{a.name} and {b.name} were scored with another {key}, so their scores cannot be compared: "
+                f"{a.spec.get(key)} and {b.spec.get(key)}"
+            )
+    if (a.results.metric, a.results.group_by) != (b.results.metric, b.results.group_by):
+        raise ReseedError(
+            f"{a.name} and {b.name} cannot be compared: {a.results.metric} over groups of {a.results.group_by}, and "
+            f"{b.results.metric} over groups of {b.results.group_by}"
+        )
+
+
+def shared_rows(a: StoredSide, b: StoredSide) -> list[int]:
+    """The place of each row of A among B's. Both must have been tested on the same rows."""
+    where = {row_id: place for place, row_id in enumerate(b.table.ids)}
+    only_a, only_b = set(a.table.ids) - set(where), set(where) - set(a.table.ids)
+    if only_a or only_b:
+        raise ReseedError(
+            f"{a.name} and {b.name} were tested on different rows, so their scores cannot be compared: {len(only_a)} rows are "
+            f"only in the first and {len(only_b)} only in the second, of {len(a.table.ids)} and {len(where)}; let both "
+            "recipes share data.train, data.test and data.seed"
+        )
+    return [where[row_id] for row_id in a.table.ids]

@@ -1,0 +1,126 @@
+"""The plots of comparisons: intervals against zero, where the noise comes from, and what other designs would see."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from reseed.evaluation.power import WANTED, power, spread_of_result
+from reseed.records import ComparisonResult, Results
+from reseed.reporting.drawing import COLOURS, GREY, INK, dress, legend, notice, svg
+from reseed.reporting.text import count
+from reseed.reporting.verdict import headlines, noun, side
+from reseed.text import one_line
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+VERDICT_COLOURS = {"better": "#1f9070", "worse": "#d1524a", "no difference beyond δ": "#2f7fd1", "undecided": "#b8860b"}
+PARTS = (("seeds", COLOURS[0]), ("groups", COLOURS[1]), ("both", COLOURS[3]))
+MORE_GROUPS = (0.5, 1, 1.5, 2, 3, 4, 6, 8)
+LABEL = 44
+
+
+def forest(results: Results) -> str:
+    """An SVG with a line for each comparison: its interval against zero and ±δ, and each seed of A as a point."""
+    from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
+
+    shown = [found for found in results.comparisons if found.low is not None]
+    if not shown:
+        return notice("No comparison has an interval.", "Comparisons")
+    figure = Figure(figsize=(7.6, 1.1 + 0.36 * len(shown)), layout="constrained")
+    axes = figure.subplots()
+    dress(axes)
+    axes.axvline(0, color=INK, linewidth=1, alpha=0.7, zorder=1)
+    if results.delta is not None:
+        axes.axvspan(-results.delta, results.delta, color=GREY, alpha=0.15, linewidth=0, zorder=0)
+    for y, found in enumerate(shown):
+        draw_comparison(axes, y, found, points_of(results, found))
+    labels = [one_line(f"{side(found.a, found)} − {side(found.b, found)}", LABEL) for found in shown]
+    axes.set_yticks(range(len(shown)), labels, parse_math=False)
+    axes.set_ylim(len(shown) - 0.4, -0.6)
+    axes.set_xlabel(f"difference in {one_line(results.metric, 60)}", color=INK, parse_math=False)
+    used = [word for word in VERDICT_COLOURS if word in {found.verdict for found in shown}]
+    handles = [Line2D([], [], color=VERDICT_COLOURS[word], linewidth=2.5, label=word) for word in used]
+    handles.append(Line2D([], [], color=INK, linestyle="", marker=".", markersize=7, label="one seed"))
+    legend(figure, handles)
+    return svg(figure, "Comparisons", "Differences with their intervals, against zero")
+
+
+def points_of(results: Results, found: ComparisonResult) -> list[float]:
+    """Each seed of A minus B's mean; none of an ensemble, which is not a mean of its seeds."""
+    if found.estimand == "ensemble":
+        return []
+    own = next((v for v in results.variants if v.name == found.a), None)
+    return [member.score - (own.mean - found.difference) for member in own.members] if own else []
+
+
+def draw_comparison(axes: Axes, y: int, found: ComparisonResult, points: Sequence[float]) -> None:
+    """One line of a forest plot."""
+    assert found.low is not None
+    assert found.high is not None
+    colour = VERDICT_COLOURS.get(found.verdict or "", GREY)
+    axes.plot([found.low, found.high], [y, y], color=colour, linewidth=2.5, solid_capstyle="butt", zorder=2)
+    axes.plot([found.difference], [y], "D", color=colour, markersize=6, zorder=4)
+    axes.plot(points, [y] * len(points), ".", color=INK, markersize=6, alpha=0.75, zorder=3)
+
+
+def noise(results: Results) -> str:
+    """An SVG with a bar for each main comparison: which part of its variance comes from seeds, from groups, and from both."""
+    from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
+
+    shown = [found for found in headlines(results) if found.low is not None]
+    if not shown:
+        return notice("No noise could be measured.", "Noise")
+    figure = Figure(figsize=(7.6, 1.0 + 0.36 * len(shown)), layout="constrained")
+    axes = figure.subplots()
+    dress(axes)
+    for y, found in enumerate(shown):
+        variances = [getattr(found.noise, part) ** 2 for part, _ in PARTS]
+        left = 0.0
+        for (_, colour), variance in zip(PARTS, variances, strict=True):
+            share = 100 * variance / sum(variances)
+            axes.barh([y], [share], left=left, height=0.55, color=colour)
+            left += share
+    labels = [one_line(f"{side(found.a, found)} − {side(found.b, found)}", LABEL) for found in shown]
+    axes.set_yticks(range(len(shown)), labels, parse_math=False)
+    axes.set_ylim(len(shown) - 0.4, -0.6)
+    axes.set_xlim(0, 100)
+    axes.set_xlabel("% of the variance", color=INK)
+    group = noun(results.group_by)
+    names = {"seeds": "seeds", "groups": f"{group}s", "both": f"seeds within {group}s"}
+    legend(figure, [Line2D([], [], color=colour, linewidth=8, label=names[part]) for part, colour in PARTS])
+    return svg(figure, "Noise", "Where the noise of each difference comes from")
+
+
+def power_curve(results: Results) -> str:
+    """An SVG of the first main comparison: the power of more groups, with several numbers of seeds; a ring is this design."""
+    from matplotlib.figure import Figure
+
+    found = next((one for one in headlines(results) if one.power is not None), None)
+    if found is None or found.power is None:
+        return notice("No power could be computed.", "Power")
+    figure = Figure(figsize=(7.6, 3.2), layout="constrained")
+    axes = figure.subplots()
+    dress(axes)
+    wanted, spread, seeds = results.delta or abs(found.difference), spread_of_result(found), max(found.seeds)
+    more = sorted({seeds, 3, 5, 10}) if spread.sides else [seeds]
+    for colour, own in zip(COLOURS, more, strict=False):
+        curve = [power(spread, wanted, own, found.effective_groups * factor, found.level) for factor in MORE_GROUPS]
+        label = count(own, "seed") if spread.sides else None
+        axes.plot([found.groups * factor for factor in MORE_GROUPS], curve, color=colour, linewidth=2, label=label)
+    axes.plot([found.groups], [found.power], "o", color=INK, markerfacecolor="none", markersize=10, markeredgewidth=1.8)
+    axes.annotate(
+        "you are here", (found.groups, found.power), (8, -14), textcoords="offset points", color=INK, fontsize=9
+    )
+    axes.axhline(WANTED, color=GREY, linewidth=1, linestyle=(0, (4, 3)))
+    axes.set_ylim(0, 1.02)
+    axes.set_xlabel(f"{noun(results.group_by)}s", color=INK, parse_math=False)
+    axes.set_ylabel("power", color=INK)
+    about = f"{side(found.a, found)} − {side(found.b, found)}, a true difference of {wanted:.3g}"
+    axes.set_title(one_line(about, 80), loc="left", fontsize=10, color=INK, parse_math=False)
+    if spread.sides:
+        axes.legend(frameon=False, labelcolor=INK, fontsize=9, loc="lower right")
+    return svg(figure, "Power", f"The power to see {about}")

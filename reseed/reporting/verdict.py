@@ -1,0 +1,112 @@
+"""What a result says, in words: one line for each comparison that the experiment was made for."""
+
+from __future__ import annotations
+
+from reseed.records import ComparisonResult, Results
+from reseed.reporting.text import count, signed
+from reseed.text import one_line
+
+FEW = 10  # effective groups below which the words say how few they are
+BEFORE = (
+    "an older version scored this, which took rows for independent; run the recipe again: its answers are scored anew, and "
+    "nothing is trained"
+)
+SHARES = {0.333: "About a third", 0.5: "About half", 0.667: "About two thirds", 0.75: "About three quarters",
+          0.9: "About nine tenths", 1.0: "Nearly all"}  # fmt: skip
+
+
+def headlines(results: Results) -> list[ComparisonResult]:
+    """What the experiment was made for: each variant with the baseline, then with the untrained model and the best constant."""
+    own = [found for found in results.comparisons if found.estimand != "ensemble"]
+    with_baseline = [found for found in own if found.b == results.baseline]
+    return with_baseline + [found for found in own if found.b in ("untrained", "best constant")]
+
+
+def verdict_lines(results: Results) -> list[str]:
+    """A line for each comparison of `headlines`."""
+    if not results.variants:
+        return ["No variant was trained."]
+    if not results.comparisons:
+        return [f"No verdict: {BEFORE}."]
+    return [sentence(found, noun(results.group_by)) for found in headlines(results)]
+
+
+def verdict(results: Results) -> str:
+    """The lines as one text."""
+    return "\n".join(verdict_lines(results))
+
+
+def sentence(found: ComparisonResult, group: str) -> str:
+    """The comparison with its interval, what it was made of, its verdict, and what would settle an open one."""
+    names = f"{side(found.a, found)} − {side(found.b, found)}: {signed(found.difference)}"
+    if found.low is None or found.high is None:
+        return f"{names} ({seeds_and_groups(found, group)}): no verdict, since {why_not(found, group)}."
+    interval = f"{100 * found.level:.3g} % {signed(found.low)} to {signed(found.high)}"
+    alone = ", of this pair of models, not of the recipe" if found.estimand == "member" else ""
+    decided = f"{names} ({interval}; {seeds_and_groups(found, group)}): {found.verdict}{alone}."
+    return " ".join([decided, *few(found, group), *missing(found, group)])
+
+
+def side(name: str, found: ComparisonResult) -> str:
+    """A side's name; an ensemble's says so."""
+    plain = name in ("untrained", "best constant") or name.startswith("constant “")
+    return one_line(name) if plain or found.estimand != "ensemble" else f"{one_line(name)} (ensemble)"
+
+
+def seeds_and_groups(found: ComparisonResult, group: str) -> str:
+    """`3 seeds × 12 prompts`."""
+    counts = sorted({n for n in found.seeds if n}) or [0]
+    seeds = " and ".join(str(n) for n in counts) + (" seed" if counts == [1] else " seeds")
+    return f"{seeds} × {count(found.groups, group)}" if counts != [0] else count(found.groups, group)
+
+
+def why_not(found: ComparisonResult, group: str) -> str:
+    """Why there is no interval."""
+    if found.groups < 2:
+        return f"one {group} says nothing about others"
+    return "the difference is the same in every row, and without noise there is nothing to judge it by"
+
+
+def few(found: ComparisonResult, group: str) -> list[str]:
+    """How few groups there really are, if they are."""
+    if found.effective_groups >= FEW:
+        return []
+    if found.effective_groups > found.groups - 0.05:
+        return [f"{count(found.groups, group)} are few."]
+    return [f"Unevenly spread, they count as {found.effective_groups:.1f} {group}s, which is few."]
+
+
+def missing(found: ComparisonResult, group: str) -> list[str]:
+    """Where the noise of an undecided comparison comes from, and how much more of what would settle it."""
+    if found.verdict != "undecided":
+        return []
+    parts = {
+        "seeds": found.noise.seeds**2,
+        f"{group}s": found.noise.groups**2,
+        f"seeds within {group}s": found.noise.both**2,
+    }
+    most = max(parts, key=lambda name: parts[name])
+    share = min(SHARES, key=lambda known: abs(known - parts[most] / sum(parts.values())))
+    said = [f"{SHARES[share]} of the noise is {most};"] if max(found.seeds) > 1 else []
+    if found.needed is None:
+        more = "no design of up to 30 seeds and fifty times the groups would settle a difference this size."
+    else:
+        seeds = f"{found.needed.seeds} seeds on " if max(found.seeds) > 1 else ""
+        more = f"about {seeds}{count(found.needed.groups, group)} would settle a difference this size."
+    return [*said, more if said else more[0].upper() + more[1:]]
+
+
+def noun(column: str) -> str:
+    """What one group is called: the last word of the column (`rewrite_prompt`: prompt); a row where each is its own group."""
+    words = [word for word in column.lower().split("_") if word not in ("id", "name", "key", "")]
+    return one_line(words[-1]) if words else "row"
+
+
+def how_compared(results: Results) -> str:
+    """What the intervals count, for the foot of a table of comparisons."""
+    delta = "" if results.delta is None else f" δ is {results.delta:g}."
+    return (
+        f"Intervals count other seeds and other {noun(results.group_by)}s (held out by {results.group_by}); those of several "
+        f"variants with the same B hold together, and p is adjusted likewise (Holm).{delta} `recipe`: what one more run would "
+        "give; `ensemble`: the blend of so many seeds; `member`: these models alone."
+    )
