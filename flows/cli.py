@@ -70,6 +70,26 @@ def add_recipe_commands(add: AddCommand) -> None:
         command.add_argument("recipe", help="a recipe's name or its YAML file")
         add_profile_options(command)
     plan.add_argument("--memory", action="store_true", help="bytes a rank of training, for each ZeRO stage")
+    power = add(
+        "power",
+        commands.power,
+        "before anything runs: what so many seeds and test rows can see, and what would be cheapest",
+    )
+    power.add_argument("recipe", help="a recipe's name or its YAML file")
+    power.add_argument("--difference", type=float, help="a true difference to look for (default: the recipe's delta)")
+    power.add_argument(
+        "--from",
+        dest="earlier",
+        metavar="EXPERIMENT",
+        help="whose newest result says how scores vary (default: the recipe's)",
+    )
+    power.add_argument(
+        "--spread",
+        metavar="SEED,GROUP",
+        help="in place of a result: standard deviations from seed to seed, and of the difference from group to group",
+    )
+    power.add_argument("--groups", type=int, help="groups of test rows, with --spread")
+    add_profile_options(power)
     fetch = add(
         "fetch", commands.fetch, "fetch and convert the models of a profile, and of a recipe, before they are needed"
     )

@@ -210,6 +210,22 @@ def compare(options: argparse.Namespace) -> int:
     return 0
 
 
+def power(options: argparse.Namespace) -> int:
+    """Print what a recipe's design can see, and the cheapest that sees a wanted difference."""
+    from flows.power import group_name, planned_design, power_lines, wanted_difference
+    from reseed.recipe.profile import load_profile
+    from reseed.recipe.reading import load_recipe, split_overrides
+    from reseed.store.artifacts import ArtifactStore
+
+    own, place = split_overrides(options.overrides)
+    profile = load_profile(options.profile, place)
+    recipe = load_recipe(options.recipe, own, profile.name)
+    difference = wanted_difference(recipe, options.difference)
+    design = planned_design(recipe, ArtifactStore(profile.store), options.earlier, options.spread, options.groups)
+    print(*(visible(line) for line in power_lines(design, difference, group_name(recipe))), sep="\n")
+    return 0
+
+
 def report(options: argparse.Namespace) -> int:
     """Print where the page of an experiment's newest result is, made again if reseed writes better ones by now."""
     from reseed.evaluation.experiment import latest

@@ -1,0 +1,104 @@
+"""`reseed power`: what a recipe's design can see, before anything runs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from reseed.records import ReseedError
+
+if TYPE_CHECKING:
+    from reseed.evaluation.design import Planned
+    from reseed.recipe.recipe import Recipe
+    from reseed.store.artifacts import ArtifactStore
+
+BARS = " ▁▂▃▄▅▆▇█"
+
+
+def planned_design(
+    recipe: Recipe, store: ArtifactStore, earlier: str | None, spread: str | None, groups: int | None
+) -> Planned:
+    """The design, with spreads as stated, or as the newest result of `earlier` or of the recipe itself measured them."""
+    from reseed.evaluation.design import from_result, from_spreads
+    from reseed.evaluation.experiment import latest_results
+    from reseed.reporting.verdict import headlines
+
+    several = len(recipe.variants) > 1
+    if spread is not None:
+        return from_spreads(*stated(spread), len(recipe.seeds), wanted_groups(groups), several)
+    results = latest_results(store, earlier or recipe.name)
+    measured = [found for found in headlines(results) if found.low is not None]
+    if not measured:
+        raise ReseedError(
+            f"results '{results.experiment}': no comparison has an interval; give --spread SEED,GROUP --groups N"
+        )
+    return from_result(measured[0], len(recipe.seeds), several)
+
+
+def stated(spread: str) -> tuple[float, float]:
+    """Two standard deviations."""
+    try:
+        seed, group = (float(part) for part in spread.split(","))
+    except ValueError:
+        seed = group = -1.0
+    if not (0 <= seed < float("inf") and 0 < group < float("inf")):
+        raise ReseedError(
+            f"--spread {spread}: wanted SEED,GROUP, two standard deviations of the score, as in 0.015,0.08"
+        )
+    return seed, group
+
+
+def wanted_groups(groups: int | None) -> int:
+    """How many groups of test rows there are to be."""
+    if groups is None or groups < 2:
+        raise ReseedError(
+            f"--groups {groups}: stated spreads need the number of groups of test rows too; wanted 2 or more"
+        )
+    return groups
+
+
+def wanted_difference(recipe: Recipe, asked: float | None) -> float:
+    """The difference to look for: as asked, or the recipe's δ."""
+    if asked is not None and not 0 < asked < float("inf"):
+        raise ReseedError(f"--difference {asked:g}: wanted a number above 0")
+    if wanted := asked or recipe.delta:
+        return wanted
+    raise ReseedError(
+        "which difference? give --difference D, or `delta: D` in the recipe: the smallest that matters to you"
+    )
+
+
+def power_lines(design: Planned, difference: float, group: str) -> list[str]:
+    """What the design sees, a grid of others with a bar for each, and the cheapest with enough power."""
+    from reseed.evaluation.design import FACTORS, power_grid, smallest_difference
+    from reseed.evaluation.power import WANTED, cheapest
+    from reseed.reporting.text import count
+
+    least = smallest_difference(design)
+    sees = f"a difference of {least:.4f} or more" if least < float("inf") else "no difference at all"
+    own = f"{count(design.seeds, 'seed')} × {count(design.groups, group)}"
+    lines = [
+        f"{own}: a true difference of {difference:g} is called with a power of {design.power(difference):.0%}",
+        f"with a power of {WANTED:.0%} it sees {sees}",
+        "",
+        " " * 10 + "".join(f"{design.groups * factor:>12}" for factor in FACTORS) + f" {group}s",
+    ]
+    seeds = sorted({design.seeds, 3, 5, 10})
+    for number, line in zip(seeds, power_grid(design, difference, seeds), strict=True):
+        cells = "".join(f"{BARS[round(value * 8)]} {value:.0%}".rjust(12) for value in line)
+        lines.append(f"{count(number, 'seed'):<10}{cells}" + (" ← this design" if number == design.seeds else ""))
+    best = cheapest(design.spread, difference, design.seeds, design.groups, design.effective)
+    lines.append("")
+    if best is None:
+        return [*lines, f"up to 30 seeds and fifty times the {group}s would not see it with a power of {WANTED:.0%}"]
+    found = f"{count(best.seeds, 'seed')} × {count(best.groups, group)} (power {best.power:.0%})"
+    return [
+        *lines,
+        f"the cheapest design: {found}, where training a member costs as much as its answers to these {group}s",
+    ]
+
+
+def group_name(recipe: Recipe) -> str:
+    """What one group of the recipe's test rows is called."""
+    from reseed.reporting.verdict import noun
+
+    return noun(recipe.data.test.group_by)

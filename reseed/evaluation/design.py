@@ -1,0 +1,62 @@
+"""A design before it runs: what so many seeds and groups would see, and what a wanted difference costs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from reseed.evaluation.power import WANTED, Spread, power, spread_of_result
+from reseed.records import ComparisonResult, ReseedError
+
+FACTORS = (1, 2, 4, 8)  # times the groups there are
+STEPS = 20  # of the search for the smallest difference, each of which halves what is left
+
+
+@dataclass(frozen=True)
+class Planned:
+    """The spreads to expect, and how many seeds a side and groups there are to be."""
+
+    spread: Spread
+    seeds: int
+    groups: int
+    effective: float
+
+    def power(self, difference: float, seeds: int | None = None, factor: float = 1.0) -> float:
+        """The chance that a true difference is called with so many seeds, and so many times the groups."""
+        return power(self.spread, difference, seeds or self.seeds, self.effective * factor)
+
+
+def from_result(found: ComparisonResult, seeds: int, several_variants: bool) -> Planned:
+    """What an earlier comparison measured, for a recipe of so many seeds. Two variants have twice the variance by seeds."""
+    spread = spread_of_result(found)
+    if not spread.sides:
+        raise ReseedError(
+            f"{found.a} − {found.b}: that result has one seed, which says nothing of how seeds differ; run it with two or "
+            "more, or give --spread SEED,GROUP"
+        )
+    more = (2 if several_variants else 1) / spread.sides
+    scaled = Spread(spread.seed * more, spread.group, spread.both * more, 2 if several_variants else 1)
+    return Planned(scaled, seeds, found.groups, found.effective_groups)
+
+
+def from_spreads(seed: float, group: float, seeds: int, groups: int, several_variants: bool) -> Planned:
+    """Stated standard deviations: of the score from seed to seed, and of the difference from group to group."""
+    sides = 2 if several_variants else 1
+    return Planned(Spread(sides * seed**2, group**2, 0.0, sides), seeds, groups, float(groups))
+
+
+def smallest_difference(design: Planned, wanted: float = WANTED) -> float:
+    """The smallest true difference that the design calls with the power wanted; infinite for one seed or one group."""
+    low, spread = 0.0, design.spread
+    high = float(50 * (spread.seed + spread.group + spread.both) ** 0.5)
+    if design.power(high) < wanted:
+        return float("inf")
+    for _ in range(STEPS):
+        middle = (low + high) / 2
+        low, high = (low, middle) if design.power(middle) >= wanted else (middle, high)
+    return high
+
+
+def power_grid(design: Planned, difference: float, seeds: Sequence[int]) -> list[list[float]]:
+    """A line for each number of seeds, a column for each of `FACTORS`."""
+    return [[design.power(difference, own, factor) for factor in FACTORS] for own in seeds]

@@ -1,0 +1,70 @@
+"""`reseed power`: from stated spreads and from an earlier result, and what it refuses."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from flows.power import planned_design, power_lines, wanted_difference
+from reseed.evaluation.design import Planned, from_result, smallest_difference
+from reseed.evaluation.power import Spread
+from reseed.recipe.reading import load_recipe
+from reseed.records import ComparisonResult, NoiseParts, ReseedError
+from reseed.store.artifacts import ArtifactStore
+
+RECIPE = load_recipe("quickstart", (), "laptop")
+FOUND = ComparisonResult(
+    "default", "untrained", "recipe", 0.03, -0.01, 0.07, 0.95, 0.1, 0.1, "undecided", (3, 0), 12, 11.0,
+    NoiseParts(0.01, 0.02, 0.005),
+)  # fmt: skip
+
+
+def test_a_design_that_sees_little_is_shown_beside_cheaper_and_better_ones() -> None:
+    design = planned_design(RECIPE, ArtifactStore("unused"), None, "0.015,0.06", 40)
+    assert design == Planned(Spread(0.015**2, 0.06**2, 0.0, 1), 3, 40, 40.0)
+    lines = power_lines(design, 0.03, "prompt")
+    assert lines[0].startswith("3 seeds × 40 prompts: a true difference of 0.03 is called with a power of ")
+    assert [line.split()[:2] for line in lines[4:7]] == [["3", "seeds"], ["5", "seeds"], ["10", "seeds"]]
+    assert lines[4].endswith("← this design")
+    assert lines[-1].startswith("the cheapest design: ")
+
+
+def test_smallest_difference_is_seen_with_the_power_wanted_and_no_smaller_one() -> None:
+    design = Planned(Spread(0.02**2, 0.1**2, 0.01**2, 2), 5, 60, 60.0)
+    least = smallest_difference(design)
+    assert design.power(least) >= 0.8 > design.power(0.97 * least)
+    assert smallest_difference(replace(design, seeds=1)) == float("inf"), "one seed sees nothing of a recipe"
+
+
+def test_two_variants_have_twice_the_noise_by_seeds_of_one() -> None:
+    one, two = (from_result(FOUND, 5, several) for several in (False, True))
+    assert one.spread == Spread(
+        pytest.approx(3 * 0.01**2), pytest.approx(11 * 0.02**2), pytest.approx(33 * 0.005**2), 1
+    )
+    assert (two.spread.seed, two.spread.both) == (
+        pytest.approx(2 * one.spread.seed),
+        pytest.approx(2 * one.spread.both),
+    )
+    assert (two.spread.sides, two.seeds, two.groups, two.effective) == (2, 5, 12, 11.0)
+    with pytest.raises(ReseedError, match="that result has one seed, which says nothing of how seeds differ"):
+        from_result(replace(FOUND, seeds=(1, 0)), 5, several_variants=True)
+
+
+@pytest.mark.parametrize("spread", ["0.015", "a,b", "-1,0.1", "0.1,0", "0.1,0.2,0.3", "nan,0.1"])
+def test_stated_spreads_are_two_standard_deviations(spread: str) -> None:
+    with pytest.raises(ReseedError, match="wanted SEED,GROUP, two standard deviations"):
+        planned_design(RECIPE, ArtifactStore("unused"), None, spread, 40)
+
+
+def test_what_is_missing_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ReseedError, match="--groups None: stated spreads need the number of groups"):
+        planned_design(RECIPE, ArtifactStore("unused"), None, "0.01,0.1", None)
+    with pytest.raises(ReseedError, match="results 'quickstart': the store"):
+        planned_design(RECIPE, ArtifactStore(str(tmp_path)), None, None, None)
+    with pytest.raises(ReseedError, match="give --difference D, or `delta: D` in the recipe"):
+        wanted_difference(RECIPE, None)
+    with pytest.raises(ReseedError, match="--difference -1: wanted a number above 0"):
+        wanted_difference(RECIPE, -1.0)
+    assert wanted_difference(RECIPE.model_copy(update={"delta": 0.02}), None) == 0.02
