@@ -43,7 +43,7 @@ class Driver:
         """Wait for its end, which is a good one; its verdict."""
         eventually(lambda: self.process.poll() is not None)
         assert self.process.returncode == 0, self.says()
-        return next(line for line in self.says().splitlines() if line.startswith("The ensemble of default scores"))
+        return next(line for line in self.says().splitlines() if line.startswith("default − untrained: "))
 
 
 def test_two_drivers_that_share_nothing_but_s3(

@@ -12,10 +12,12 @@ import time
 from pathlib import Path
 from typing import Any
 
+import pytest
 from line_project import LineProject, broken, lineage, manifests
 from offline_runs import read_back
 
 from reseed.data.rows import open_rows
+from reseed.evaluation.score_table import load_scores
 
 KINDS = {"shard": 6, "rows": 1, "curated": 1, "partition": 1, "adapter": 1, "predictions": 2, "ensemble": 1,
          "results": 1, "report": 1}  # fmt: skip
@@ -113,6 +115,13 @@ def test_results_as_json_and_as_pages(undisturbed: LineProject) -> None:
     assert code == 0, output
     found = json.loads(output)
     assert {"experiment", "question", "metric", "rows", "train_rows", "untrained", "variants", "gain"} <= set(found)
+    assert [(one["a"], one["b"], one["estimand"]) for one in found["comparisons"]] == [
+        ("default", "untrained", "member")
+    ]
+    _, scored = only(undisturbed.folder / "store", "results")
+    table = load_scores(scored / "scores.parquet")
+    assert set(table.columns) == {"untrained", "member/default/0", "ensemble/default"}
+    assert table.columns["untrained"].mean() == pytest.approx(found["untrained"]["score"])
     (variant,) = found["variants"]
     assert [member["seed"] for member in variant["members"]] == [0]
     assert {"mean", "std", "ensemble"} <= set(variant)
