@@ -95,15 +95,12 @@ def save_scores(table: ScoreTable, path: Path) -> None:
     parquet.write_table(pyarrow.Table.from_arrays(columns, names=names), path)
 
 
-def load_scores(path: Path) -> ScoreTable:
-    """Read what `save_scores` wrote. Raises ReseedError where there is none: results of before it was kept."""
+def load_scores(folder: Path, whose: str) -> ScoreTable:
+    """Read what `save_scores` wrote into a result's folder. Raises ReseedError where there is none."""
     from pyarrow import parquet
 
-    if not path.is_file():
-        raise ReseedError(
-            f"{path.parent.parent.name}: this result has no {FILE}, as it was scored by an older version; `reseed run` of its "
-            "recipe scores its answers again and trains nothing"
-        )
-    table = parquet.read_table(path)
+    if not (folder / FILE).is_file():
+        raise ReseedError(f"{whose}: it has no {FILE}, as an older version scored it; run its recipe again")
+    table = parquet.read_table(folder / FILE)
     numbers = {name: table[name].to_numpy() for name in table.column_names if name not in ("id", "group")}
     return ScoreTable(tuple(table["id"].to_pylist()), tuple(table["group"].to_pylist()), numbers)

@@ -8,7 +8,7 @@ from typing import Any
 
 from reseed.evaluation.comparisons import Named, Rule, compare_family
 from reseed.evaluation.experiment import KIND, latest, load_results
-from reseed.evaluation.score_table import FILE, UNTRAINED, ScoreTable, load_scores, member_column
+from reseed.evaluation.score_table import UNTRAINED, ScoreTable, load_scores, member_column
 from reseed.evaluation.statistics import Side, recipe_side
 from reseed.mistakes import nearest
 from reseed.records import ComparisonResult, Member, ReseedError, Results
@@ -62,7 +62,7 @@ def open_side(store: ArtifactStore, text: str) -> StoredSide:
     artifact = (
         find_artifact(store, f"{KIND}/{experiment}/{key}", (KIND,), shown_by) if key else latest(store, experiment)
     )
-    results, table = load_results(store, artifact), load_scores(store.fetch(artifact) / FILE)
+    results, table = load_results(store, artifact), load_scores(store.fetch(artifact), str(artifact))
     who = who or results.baseline or results.variants[0].name
     side, ensemble = side_of(table, who, text)
     variant = who.removesuffix("/ensemble") if ensemble else who

@@ -7,10 +7,7 @@ from reseed.reporting.text import count, signed
 from reseed.text import one_line
 
 FEW = 10  # effective groups below which the words say how few they are
-BEFORE = (
-    "an older version scored this, which took rows for independent; run the recipe again: its answers are scored anew, and "
-    "nothing is trained"
-)
+BEFORE = "an older version scored this, which took rows for independent; run the recipe again"
 SHARES = {0.333: "About a third", 0.5: "About half", 0.667: "About two thirds", 0.75: "About three quarters",
           0.9: "About nine tenths", 1.0: "Nearly all"}  # fmt: skip
 
@@ -107,6 +104,6 @@ def how_compared(results: Results) -> str:
     delta = "" if results.delta is None else f" δ is {results.delta:g}."
     return (
         f"Intervals count other seeds and other {noun(results.group_by)}s (held out by {results.group_by}); those of several "
-        f"variants with the same B hold together, and p is adjusted likewise (Holm).{delta} `recipe`: what one more run would "
-        "give; `ensemble`: the blend of so many seeds; `member`: these models alone."
+        f"variants with the same B hold together, and p is adjusted likewise (Holm).{delta} “recipe”: what one more run would "
+        "give; “ensemble”: the blend of so many seeds; “member”: these models alone."
     )

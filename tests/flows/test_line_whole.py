@@ -119,7 +119,7 @@ def test_results_as_json_and_as_pages(undisturbed: LineProject) -> None:
         ("default", "untrained", "member")
     ]
     _, scored = only(undisturbed.folder / "store", "results")
-    table = load_scores(scored / "scores.parquet")
+    table = load_scores(scored, "results")
     assert set(table.columns) == {"untrained", "member/default/0", "ensemble/default"}
     assert table.columns["untrained"].mean() == pytest.approx(found["untrained"]["score"])
     (variant,) = found["variants"]

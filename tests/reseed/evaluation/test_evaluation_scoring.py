@@ -134,12 +134,12 @@ def test_ensemble_is_scored_without_each_member_too() -> None:
 def test_scores_come_back_from_their_file(tmp_path: Path) -> None:
     table = scored({Member("a/1 b", 1): trained_and_answers(1, "sea", "sky", "sea", "sun")}, ["moon"]).table
     save_scores(table, tmp_path / FILE)
-    back = load_scores(tmp_path / FILE)
+    back = load_scores(tmp_path, "results/x/1")
     assert (back.ids, back.groups, list(back.columns)) == (table.ids, table.groups, list(table.columns))
     assert all((back.columns[name] == scores).all() for name, scores in table.columns.items())
     assert back.seeds("a/1 b") == (1,)
-    with pytest.raises(ReseedError, match=r"no scores\.parquet, as it was scored by an older version"):
-        load_scores(tmp_path / "elsewhere" / FILE)
+    with pytest.raises(ReseedError, match=r"results/x/1: it has no scores\.parquet, as an older version scored it"):
+        load_scores(tmp_path / "elsewhere", "results/x/1")
 
 
 def test_one_held_out_row_has_no_verdict() -> None:
