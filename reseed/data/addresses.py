@@ -21,12 +21,13 @@ from urllib.parse import urlsplit
 from reseed.credentials import without_credentials, without_secrets
 from reseed.data.readers import kind_of
 from reseed.files import cache_root, digest, file_digest, locked, locked_soon, writable, write_atomically
-from reseed.network.downloads import FULL, download, get
+from reseed.network.downloads import FULL, TRIES, NoRoomError, download, get
 from reseed.records import ReseedError
 
 TAGS = ("ETag", "etag", "blob_id", "md5Hash", "content_md5")  # what file systems call a version
 TIMES = ("LastModified", "last_modified", "mtime")  # say it only together with the size
 CURE = "set RESEED_CACHE to a folder that you can write to; sources are kept there"
+COPIES = 3
 SOON = 3  # seconds within which a second change of a file may have the same time
 
 
@@ -74,7 +75,7 @@ def fetch_alone(address: str, key: str, shown: str) -> tuple[Path, str]:
     try:
         version = version_of(address, tries=3 if known is None else 1)
         if known is None or not version or version != known.version:
-            known = Fetched(keep(address, key, kind_of(shown)), version)
+            known = Fetched(keep(address, key, kind_of(shown), tries=TRIES if known is None else 2), version)
             write_atomically(entry, json.dumps(asdict(known)).encode())
     except UnreachableError:
         if known is None:
@@ -101,9 +102,14 @@ def unfetched(shown: str, address: str, error: Exception) -> ReseedError:
     cause = error.__cause__ if isinstance(error, UnreachableError) and error.__cause__ else error
     named = "" if isinstance(cause, ReseedError) else f"{type(cause).__name__}: "
     reason = named + without_secrets(str(error)).replace(address, shown)
-    split = urlsplit(address)
-    for secret in (split.username, split.password):
-        reason = reason.replace(secret, "***") if secret else reason
+    with suppress(ValueError):  # an address that cannot be read may be why
+        split = urlsplit(address)
+        for secret in (split.username, split.password):
+            reason = reason.replace(secret, "***") if secret else reason
+    if getattr(error, "errno", None) in FULL:
+        return ReseedError(
+            f"data.train: cannot fetch {shown} ({reason}); no space is left in {cache_root()}: free some"
+        )
     return ReseedError(
         f"data.train: cannot fetch {shown} ({reason}); check the address and the network, or "
         "download it and give its path with --set data.train=PATH"
@@ -146,6 +152,8 @@ def version_on_web(address: str) -> dict[str, str]:
                 raise UnreachableError(f"the server answered {answer.status_code}")
             answer.raise_for_status()
             said = answer.headers
+    except requests.exceptions.SSLError:  # a ConnectionError, but the server was reached
+        raise
     except (requests.ConnectionError, requests.Timeout, requests.exceptions.RetryError) as error:
         raise UnreachableError(str(error)) from error
     if "ETag" in said:
@@ -199,13 +207,15 @@ def opened(address: str) -> tuple[Any, str]:
     return file_system, path
 
 
-def keep(address: str, key: str, kind: str) -> str:
+def keep(address: str, key: str, kind: str, tries: int) -> str:
     """Fetch a file into the cache, and return its name there. Raises UnreachableError where it did not come whole."""
     with scratch(key) as folder:
         target = folder / (Path(without_credentials(address).split("?")[0]).name or f"rows{kind}")
         if address.startswith(("http://", "https://")):
             try:
-                download(address, target, secret=True)
+                download(address, target, secret=True, tries=tries)
+            except NoRoomError:
+                raise
             except ReseedError as error:
                 raise UnreachableError(str(error)) from error
         else:
@@ -216,6 +226,18 @@ def keep(address: str, key: str, kind: str) -> str:
 
 
 def copy_from(address: str, target: Path) -> None:
+    """Copy a file that is the same before and after: s3fs continues a broken one without asking for its version."""
+    for _ in range(COPIES):
+        before = version_in_file_system(address)
+        copy_once(address, target)
+        if version_in_file_system(address) == before:
+            return
+    raise ReseedError(
+        f"{without_credentials(address)}: it was changed {COPIES} times while it was read; start again when it is written"
+    )
+
+
+def copy_once(address: str, target: Path) -> None:
     """Copy a file of a file system, through one connection: s3fs then continues where it broke."""
     file_system, path = opened(address)
     options = {"max_concurrency": 1} if address.startswith(("s3://", "s3a://")) else {}

@@ -157,7 +157,10 @@ def as_rows(
 
 def row_of(record: Record, places: Mapping[str, str], where: str) -> Row:
     """A record's columns as text, and the row's id."""
-    values = {column: text_of(record.get(place)) for column, place in places.items()}
+    try:
+        values = {column: text_of(record.get(place)) for column, place in places.items()}
+    except UnicodeDecodeError as error:
+        raise ReseedError(f"{where}: bytes that are no UTF-8 text ({error}); mend that row, or store text") from error
     try:
         return {"id": digest(values, 16), **values}
     except UnicodeEncodeError as error:  # half of a character beyond U+FFFF, as JSON can hold
@@ -167,7 +170,9 @@ def row_of(record: Record, places: Mapping[str, str], where: str) -> Row:
 
 
 def text_of(value: Any) -> str:
-    """A value as text; none is the empty text."""
+    """A value as text; none is the empty text. Some writers of Parquet store text as bytes."""
+    if isinstance(value, bytes):
+        return value.decode()
     return "" if value is None else str(value)
 
 

@@ -71,6 +71,6 @@ def remembered(repository: str, revision: str, kind: str) -> str | None:
     name = f"{kind}s--{repository.replace('/', '--')}"
     notes = (note_of(repository, revision, kind), Path(constants.HF_HUB_CACHE, name, "refs", revision))
     for note in sorted((note for note in notes if note.is_file()), key=lambda note: -note.stat().st_mtime):
-        if COMMIT.fullmatch(found := note.read_text().strip()):
+        if COMMIT.fullmatch(found := note.read_text(errors="replace").strip()):
             return found
     return None

@@ -22,7 +22,11 @@ TIMEOUT = (10, 30)  # seconds to connect, and of silence
 TRIES = 5  # in a row that bring nothing
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # of the disk, not of the network
 LARGEST = 16 * 2**30  # bytes; PyPI's own limit for a whole project is 10 GiB
-PIECE = 1 << 20
+PIECE = 1 << 16  # a piece that a broken connection cuts is lost whole
+
+
+class NoRoomError(ReseedError):
+    """The disk is full; the network did its part."""
 
 
 @contextmanager
@@ -58,10 +62,11 @@ def place_of(url: str) -> str:
     return f"{split.scheme}://{host}{port}{split.path}" if split.scheme else split.path
 
 
-def download(url: str, target: Path, secret: bool = False) -> None:
+def download(url: str, target: Path, secret: bool = False, tries: int = TRIES) -> None:
     """Put the file at `url` into `target`, piece by piece; a connection that breaks is continued where it broke.
 
     A `secret` address is not logged, and what is there may be of any size: a model in a wheel is of `LARGEST` at most.
+    Raises NoRoomError for a full disk, and ReseedError after `tries` in a row that brought nothing.
     """
     split = urlsplit(url)
     if split.scheme in ("", "file"):
@@ -76,11 +81,11 @@ def download(url: str, target: Path, secret: bool = False) -> None:
                 return
             except OSError as error:
                 if error.errno in FULL:
-                    raise ReseedError(
+                    raise NoRoomError(
                         f"{name}: no space left for it in {target.parent}; free some and start again"
                     ) from error
                 failed = 1 if file.tell() > before else failed + 1
-                if failed >= TRIES or lost(error):
+                if failed >= tries or lost(error):
                     raise ReseedError(
                         f"{name}: {place_of(url)} did not give it whole ({type(error).__name__}; {file.tell()} bytes "
                         "came); check the network and start again"
@@ -97,14 +102,18 @@ def fetch_rest(
         have = 0
     headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-", **seen} if have else {})
     with get(url, headers, stream=True, secret=secret) as answer:
+        if answer.status_code == 416 or is_another(answer, seen):
+            start_anew(file, seen)
+            answer.raise_for_status()
+            raise OSError("the file was changed")
         answer.raise_for_status()
-        start = answer.headers.get("Content-Range", f"bytes {have}-").removeprefix("bytes ").partition("-")[0]
+        start, _, whole = answer.headers.get("Content-Range", f"bytes {have}-").removeprefix("bytes ").partition("-")
         have = int(start) if answer.status_code == 206 and start in (str(have), "0") else 0
         file.seek(have)
         file.truncate()
         remember(answer.headers, seen)
-        length = answer.headers.get("Content-Length")
-        total = have + int(length) if length else None
+        length, size = answer.headers.get("Content-Length"), whole.rpartition("/")[2]
+        total = int(size) if size.isdecimal() else have + int(length) if length else None
         for piece in answer.iter_content(PIECE):
             file.write(piece)
             if not secret and file.tell() > LARGEST:
@@ -112,6 +121,22 @@ def fetch_rest(
                     f"{place_of(url)}: more than {LARGEST >> 30} GiB, which no model in a wheel has; not used"
                 )
             show(file.tell(), total)
+        if total is not None and file.tell() < total:  # a server may give less than was asked for
+            raise OSError(f"only {file.tell()} of {total} bytes came")
+
+
+def is_another(answer: Any, seen: Mapping[str, str]) -> bool:
+    """True for a part of another version than was asked for: some servers read `Range` and not `If-Range`."""
+    asked = seen.get("If-Range")
+    said = answer.headers.get("ETag" if asked and asked.startswith('"') else "Last-Modified")
+    return answer.status_code == 206 and None not in (asked, said) and said != asked
+
+
+def start_anew(file: Any, seen: dict[str, str]) -> None:
+    """Forget what came."""
+    file.seek(0)
+    file.truncate()
+    seen.clear()
 
 
 def remember(said: Mapping[str, str], seen: dict[str, str]) -> None:

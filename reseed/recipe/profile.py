@@ -8,7 +8,7 @@ from pathlib import Path
 from pydantic import Field, ValidationError, model_validator
 
 from reseed.mistakes import mistake_list, mistakes, nearest
-from reseed.models.names import FourBit, ModelSpec
+from reseed.models.names import ENGINE, FourBit, ModelSpec
 from reseed.recipe.recipe import Variant
 from reseed.recipe.values import merge, parse_override, read_yaml
 from reseed.records import ReseedError
@@ -30,6 +30,10 @@ class Roles(Section):
             raise ValueError(
                 "student: the recipe decides how it is held in memory; leave four_bit and separate_experts out, and set "
                 "training.method: qlora or training.targets in the recipe"
+            )
+        if self.embedder.engine != ENGINE:
+            raise ValueError(
+                f"embedder: engine '{self.embedder.engine}' writes text, and an embedder writes none; leave it out"
             )
         return self
 

@@ -383,3 +383,19 @@ def test_seed_text_that_cannot_be_read_is_told(tmp_path: Path) -> None:
         seed_texts(GenerationSettings(prompts=str(tmp_path / "latin.txt")))
     with pytest.raises(ReseedError, match=r"generation\.passages: no file 'seeds/nothing\.txt' here or in recipes/"):
         seed_texts(GenerationSettings(passages="seeds/nothing.txt"))
+
+
+def test_text_that_parquet_holds_as_bytes_is_text(tmp_path: Path, store: ArtifactStore) -> None:
+    """Some writers store text as binary; str() of bytes would be Python's repr of them."""
+    import pyarrow
+    from pyarrow import parquet
+
+    def write(name: str, value: bytes) -> str:
+        columns = {"original_text": [value], "rewritten_text": ["b"], "rewrite_prompt": ["c"]}
+        parquet.write_table(pyarrow.table(columns), tmp_path / name)
+        return str(tmp_path / name)
+
+    source = resolve_source(write("rows.parquet", "grün".encode()), store)
+    assert [row["original_text"] for row in read_source(source, store, PROBLEM)] == ["grün"]
+    with pytest.raises(ReseedError, match="bytes that are no UTF-8 text"):
+        list(read_source(resolve_source(write("latin.parquet", "grün".encode("latin-1")), store), store, PROBLEM))

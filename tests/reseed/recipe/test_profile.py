@@ -38,6 +38,15 @@ def test_without_a_student_the_recipes_model_is_trained() -> None:
         gpu.student(None)
 
 
+def test_embedder_has_no_engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would move the keys of results, and of adapters that are chosen by the metric, and change nothing."""
+    for name in ("echo", "transformers"):
+        (tmp_path / f"{name}_engine.py").touch()
+    monkeypatch.setattr("reseed.models.names.ENGINES", tmp_path)
+    with pytest.raises(ReseedError, match="embedder: it writes no text, so it has no engine"):
+        load_profile("laptop", ("roles.embedder.engine=echo",))
+
+
 @pytest.mark.parametrize("key", ["four_bit=nf4", "separate_experts=true"])
 def test_how_the_student_is_held_is_the_recipes_business(key: str) -> None:
     with pytest.raises(ReseedError, match=r"leave four_bit and separate_experts out, and set training.method: qlora"):
