@@ -43,7 +43,7 @@ def test_embedder_has_no_engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     for name in ("echo", "transformers"):
         (tmp_path / f"{name}_engine.py").touch()
     monkeypatch.setattr("reseed.models.names.ENGINES", tmp_path)
-    with pytest.raises(ReseedError, match="embedder: it writes no text, so it has no engine"):
+    with pytest.raises(ReseedError, match="embedder: engine 'echo' writes text, and an embedder writes none"):
         load_profile("laptop", ("roles.embedder.engine=echo",))
 
 
