@@ -20,18 +20,19 @@ def planned_design(
     """The design, with spreads as stated, or as the newest result of `earlier` or of the recipe itself measured them."""
     from reseed.evaluation.design import from_result, from_spreads
     from reseed.evaluation.experiment import latest_results
+    from reseed.recipe.stages import scored_variants
     from reseed.reporting.verdict import headlines
 
-    several = len(recipe.variants) > 1
+    variants = len(scored_variants(recipe))  # stages are compared with nothing
     if spread is not None:
-        return from_spreads(*stated(spread), len(recipe.seeds), wanted_groups(groups), several)
+        return from_spreads(*stated(spread), len(recipe.seeds), wanted_groups(groups), variants)
     results = latest_results(store, earlier or recipe.name)
     measured = [found for found in headlines(results) if found.low is not None]
     if not measured:
         raise ReseedError(
             f"results '{results.experiment}': no comparison has an interval; give --spread SEED,GROUP --groups N"
         )
-    return from_result(measured[0], len(recipe.seeds), several)
+    return from_result(measured[0], len(recipe.seeds), variants)
 
 
 def stated(spread: str) -> tuple[float, float]:
@@ -71,7 +72,7 @@ def power_lines(design: Planned, difference: float, group: str) -> list[str]:
     """What the design sees, a grid of others with a bar for each, and the cheapest with enough power."""
     from reseed.evaluation.design import FACTORS, power_grid, smallest_difference
     from reseed.evaluation.power import WANTED, cheapest
-    from reseed.reporting.text import count
+    from reseed.reporting.text import count, plural_of
 
     least = smallest_difference(design)
     sees = f"a difference of {least:.4f} or more" if least < float("inf") else "no difference at all"
@@ -80,20 +81,23 @@ def power_lines(design: Planned, difference: float, group: str) -> list[str]:
         f"{own}: a true difference of {difference:g} is called with a power of {design.power(difference):.0%}",
         f"with a power of {WANTED:.0%} it sees {sees}",
         "",
-        " " * 10 + "".join(f"{design.groups * factor:>12}" for factor in FACTORS) + f" {group}s",
+        " " * 10 + "".join(f"{design.groups * factor:>12}" for factor in FACTORS) + f" {plural_of(group)}",
     ]
     seeds = sorted({design.seeds, 3, 5, 10})
     for number, line in zip(seeds, power_grid(design, difference, seeds), strict=True):
         cells = "".join(f"{BARS[round(value * 8)]} {value:.0%}".rjust(12) for value in line)
         lines.append(f"{count(number, 'seed'):<10}{cells}" + (" ← this design" if number == design.seeds else ""))
-    best = cheapest(design.spread, difference, design.seeds, design.groups, design.effective)
+    best = cheapest(design.spread, difference, design.seeds, design.groups, design.effective, design.level)
     lines.append("")
     if best is None:
-        return [*lines, f"up to 30 seeds and fifty times the {group}s would not see it with a power of {WANTED:.0%}"]
+        return [
+            *lines,
+            f"up to 30 seeds and fifty times the {plural_of(group)} would not see it with a power of {WANTED:.0%}",
+        ]
     found = f"{count(best.seeds, 'seed')} × {count(best.groups, group)} (power {best.power:.0%})"
     return [
         *lines,
-        f"the cheapest design: {found}, where training a member costs as much as its answers to these {group}s",
+        f"the cheapest design: {found}, where training a member costs as much as its answers to these {plural_of(group)}",
     ]
 
 

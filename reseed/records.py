@@ -92,7 +92,10 @@ Verdict = Literal["better", "worse", "no difference beyond δ", "undecided"]
 
 @dataclass(frozen=True)
 class NoiseParts:
-    """The standard deviation of a difference by seeds, by groups, and by seeds within groups; their squares add up."""
+    """The standard deviation of a difference by seeds, by groups, and by seeds within groups.
+
+    Their squares add up to the variance, unless that is capped below: it is never less than by seeds or by groups alone.
+    """
 
     seeds: float
     groups: float
@@ -139,7 +142,8 @@ class ComparisonResult:
     groups: int
     effective_groups: float
     noise: NoiseParts
-    power: float | None = None  # to see δ or, where the recipe has none, a true difference as large as the one found
+    sought: float | None = None  # δ or, where the recipe has none, the size of the difference found: what power is of
+    power: float | None = None  # None too where the sides have different numbers of seeds
     needed: Design | None = None  # the cheapest design that would see it; None if it is decided, or none would
     influence: tuple[Influence, ...] = ()  # the groups whose absence moves the difference most
 
@@ -153,7 +157,7 @@ class ComparisonResult:
 
 @dataclass(frozen=True)
 class Interval:
-    """A difference with half of its 95 % interval: what `reseed results --json` calls `gain`."""
+    """A difference with half of its interval: what `reseed results --json` calls `gain`."""
 
     mean: float
     half_width: float
@@ -186,8 +190,8 @@ class VariantResult:
 class ConstantResult:
     """The score of one fixed text as the answer to every row: what a model must beat to have learnt anything.
 
-    If `cross_fitted`, it is the best of the training answers, chosen for each group of rows on all other groups, and `text`
-    the one that was chosen most.
+    If `cross_fitted`, it is the best of up to 400 training answers, chosen for each group of rows on all other groups, and
+    `text` the one that was chosen most.
     """
 
     text: str

@@ -86,7 +86,7 @@ def hold_out(rows: Rows, how: Holdout, wanted: int, seed: int, purpose: str) -> 
     held: set[str] = set()
     count = 0
     for group in sorted(sizes, key=lambda value: rank(seed, purpose, value)):
-        if count >= wanted:
+        if count >= wanted or len(held) == len(sizes) - 1:  # one is left for the next part
             break
         if 2 * sizes[group] <= len(rows):
             held.add(group)

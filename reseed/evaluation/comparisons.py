@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from reseed.evaluation.power import cheapest, power, spread_of
+from reseed.evaluation.power import WANTED, cheapest, power, spread_of
 from reseed.evaluation.score_table import BEST_CONSTANT, UNTRAINED, ScoreTable, constant_column
 from reseed.evaluation.statistics import Comparison, Side, bonferroni_level, compare, holm, without_each_group
 from reseed.records import ComparisonResult, Estimand, Influence, NoiseParts, Verdict
@@ -44,9 +44,9 @@ def all_comparisons(
 
     A variant of one seed has no ensemble, and says nothing about its recipe: then only these models are compared.
     """
-    fixed = {UNTRAINED: UNTRAINED} | {f"constant “{one_line(text, 60)}”": constant_column(text) for text in constants}
-    fixed |= {BEST_CONSTANT: BEST_CONSTANT} if BEST_CONSTANT in table.columns else {}
-    alone = [Named(name, table.fixed(column)) for name, column in fixed.items()]
+    alone = [Named(UNTRAINED, table.fixed(UNTRAINED))]
+    alone += [Named(name, table.fixed(constant_column(text))) for text, name in constant_names(constants).items()]
+    alone += [Named(BEST_CONSTANT, table.fixed(BEST_CONSTANT))] if BEST_CONSTANT in table.columns else []
     recipes = [Named(name, table.recipe(name)) for name in table.variants()]
     ensembles = [Named(name, table.ensemble(name)) for name in table.variants() if len(table.seeds(name)) > 1]
     kinds: list[tuple[Estimand, list[Named]]] = [("recipe", recipes), ("ensemble", ensembles)]
@@ -57,6 +57,16 @@ def all_comparisons(
         for other in alone:
             found += compare_family(sides, other, table.groups, estimand, rule)
     return tuple(found)
+
+
+def constant_names(constants: Sequence[str]) -> dict[str, str]:
+    """What each constant is called; those that begin alike are numbered."""
+    names: dict[str, str] = {}
+    for text in constants:
+        name = f"constant “{one_line(text, 60)}”"
+        same = sum(1 for other in names.values() if other.startswith(name))
+        names.setdefault(text, f"{name} ({same + 1})" if same else name)
+    return names
 
 
 def compare_family(
@@ -120,12 +130,14 @@ def is_inside(a: Side, b: Side, groups: Sequence[str], comparisons: int, rule: R
 def with_power(result: ComparisonResult, found: Comparison, rule: Rule) -> ComparisonResult:
     """The power of this design, and what would decide what it leaves open."""
     wanted = abs(rule.delta or found.difference)
-    if not found.known or not wanted:
+    uneven = len({count for count in found.seeds if count > 1}) > 1  # then there is no one number of seeds to speak of
+    if not found.known or not wanted or uneven:
         return result
-    spread, seeds = spread_of(found), max(found.seeds)
+    spread, seeds = spread_of(found), max(*found.seeds, 1)
     own = power(spread, wanted, seeds, found.effective_groups, result.level)
-    if result.verdict != "undecided":
-        return replace(result, power=own)
+    result = replace(result, sought=wanted, power=own)
+    if result.verdict != "undecided" or own >= WANTED:
+        return result
     return replace(
         result, power=own, needed=cheapest(spread, wanted, seeds, found.groups, found.effective_groups, result.level)
     )

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from reseed.evaluation.power import WANTED, Spread, power, spread_of_result
+from reseed.evaluation.statistics import bonferroni_level
 from reseed.records import ComparisonResult, ReseedError
 
 FACTORS = (1, 2, 4, 8)  # times the groups there are
@@ -20,13 +21,14 @@ class Planned:
     seeds: int
     groups: int
     effective: float
+    level: float = 0.95  # of one comparison, where several variants are judged together
 
     def power(self, difference: float, seeds: int | None = None, factor: float = 1.0) -> float:
         """The chance that a true difference is called with so many seeds, and so many times the groups."""
-        return power(self.spread, difference, seeds or self.seeds, self.effective * factor)
+        return power(self.spread, difference, seeds or self.seeds, self.effective * factor, self.level)
 
 
-def from_result(found: ComparisonResult, seeds: int, several_variants: bool) -> Planned:
+def from_result(found: ComparisonResult, seeds: int, variants: int) -> Planned:
     """What an earlier comparison measured, for a recipe of so many seeds. Two variants have twice the variance by seeds."""
     spread = spread_of_result(found)
     if not spread.sides:
@@ -34,15 +36,22 @@ def from_result(found: ComparisonResult, seeds: int, several_variants: bool) -> 
             f"{found.a} − {found.b}: that result has one seed, which says nothing of how seeds differ; run it with two or "
             "more, or give --spread SEED,GROUP"
         )
-    more = (2 if several_variants else 1) / spread.sides
-    scaled = Spread(spread.seed * more, spread.group, spread.both * more, 2 if several_variants else 1)
-    return Planned(scaled, seeds, found.groups, found.effective_groups)
+    sides = min(variants, 2)
+    more = sides / spread.sides
+    scaled = Spread(spread.seed * more, spread.group, spread.both * more, sides)
+    return Planned(scaled, seeds, found.groups, found.effective_groups, level_of(variants))
 
 
-def from_spreads(seed: float, group: float, seeds: int, groups: int, several_variants: bool) -> Planned:
+def from_spreads(seed: float, group: float, seeds: int, groups: int, variants: int) -> Planned:
     """Stated standard deviations: of the score from seed to seed, and of the difference from group to group."""
-    sides = 2 if several_variants else 1
-    return Planned(Spread(sides * seed**2, group**2, 0.0, sides), seeds, groups, float(groups))
+    sides = min(variants, 2)
+    spread = Spread(sides * seed**2, group**2, 0.0, sides)
+    return Planned(spread, seeds, groups, float(groups), level_of(variants))
+
+
+def level_of(variants: int) -> float:
+    """The level of each comparison with the baseline, all but one of the variants being compared with it."""
+    return bonferroni_level(0.95, variants - 1)
 
 
 def smallest_difference(design: Planned, wanted: float = WANTED) -> float:

@@ -6,7 +6,6 @@ rule of `reseed.evaluation.statistics`.
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -95,14 +94,14 @@ def cheapest(
     found: Design | None = None
     least = float("inf")
     for own in SEEDS if spread.sides else (max(seeds, 1),):
-        factors = [factor for factor in GROUPS if own * (training + factor) < least]
-        place = bisect_left(
-            factors, True, key=lambda factor: power(spread, difference, own, effective * factor, level) >= wanted
-        )
-        if place < len(factors):
-            least = own * (training + factors[place])
-            reached = power(spread, difference, own, effective * factors[place], level)
-            found = Design(own, round(groups * factors[place]), reached)
+        for factor in GROUPS:
+            if own * (training + factor) >= least:
+                break
+            # no bisection: with few seeds more groups may have less power, as the seeds' few degrees of freedom are left
+            if (reached := power(spread, difference, own, effective * factor, level)) >= wanted:
+                least = own * (training + factor)
+                found = Design(own, round(groups * factor), reached)
+                break
     return found
 
 

@@ -74,11 +74,9 @@ class ScoreTable:
 
         without = [self.columns.get(without_column(Member(variant, seed))) for seed in self.seeds(variant)]
         blend = self.columns[ensemble_column(variant)]
-        return (
-            ensemble_side(blend, np.stack([one for one in without if one is not None]))
-            if len(without) > 1
-            else Side(blend)
-        )
+        if len(without) < 2:  # one seed, which says nothing of others
+            return recipe_side(blend[None])
+        return ensemble_side(blend, np.stack([one for one in without if one is not None]))
 
     def fixed(self, column: str) -> Side:
         """One model or constant that was not drawn from many."""

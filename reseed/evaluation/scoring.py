@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from statistics import mean, stdev
 from typing import TYPE_CHECKING
 
+from reseed.data.partition import rank
 from reseed.evaluation.answers import Answers, blend
 from reseed.evaluation.score_table import (
     BEST_CONSTANT,
@@ -52,7 +53,7 @@ class Scorer:
         if wanted != set(answers):
             raise ReseedError(
                 f"{whose}: {len(wanted - set(answers))} held-out rows have no answer and {len(set(answers) - wanted)} "
-                "answers belong to no held-out row; predict again"
+                f"answers belong to no held-out row, the first {min(wanted ^ set(answers))}; predict again"
             )
         try:
             scores = self.problem.scores([answers[row["id"]] for row in self.rows], self.rows, self.embed)
@@ -147,14 +148,15 @@ def best_constant(
 ) -> tuple[str, NDArray[np.float64]] | None:
     """The best training answer, chosen for each group of rows on all others: the one chosen most, and the rows' scores.
 
-    Chosen on the rows that it is scored on, the best of many equal answers would look twice as good as it is. None where
-    there is only one group.
+    Of more than `most` different ones so many are drawn. Chosen on the rows that it is scored on, the best of many equal
+    answers would look twice as good as it is. None where there is only one group.
     """
     import numpy as np
 
     if len(set(groups)) < 2:
         return None
-    texts = sorted({scorer.problem.completion(row).strip() for row in train_rows})[:most]
+    different = {scorer.problem.completion(row).strip() for row in train_rows}
+    texts = sorted(sorted(different, key=lambda text: rank(0, "constant", text))[:most])
     scorer.embed(texts)  # in large batches; the embedder caches them
     scores = np.stack([scorer.constant(text) for text in texts])
     chosen = cross_fitted_choice(scores, groups, scorer.problem.higher_is_better)

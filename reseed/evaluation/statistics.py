@@ -92,10 +92,13 @@ def compare(a: Side, b: Side, groups: Sequence[object] | NDArray[Any], level: fl
 
 
 def labels_of(groups: Sequence[object] | NDArray[Any]) -> NDArray[np.intp]:
-    """The groups as numbers from 0, in the order of their names."""
+    """The groups as numbers from 0. Names go into no array, which would give each of them the longest one's room."""
     import numpy as np
 
-    return np.asarray(np.unique(np.asarray(groups), return_inverse=True)[1])
+    if isinstance(groups, np.ndarray):
+        return np.asarray(np.unique(groups, return_inverse=True)[1])
+    numbers: dict[object, int] = {}
+    return np.array([numbers.setdefault(group, len(numbers)) for group in groups], dtype=np.intp)
 
 
 def group_sums(scores: Scores, labels: NDArray[np.intp]) -> Scores:
@@ -186,11 +189,11 @@ def without_each_group(differences: Scores, groups: Sequence[str]) -> tuple[list
     """The groups' names and d₋g, the mean difference without each; NaN where there is only one group."""
     import numpy as np
 
-    names, labels = np.unique(np.asarray(groups), return_inverse=True)
+    names, labels = list(dict.fromkeys(groups)), labels_of(groups)
     sums, sizes = np.bincount(labels, differences), np.bincount(labels)
     left = len(differences) - sizes
     without: Scores = (differences.sum() - sums) / np.where(left, left, np.nan)
-    return [str(name) for name in names], without
+    return names, without
 
 
 def recipe_side(members: Scores) -> Side:

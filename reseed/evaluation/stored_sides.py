@@ -20,11 +20,12 @@ SAME = ("problem", "embedder")  # keys of a result's spec that scores depend on
 
 @dataclass(frozen=True)
 class StoredSide:
-    """One side, the result that it is from, and whether it is an ensemble."""
+    """One side, what it is, and the result that it is from."""
 
     name: str
     side: Side
     ensemble: bool
+    recipe: bool
     table: ScoreTable
     results: Results
     spec: Mapping[str, Any]
@@ -37,21 +38,27 @@ def compare_stored(
 
     EXPERIMENT@KEY is an older result. Raises ReseedError for sides whose scores cannot be compared, naming what differs.
     """
-    if delta is not None and not delta > 0:
+    if delta is not None and not 0 < delta < float("inf"):
         raise ReseedError(f"--delta {delta:g}: wanted a difference above 0, the smallest that matters")
     first, second = open_side(store, a), open_side(store, b)
     check_same_metric(first, second)
     places = shared_rows(first, second)
     other = Side(second.side.rows[places], None if second.side.seeds is None else second.side.seeds[:, places])
-    both = first.ensemble and second.ensemble
-    named = [
-        Named(side.name + ("/ensemble" if side.ensemble and not both else ""), side.side) for side in (first, second)
-    ]
-    rule = Rule(first.results.higher_is_better, delta or first.results.delta)
-    (found,) = compare_family(
-        [named[0]], Named(named[1].name, other), first.table.groups, "ensemble" if both else "recipe", rule
-    )
+    blends = (first.ensemble or second.ensemble) and not (first.recipe or second.recipe)
+    rule = Rule(first.results.higher_is_better, delta or shared_delta(first, second))
+    sides, base = [Named(first.name, first.side)], Named(second.name, other)
+    (found,) = compare_family(sides, base, first.table.groups, "ensemble" if blends else "recipe", rule)
     return found, first.results
+
+
+def shared_delta(a: StoredSide, b: StoredSide) -> float | None:
+    """The δ of both results, or of the one that has one."""
+    known = [side.results.delta for side in (a, b) if side.results.delta is not None]
+    if len(set(known)) > 1:
+        raise ReseedError(
+            f"{a.name} and {b.name} have another delta, {known[0]:g} and {known[1]:g}; say which with --delta"
+        )
+    return known[0] if known else None
 
 
 def open_side(store: ArtifactStore, text: str) -> StoredSide:
@@ -65,8 +72,8 @@ def open_side(store: ArtifactStore, text: str) -> StoredSide:
     results, table = load_results(store, artifact), load_scores(store.fetch(artifact), str(artifact))
     who = who or results.baseline or results.variants[0].name
     side, ensemble = side_of(table, who, text)
-    variant = who.removesuffix("/ensemble") if ensemble else who
-    return StoredSide(f"{whole}/{variant}", side, ensemble, table, results, store.manifest(artifact).spec)
+    recipe = side.seeds is not None and not ensemble
+    return StoredSide(f"{whole}/{who}", side, ensemble, recipe, table, results, store.manifest(artifact).spec)
 
 
 def side_of(table: ScoreTable, who: str, text: str) -> tuple[Side, bool]:

@@ -85,6 +85,11 @@ class Recipe(Section):
         if not self.variants:
             wrong.append("variants: at least one is needed; leave the key out for a single one")
         wrong += baseline_mistakes(self.baseline, self.variants)
+        wrong += [
+            f"variants.{name}: a name without '/', and neither untrained nor best constant, as comparisons call other things so"
+            for name in self.variants
+            if "/" in name or name in ("untrained", "best constant")
+        ]
         for what, sections in (("variant", self.variants), ("profile", self.profiles)):
             wrong += [
                 f"{what}s.{name}.{key}: a {what} cannot change what all share; it can change {', '.join(VARIABLE)}"

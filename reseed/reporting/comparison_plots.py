@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from reseed.evaluation.power import WANTED, power, spread_of_result
 from reseed.records import ComparisonResult, Results
 from reseed.reporting.drawing import COLOURS, GREY, INK, dress, legend, notice, svg
-from reseed.reporting.text import count
+from reseed.reporting.text import count, plural_of
 from reseed.reporting.verdict import headlines, noun, side
 from reseed.text import one_line
 
@@ -90,7 +90,7 @@ def noise(results: Results) -> str:
     axes.set_xlim(0, 100)
     axes.set_xlabel("% of the variance", color=INK)
     group = noun(results.group_by)
-    names = {"seeds": "seeds", "groups": f"{group}s", "both": f"seeds within {group}s"}
+    names = {"seeds": "seeds", "groups": f"{plural_of(group)}", "both": f"seeds within {plural_of(group)}"}
     legend(figure, [Line2D([], [], color=colour, linewidth=8, label=names[part]) for part, colour in PARTS])
     return svg(figure, "Noise", "Where the noise of each difference comes from")
 
@@ -105,7 +105,7 @@ def power_curve(results: Results) -> str:
     figure = Figure(figsize=(7.6, 3.2), layout="constrained")
     axes = figure.subplots()
     dress(axes)
-    wanted, spread, seeds = results.delta or abs(found.difference), spread_of_result(found), max(found.seeds)
+    wanted, spread, seeds = found.sought or abs(found.difference), spread_of_result(found), max(*found.seeds, 1)
     more = sorted({seeds, 3, 5, 10}) if spread.sides else [seeds]
     for colour, own in zip(COLOURS, more, strict=False):
         curve = [power(spread, wanted, own, found.effective_groups * factor, found.level) for factor in MORE_GROUPS]
@@ -117,7 +117,7 @@ def power_curve(results: Results) -> str:
     )
     axes.axhline(WANTED, color=GREY, linewidth=1, linestyle=(0, (4, 3)))
     axes.set_ylim(0, 1.02)
-    axes.set_xlabel(f"{noun(results.group_by)}s", color=INK, parse_math=False)
+    axes.set_xlabel(f"{plural_of(noun(results.group_by))}", color=INK, parse_math=False)
     axes.set_ylabel("power", color=INK)
     about = f"{side(found.a, found)} − {side(found.b, found)}, a true difference of {wanted:.3g}"
     axes.set_title(one_line(about, 80), loc="left", fontsize=10, color=INK, parse_math=False)

@@ -23,9 +23,11 @@ DRAWING = threading.Lock()
 
 def legend(figure: Figure, handles: list[Line2D]) -> None:
     """A legend above the plot."""
-    figure.legend(
+    drawn = figure.legend(
         handles=handles, loc="outside upper left", ncols=6, frameon=False, labelcolor=INK, fontsize=9, columnspacing=1.4
     )
+    for text in drawn.get_texts():
+        text.set_parse_math(False)
 
 
 def dress(axes: Axes) -> None:

@@ -9,7 +9,7 @@ from reseed.records import ComparisonResult, DatasetStats, Results
 from reseed.reporting.comparison_plots import forest, noise, power_curve
 from reseed.reporting.plots import loss_curves, scores, seed_colours
 from reseed.reporting.tables import COMPARISON_HEADERS, comparison_cells, lines, score_columns
-from reseed.reporting.text import count, cut_off, direction, score, signed
+from reseed.reporting.text import count, cut_off, direction, plural_of, score, signed
 from reseed.reporting.verdict import headlines, how_compared, noun, side, verdict_lines
 from reseed.text import one_line
 
@@ -31,7 +31,7 @@ def html_report(results: Results) -> str:
         noise_plot=noise(results),
         power_plot=power_curve(results),
         headlines=headlines(results),
-        group=noun(results.group_by),
+        groups=plural_of(noun(results.group_by)),
         headers=headers,
         table=list(zip(rows, cells, strict=True)),
         several_seeds=any(v.std is not None for v in results.variants),

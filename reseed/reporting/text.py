@@ -29,7 +29,16 @@ def mean_and_std(mean: float, std: float | None) -> str:
 
 def count(value: int, noun: str, plural: str | None = None) -> str:
     """`1 row`, `1,200 rows`."""
-    return f"{value:,} {noun if value == 1 else plural or noun + 's'}"
+    return f"{value:,} {noun if value == 1 else plural or plural_of(noun)}"
+
+
+def plural_of(noun: str) -> str:
+    """The plural of a regular noun; of one that looks like a plural, the same."""
+    if noun.endswith("y") and noun[-2:-1] not in set("aeiou"):
+        return f"{noun[:-1]}ies"
+    if noun.endswith(("ss", "x", "ch", "sh")):
+        return f"{noun}es"
+    return noun if noun.endswith("s") else f"{noun}s"
 
 
 def cut_off(member: MemberResult) -> str:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from reseed.evaluation.power import WANTED
 from reseed.records import ComparisonResult, Results
-from reseed.reporting.text import count, signed
+from reseed.reporting.text import count, plural_of, signed
 from reseed.text import one_line
 
 FEW = 10  # effective groups below which the words say how few they are
@@ -46,7 +47,7 @@ def sentence(found: ComparisonResult, group: str) -> str:
 
 def side(name: str, found: ComparisonResult) -> str:
     """A side's name; an ensemble's says so."""
-    plain = name in ("untrained", "best constant") or name.startswith("constant “")
+    plain = "/" in name or name in ("untrained", "best constant") or name.startswith("constant “")  # with / as typed
     return one_line(name) if plain or found.estimand != "ensemble" else f"{one_line(name)} (ensemble)"
 
 
@@ -61,16 +62,16 @@ def why_not(found: ComparisonResult, group: str) -> str:
     """Why there is no interval."""
     if found.groups < 2:
         return f"one {group} says nothing about others"
-    return "the difference is the same in every row, and without noise there is nothing to judge it by"
+    return f"the difference is the same in every {group}, and without noise there is nothing to judge it by"
 
 
 def few(found: ComparisonResult, group: str) -> list[str]:
     """How few groups there really are, if they are."""
-    if found.effective_groups >= FEW:
+    if found.effective_groups > FEW - 0.05:
         return []
     if found.effective_groups > found.groups - 0.05:
         return [f"{count(found.groups, group)} are few."]
-    return [f"Unevenly spread, they count as {found.effective_groups:.1f} {group}s, which is few."]
+    return [f"Unevenly spread, they count as {found.effective_groups:.1f} {plural_of(group)}, which is few."]
 
 
 def missing(found: ComparisonResult, group: str) -> list[str]:
@@ -79,31 +80,38 @@ def missing(found: ComparisonResult, group: str) -> list[str]:
         return []
     parts = {
         "seeds": found.noise.seeds**2,
-        f"{group}s": found.noise.groups**2,
-        f"seeds within {group}s": found.noise.both**2,
+        f"{plural_of(group)}": found.noise.groups**2,
+        f"seeds within {plural_of(group)}": found.noise.both**2,
     }
     most = max(parts, key=lambda name: parts[name])
     share = min(SHARES, key=lambda known: abs(known - parts[most] / sum(parts.values())))
     said = [f"{SHARES[share]} of the noise is {most};"] if max(found.seeds) > 1 else []
+    if found.power is None or found.power >= WANTED:  # then this design would mostly see it, and chance was against it
+        return [one.replace(";", ".") for one in said]
+    size = "a difference this size" if found.sought == abs(found.difference) else f"a difference of δ, {found.sought:g}"
+    many = max(found.seeds) > 1
     if found.needed is None:
-        more = "no design of up to 30 seeds and fifty times the groups would settle a difference this size."
+        more = f"no {'30 seeds and ' if many else ''}fifty times the {plural_of(group)} would settle {size}."
     else:
-        seeds = f"{found.needed.seeds} seeds on " if max(found.seeds) > 1 else ""
-        more = f"about {seeds}{count(found.needed.groups, group)} would settle a difference this size."
+        seeds = f"{found.needed.seeds} seeds on " if many else ""
+        more = f"about {seeds}{count(found.needed.groups, group)} would settle {size}."
     return [*said, more if said else more[0].upper() + more[1:]]
 
 
 def noun(column: str) -> str:
     """What one group is called: the last word of the column (`rewrite_prompt`: prompt); a row where each is its own group."""
+    if column == "id":
+        return "row"
     words = [word for word in column.lower().split("_") if word not in ("id", "name", "key", "")]
-    return one_line(words[-1]) if words else "row"
+    return one_line(words[-1]) if words else "group"
 
 
 def how_compared(results: Results) -> str:
     """What the intervals count, for the foot of a table of comparisons."""
     delta = "" if results.delta is None else f" δ is {results.delta:g}."
+    groups = plural_of(noun(results.group_by))
     return (
-        f"Intervals count other seeds and other {noun(results.group_by)}s (held out by {results.group_by}); those of several "
+        f"Intervals count other seeds and other {groups} (held out by {results.group_by}); those of several "
         f"variants with the same B hold together, and p is adjusted likewise (Holm).{delta} “recipe”: what one more run would "
         "give; “ensemble”: the blend of so many seeds; “member”: these models alone."
     )

@@ -39,7 +39,7 @@ def test_smallest_difference_is_seen_with_the_power_wanted_and_no_smaller_one() 
 
 
 def test_two_variants_have_twice_the_noise_by_seeds_of_one() -> None:
-    one, two = (from_result(FOUND, 5, several) for several in (False, True))
+    one, two = (from_result(FOUND, 5, variants) for variants in (1, 2))
     assert one.spread == Spread(
         pytest.approx(3 * 0.01**2), pytest.approx(11 * 0.02**2), pytest.approx(33 * 0.005**2), 1
     )
@@ -49,7 +49,7 @@ def test_two_variants_have_twice_the_noise_by_seeds_of_one() -> None:
     )
     assert (two.spread.sides, two.seeds, two.groups, two.effective) == (2, 5, 12, 11.0)
     with pytest.raises(ReseedError, match="that result has one seed, which says nothing of how seeds differ"):
-        from_result(replace(FOUND, seeds=(1, 0)), 5, several_variants=True)
+        from_result(replace(FOUND, seeds=(1, 0)), 5, variants=2)
 
 
 @pytest.mark.parametrize("spread", ["0.015", "a,b", "-1,0.1", "0.1,0", "0.1,0.2,0.3", "nan,0.1"])
@@ -68,3 +68,13 @@ def test_what_is_missing_is_named(tmp_path: Path) -> None:
     with pytest.raises(ReseedError, match="--difference -1: wanted a number above 0"):
         wanted_difference(RECIPE, -1.0)
     assert wanted_difference(RECIPE.model_copy(update={"delta": 0.02}), None) == 0.02
+
+
+def test_several_variants_are_judged_together_and_a_stage_is_none_of_them() -> None:
+    five = RECIPE.model_copy(update={"variants": {f"rate-{n}": {"training": {"rank": n}} for n in (1, 2, 4, 8, 16)}})
+    design = planned_design(five, ArtifactStore("unused"), None, "0.02,0.08", 40)
+    assert (design.level, design.spread.sides) == (pytest.approx(0.9875), 2)
+    assert design.power(0.05) < replace(design, level=0.95).power(0.05)
+    staged = {"first": {"data": {"limit": 99}}, "final": {"training": {"start_from": "first"}}}
+    final = RECIPE.model_copy(update={"variants": staged, "baseline": "final"})
+    assert planned_design(final, ArtifactStore("unused"), None, "0.02,0.08", 40).spread.sides == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,9 +10,10 @@ import numpy as np
 import pytest
 from plain_step import plain_step
 
-from reseed.evaluation.comparisons import Rule, all_comparisons
+from reseed.evaluation.comparisons import Rule, all_comparisons, constant_names
 from reseed.evaluation.experiment import KIND, save_results
 from reseed.evaluation.score_table import FILE, ScoreTable, save_scores
+from reseed.evaluation.statistics import Side, compare
 from reseed.evaluation.stored_sides import compare_stored
 from reseed.records import Artifact, ComparisonResult, MemberResult, ReseedError, Results, VariantResult
 from reseed.store.artifacts import ArtifactStore
@@ -158,7 +160,8 @@ def test_sides_of_two_runs_are_compared_row_by_row(local: ArtifactStore, tmp_pat
     ("a", "b", "estimand", "seeds"),
     [
         ("one/new/ensemble", "one/old/ensemble", "ensemble", (5, 5)),
-        ("one/new/ensemble", "one/untrained", "recipe", (5, 0)),
+        ("one/new/ensemble", "one/untrained", "ensemble", (5, 0)),
+        ("one/new/ensemble", "one/old", "recipe", (5, 5)),
         ("one/new/3", "one/old/0", "member", (1, 1)),
         ("one/new/3", "one/untrained", "member", (1, 0)),
     ],
@@ -187,7 +190,48 @@ def test_scores_that_cannot_be_compared_are_refused_with_what_differs(local: Art
         ReseedError, match=r"one/neww: the result has no 'neww' \(did you mean 'new'\?\); it has untrained, old"
     ):
         compare_stored(local, "one/neww", "one/old")
+    for_ever = float("inf")
+    with pytest.raises(ReseedError, match="--delta inf: wanted a difference above 0"):
+        compare_stored(local, "one/new", "one/old", delta=for_ever)
     with pytest.raises(ReseedError, match="--delta -1: wanted a difference above 0"):
         compare_stored(local, "one/new", "one/old", delta=-1)
     with pytest.raises(ReseedError, match=r"results 'none': the store .* has none"):
         compare_stored(local, "none", "one")
+
+
+def test_sides_without_seeds_and_of_one_seed_are_models_and_no_recipes(local: ArtifactStore, tmp_path: Path) -> None:
+    put(local, tmp_path, "one", table())
+    put(local, tmp_path, "two", table(seed=1))
+    put(local, tmp_path, "single", table(seeds=1))
+    found = [
+        compare_stored(local, a, b)[0]
+        for a, b in (("one/untrained", "two/untrained"), ("single/new/ensemble", "one/old"), ("single/new", "one/old"))
+    ]
+    assert {one.estimand for one in found} == {"member"}
+    assert [one.seeds for one in found] == [(0, 0), (1, 5), (1, 5)]
+    assert found[0].power is not None
+
+
+def test_no_power_is_stated_of_sides_of_different_numbers_of_seeds(local: ArtifactStore, tmp_path: Path) -> None:
+    put(local, tmp_path, "one", table())
+    put(local, tmp_path, "fewer", table(seeds=2))
+    found, _ = compare_stored(local, "fewer/old", "one/old")
+    assert (found.seeds, found.power, found.needed) == ((2, 5), None, None)
+
+
+def test_constants_that_begin_alike_are_numbered() -> None:
+    begin = "Improve this text, and keep the meaning of all that it says, "
+    alike = [begin + end for end in ("in verse", "in prose", "in verse")]
+    assert list(constant_names(alike)) == alike[:2]
+    first, second = constant_names(alike).values()
+    assert second == f"{first} (2)"
+
+
+def test_long_group_names_take_no_room_for_each_row() -> None:
+    """An array of texts would take 4 bytes a character of the longest one for every row: 600 MB here."""
+    rows = np.random.default_rng(0).normal(size=4000)
+    groups = ["x" * 40_000, *(f"group {n % 100}" for n in range(3999))]
+    tracemalloc.start()
+    compare(Side(rows), Side(rows * 0.5), groups)
+    assert tracemalloc.get_traced_memory()[1] < 10e6
+    tracemalloc.stop()

@@ -68,7 +68,7 @@ RESULTS = Results(
     comparisons=(
         ComparisonResult(
             "a", "untrained", "ensemble", 0.06, 0.05, 0.07, 0.95, 0.01, 0.02, "better", (2, 0), 4, 3.5,
-            NoiseParts(0.1, 0.2, 0.3), 0.9, Design(3, 8, 0.85), (Influence("x", 3, 0.05),),
+            NoiseParts(0.1, 0.2, 0.3), 0.06, 0.9, Design(3, 8, 0.85), (Influence("x", 3, 0.05),),
         ),
         ComparisonResult(
             "b", "untrained", "member", 0.2, None, None, 0.95, None, None, None, (1, 0), 1, 1.0, NoiseParts(0.0, 0.0, 0.0)

@@ -75,7 +75,7 @@ def test_best_of_400_constants_is_quick_and_every_text_is_embedded_once(embed: E
     best = best_constant(Scorer(PROBLEM, held_out, embed), train, [row["rewrite_prompt"] for row in held_out])
     assert time.process_time() - started < 30
     assert len(encoded) == len(set(encoded))
-    candidates = sorted(prompts)[:400]
+    candidates = set(prompts)
     assert best is not None
     assert best[0] in candidates
     others = Scorer(PROBLEM, held_out, embed)

@@ -48,7 +48,7 @@ def comparison(
     return ComparisonResult(
         a, b, estimand, difference, difference - half_width if known else None, difference + half_width if known else None,
         0.95, p if known else None, p if known else None, verdict, seeds, 40, 31.5, NoiseParts(0.02, 0.013, 0.005),
-        power=0.31 if known else None, needed=Design(8, 80, 0.83) if undecided else None,
+        sought=abs(difference), power=0.31 if known else None, needed=Design(8, 80, 0.83) if undecided else None,
         influence=(Influence("Make it <rhyme>", 49, difference / 2), Influence("Sing it", 30, difference * 1.1)),
     )  # fmt: skip
 

@@ -8,6 +8,7 @@ import pytest
 from report_samples import comparison
 
 from reseed.records import Design, NoiseParts, Results
+from reseed.reporting.text import plural_of
 from reseed.reporting.verdict import headlines, noun, sentence, verdict, verdict_lines
 
 OPEN = comparison("default", "untrained", 0.0301, 0.0622, "undecided")
@@ -44,14 +45,14 @@ def test_without_seeds_only_groups_are_asked_for() -> None:
     assert sentence(alone, "prompt").endswith(
         "not of the recipe. About 80 prompts would settle a difference this size."
     )
-    assert "No design of up to 30 seeds" in sentence(replace(alone, needed=None), "prompt")
+    assert "No fifty times the prompts would settle" in sentence(replace(alone, needed=None), "prompt")
 
 
 @pytest.mark.parametrize(
     ("groups", "why"),
     [
         (1, "1 prompt): no verdict, since one prompt says nothing about others"),
-        (5, "the same in every row, and without"),
+        (5, "the same in every prompt, and without"),
     ],
 )
 def test_no_noise_is_no_verdict(groups: int, why: str) -> None:
@@ -91,3 +92,17 @@ def test_result_of_an_older_version_has_no_verdict(results: Results) -> None:
 )
 def test_groups_are_called_after_their_column(column: str, one: str) -> None:
     assert noun(column) == one
+
+
+@pytest.mark.parametrize(
+    ("one", "many"), [("prompt", "prompts"), ("query", "queries"), ("class", "classes"), ("rows", "rows")]
+)
+def test_plurals(one: str, many: str) -> None:
+    assert plural_of(one) == many
+
+
+def test_a_design_that_sees_delta_already_is_not_told_to_grow() -> None:
+    sees = replace(OPEN, sought=0.05, power=0.9, needed=None)
+    assert sentence(sees, "prompt").endswith("undecided. About two thirds of the noise is seeds.")
+    blind = replace(OPEN, sought=0.01, power=0.1)
+    assert sentence(blind, "prompt").endswith("about 8 seeds on 80 prompts would settle a difference of δ, 0.01.")
