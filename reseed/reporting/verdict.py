@@ -88,7 +88,8 @@ def missing(found: ComparisonResult, group: str) -> list[str]:
     said = [f"{SHARES[share]} of the noise is {most};"] if max(found.seeds) > 1 else []
     if found.power is None or found.power >= WANTED:  # then this design would mostly see it, and chance was against it
         return [one.replace(";", ".") for one in said]
-    size = "a difference this size" if found.sought == abs(found.difference) else f"a difference of δ, {found.sought:g}"
+    own = found.sought is None or found.sought == abs(found.difference)
+    size = "a difference this size" if own else f"a difference of δ, {found.sought:g}"
     many = max(found.seeds) > 1
     if found.needed is None:
         more = f"no {'30 seeds and ' if many else ''}fifty times the {plural_of(group)} would settle {size}."
