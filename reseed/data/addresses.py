@@ -21,7 +21,7 @@ from urllib.parse import urlsplit
 from reseed.credentials import without_credentials, without_secrets
 from reseed.data.readers import kind_of
 from reseed.files import cache_root, digest, file_digest, locked, locked_soon, writable, write_atomically
-from reseed.network.downloads import FULL, TRIES, NoRoomError, download, get
+from reseed.network.downloads import FULL, NoRoomError, download, get
 from reseed.records import ReseedError
 
 TAGS = ("ETag", "etag", "blob_id", "md5Hash", "content_md5")  # what file systems call a version
@@ -75,7 +75,7 @@ def fetch_alone(address: str, key: str, shown: str) -> tuple[Path, str]:
     try:
         version = version_of(address, tries=3 if known is None else 1)
         if known is None or not version or version != known.version:
-            known = Fetched(keep(address, key, kind_of(shown), tries=TRIES if known is None else 2), version)
+            known = Fetched(keep(address, key, kind_of(shown), tries=None if known is None else 2), version)
             write_atomically(entry, json.dumps(asdict(known)).encode())
     except UnreachableError:
         if known is None:
@@ -207,7 +207,7 @@ def opened(address: str) -> tuple[Any, str]:
     return file_system, path
 
 
-def keep(address: str, key: str, kind: str, tries: int) -> str:
+def keep(address: str, key: str, kind: str, tries: int | None) -> str:
     """Fetch a file into the cache, and return its name there. Raises UnreachableError where it did not come whole."""
     with scratch(key) as folder:
         target = folder / (Path(without_credentials(address).split("?")[0]).name or f"rows{kind}")

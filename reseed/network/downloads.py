@@ -62,11 +62,11 @@ def place_of(url: str) -> str:
     return f"{split.scheme}://{host}{port}{split.path}" if split.scheme else split.path
 
 
-def download(url: str, target: Path, secret: bool = False, tries: int = TRIES) -> None:
+def download(url: str, target: Path, secret: bool = False, tries: int | None = None) -> None:
     """Put the file at `url` into `target`, piece by piece; a connection that breaks is continued where it broke.
 
     A `secret` address is not logged, and what is there may be of any size: a model in a wheel is of `LARGEST` at most.
-    Raises NoRoomError for a full disk, and ReseedError after `tries` in a row that brought nothing.
+    Raises NoRoomError for a full disk, and ReseedError after `tries` (else `TRIES`) in a row that brought nothing.
     """
     split = urlsplit(url)
     if split.scheme in ("", "file"):
@@ -85,7 +85,7 @@ def download(url: str, target: Path, secret: bool = False, tries: int = TRIES) -
                         f"{name}: no space left for it in {target.parent}; free some and start again"
                     ) from error
                 failed = 1 if file.tell() > before else failed + 1
-                if failed >= tries or lost(error):
+                if failed >= (tries or TRIES) or lost(error):
                     raise ReseedError(
                         f"{name}: {place_of(url)} did not give it whole ({type(error).__name__}; {file.tell()} bytes "
                         "came); check the network and start again"
