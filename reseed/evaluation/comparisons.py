@@ -138,9 +138,8 @@ def with_power(result: ComparisonResult, found: Comparison, rule: Rule) -> Compa
     result = replace(result, sought=wanted, power=own)
     if result.verdict != "undecided" or own >= WANTED:
         return result
-    return replace(
-        result, power=own, needed=cheapest(spread, wanted, seeds, found.groups, found.effective_groups, result.level)
-    )
+    needed = cheapest(spread, wanted, seeds, found.groups, found.effective_groups, result.level)
+    return replace(result, needed=needed)
 
 
 def influence(a: Side, b: Side, groups: Sequence[str]) -> tuple[Influence, ...]:

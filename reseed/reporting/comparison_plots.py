@@ -9,7 +9,7 @@ from reseed.evaluation.power import WANTED, power, spread_of_result
 from reseed.records import ComparisonResult, Results
 from reseed.reporting.drawing import COLOURS, GREY, INK, dress, legend, notice, svg
 from reseed.reporting.text import count, plural_of
-from reseed.reporting.verdict import headlines, noun, side
+from reseed.reporting.verdict import headlines, noun, pair
 from reseed.text import one_line
 
 if TYPE_CHECKING:
@@ -37,9 +37,7 @@ def forest(results: Results) -> str:
         axes.axvspan(-results.delta, results.delta, color=GREY, alpha=0.15, linewidth=0, zorder=0)
     for y, found in enumerate(shown):
         draw_comparison(axes, y, found, points_of(results, found))
-    labels = [one_line(f"{side(found.a, found)} − {side(found.b, found)}", LABEL) for found in shown]
-    axes.set_yticks(range(len(shown)), labels, parse_math=False)
-    axes.set_ylim(len(shown) - 0.4, -0.6)
+    name_lines(axes, shown)
     axes.set_xlabel(f"difference in {one_line(results.metric, 60)}", color=INK, parse_math=False)
     used = [word for word in VERDICT_COLOURS if word in {found.verdict for found in shown}]
     handles = [Line2D([], [], color=VERDICT_COLOURS[word], linewidth=2.5, label=word) for word in used]
@@ -54,6 +52,12 @@ def points_of(results: Results, found: ComparisonResult) -> list[float]:
         return []
     own = next((v for v in results.variants if v.name == found.a), None)
     return [member.score - (own.mean - found.difference) for member in own.members] if own else []
+
+
+def name_lines(axes: Axes, shown: Sequence[ComparisonResult]) -> None:
+    """A line of the plot for each comparison, the first on top."""
+    axes.set_yticks(range(len(shown)), [one_line(pair(found), LABEL) for found in shown], parse_math=False)
+    axes.set_ylim(len(shown) - 0.4, -0.6)
 
 
 def draw_comparison(axes: Axes, y: int, found: ComparisonResult, points: Sequence[float]) -> None:
@@ -84,13 +88,11 @@ def noise(results: Results) -> str:
             share = 100 * variance / sum(variances)
             axes.barh([y], [share], left=left, height=0.55, color=colour)
             left += share
-    labels = [one_line(f"{side(found.a, found)} − {side(found.b, found)}", LABEL) for found in shown]
-    axes.set_yticks(range(len(shown)), labels, parse_math=False)
-    axes.set_ylim(len(shown) - 0.4, -0.6)
+    name_lines(axes, shown)
     axes.set_xlim(0, 100)
     axes.set_xlabel("% of the variance", color=INK)
     group = noun(results.group_by)
-    names = {"seeds": "seeds", "groups": f"{plural_of(group)}", "both": f"seeds within {plural_of(group)}"}
+    names = {"seeds": "seeds", "groups": plural_of(group), "both": f"seeds within {plural_of(group)}"}
     legend(figure, [Line2D([], [], color=colour, linewidth=8, label=names[part]) for part, colour in PARTS])
     return svg(figure, "Noise", "Where the noise of each difference comes from")
 
@@ -117,9 +119,9 @@ def power_curve(results: Results) -> str:
     )
     axes.axhline(WANTED, color=GREY, linewidth=1, linestyle=(0, (4, 3)))
     axes.set_ylim(0, 1.02)
-    axes.set_xlabel(f"{plural_of(noun(results.group_by))}", color=INK, parse_math=False)
+    axes.set_xlabel(plural_of(noun(results.group_by)), color=INK, parse_math=False)
     axes.set_ylabel("power", color=INK)
-    about = f"{side(found.a, found)} − {side(found.b, found)}, a true difference of {wanted:.3g}"
+    about = f"{pair(found)}, a true difference of {wanted:.3g}"
     axes.set_title(one_line(about, 80), loc="left", fontsize=10, color=INK, parse_math=False)
     if spread.sides:
         axes.legend(frameon=False, labelcolor=INK, fontsize=9, loc="lower right")

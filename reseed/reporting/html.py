@@ -10,7 +10,7 @@ from reseed.reporting.comparison_plots import forest, noise, power_curve
 from reseed.reporting.plots import loss_curves, scores, seed_colours
 from reseed.reporting.tables import COMPARISON_HEADERS, comparison_cells, lines, score_columns
 from reseed.reporting.text import count, cut_off, direction, plural_of, score, signed
-from reseed.reporting.verdict import headlines, how_compared, noun, side, verdict_lines
+from reseed.reporting.verdict import headlines, how_compared, noun, pair, verdict_lines
 from reseed.text import one_line
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def _template() -> Template:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.globals.update(count=count, cut_off=cut_off, direction=direction, score=score, side=side, signed=signed)
+    environment.globals.update(count=count, cut_off=cut_off, direction=direction, score=score, pair=pair, signed=signed)
     return environment.get_template("report.html")
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from reseed.records import ComparisonResult, ConstantResult, Results, VariantResult
 from reseed.reporting.text import count, direction, mean_and_std, p_value, score, signed
-from reseed.reporting.verdict import headlines, side
+from reseed.reporting.verdict import headlines, pair
 from reseed.text import one_line
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ def comparison_cells(results: Results) -> list[tuple[ComparisonResult, tuple[str
         (
             found,
             (
-                f"{side(found.a, found)} − {side(found.b, found)}",
+                pair(found),
                 found.estimand,
                 signed(found.difference),
                 "" if found.low is None or found.high is None else f"{signed(found.low)} to {signed(found.high)}",

@@ -36,13 +36,18 @@ def verdict(results: Results) -> str:
 
 def sentence(found: ComparisonResult, group: str) -> str:
     """The comparison with its interval, what it was made of, its verdict, and what would settle an open one."""
-    names = f"{side(found.a, found)} − {side(found.b, found)}: {signed(found.difference)}"
+    names = f"{pair(found)}: {signed(found.difference)}"
     if found.low is None or found.high is None:
         return f"{names} ({seeds_and_groups(found, group)}): no verdict, since {why_not(found, group)}."
     interval = f"{100 * found.level:.3g} % {signed(found.low)} to {signed(found.high)}"
     alone = ", of this pair of models, not of the recipe" if found.estimand == "member" else ""
     decided = f"{names} ({interval}; {seeds_and_groups(found, group)}): {found.verdict}{alone}."
     return " ".join([decided, *few(found, group), *missing(found, group)])
+
+
+def pair(found: ComparisonResult) -> str:
+    """`A − B`, as every table and picture calls a comparison."""
+    return f"{side(found.a, found)} − {side(found.b, found)}"
 
 
 def side(name: str, found: ComparisonResult) -> str:
@@ -80,7 +85,7 @@ def missing(found: ComparisonResult, group: str) -> list[str]:
         return []
     parts = {
         "seeds": found.noise.seeds**2,
-        f"{plural_of(group)}": found.noise.groups**2,
+        plural_of(group): found.noise.groups**2,
         f"seeds within {plural_of(group)}": found.noise.both**2,
     }
     most = max(parts, key=lambda name: parts[name])

@@ -7,11 +7,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 from plain_step import plain_step
 
 from reseed.evaluation.experiment import KIND, save_results
+from reseed.evaluation.score_table import FILE, ScoreTable, save_scores
 from reseed.records import Artifact, MemberResult, Results, VariantResult
 from reseed.store.artifacts import ArtifactStore
 
@@ -56,6 +58,9 @@ def stored(tmp_path: Path) -> str:
     )  # fmt: skip
     (tmp_path / "made").mkdir()
     save_results(results, tmp_path / "made" / "results.json")
+    rows, better = np.linspace(0, 1, 12), np.linspace(0.5, 2.5, 12)
+    columns = {"untrained": rows, "member/a/0": better, "ensemble/a": better}
+    save_scores(ScoreTable(tuple("abcdefghijkl"), tuple("aabbccddeeff"), columns), tmp_path / "made" / FILE)
     store = ArtifactStore(str(tmp_path / "store"))
     store.point(KIND, "small", "latest", store.write(plain_step("score", 1, KIND, "small", {}), tmp_path / "made"))
     return f"profile.store={tmp_path / 'store'}"
@@ -296,6 +301,26 @@ def test_results_are_a_table_and_a_verdict(work: Path, stored: str) -> None:
     output = reseed(work, "results", "small", "--set", stored).stdout
     assert "0.625" in output.replace("0.6250", "0.625")
     assert "untrained" in output
+
+
+def test_two_sides_of_a_stored_result_are_compared(work: Path, stored: str) -> None:
+    said = reseed(work, "compare", "small/a", "small/untrained", "--set", stored).stdout
+    assert "small/a − small/untrained: +1.0000 (95 % " in said
+    found = json.loads(reseed(work, "compare", "small/a", "small/untrained", "--json", "--set", stored).stdout)
+    assert (found["a"], found["b"], found["estimand"], found["groups"]) == (
+        "small/a",
+        "small/untrained",
+        "member",
+        12 // 2,
+    )
+
+
+def test_power_of_a_recipe_needs_no_store(work: Path) -> None:
+    asked = ("power", "quickstart", "--difference", "0.03", "--spread", "0.015,0.06", "--groups", "40")
+    assert reseed(work, *asked).stdout.startswith(
+        "3 seeds × 40 prompts: a true difference of 0.03 is called with a power of "
+    )
+    assert list(work.iterdir()) == []
 
 
 def test_a_result_s_page_is_made_again_without_scoring(work: Path, stored: str) -> None:
