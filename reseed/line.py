@@ -79,13 +79,13 @@ class Line:
     @once
     def shards(self, variant: str) -> list[Step[WriteShard]]:
         """The rows that the generator writes, in parts that are each committed when done."""
-        own, engine = self.variants[variant], self.place.roles.generator
+        own, engine, problem = self.variants[variant], self.place.roles.generator, self.recipe.problem
         if (settings := own.generation) is None:
             raise ReseedError(f"recipe '{own.recipe}': it has no generation section, so there is nothing to generate")
         sampling = Sampling(settings.max_new_tokens, settings.temperature, settings.top_p)
         pairs, size = draw_pairs(settings), shard_size(settings, self.place)
         works = [
-            WriteShard(own.problem, engine, sampling, self.place.engines.batch_size, number, tuple(pairs[start:start + size]))
+            WriteShard(problem, engine, sampling, self.place.engines.batch_size, number, tuple(pairs[start:start + size]))
             for number, start in enumerate(range(0, len(pairs), size))
         ]  # fmt: skip
         return [Step(work, own.recipe, seed=settings.seed) for work in works]
@@ -96,15 +96,15 @@ class Line:
         own = self.variants[variant]
         if (source := self.source_of(variant)) is None:
             inputs = {f"shard {number}": shard.artifact for number, shard in enumerate(self.shards(variant))}
-            return Step(JoinShards(own.problem), own.recipe, inputs)
+            return Step(JoinShards(self.recipe.problem), own.recipe, inputs)
         of_store = {"source": source.artifact} if source.artifact is not None else {}
-        return Step(Import(own.problem, source, own.data.columns), own.recipe, of_store)
+        return Step(Import(self.recipe.problem, source, own.data.columns), own.recipe, of_store)
 
     @once
     def curated(self, variant: str) -> Step[Curate]:
         """The rows that are fit to train on."""
         own = self.variants[variant]
-        work = Curate(own.problem, self.place.student(own.model))
+        work = Curate(self.recipe.problem, self.place.student(own.model))
         return Step(work, own.recipe, {"rows": self.rows(variant).artifact})
 
     @once

@@ -12,7 +12,7 @@ from reseed.generation.pairs import draw_pairs
 from reseed.line import Line
 from reseed.problems import INVENTED, Problem, dry_call, load_problem
 from reseed.recipe.recipe import Variant
-from reseed.records import Row
+from reseed.records import ReseedError, Row
 from reseed.store.artifacts import ArtifactStore
 
 HEAD = 20  # rows at the beginning of a source, of which the first that is not refused is tried
@@ -37,12 +37,31 @@ def rehearse(line: Line) -> list[str]:
             rows = head(source, variant, problem, line.store) if source is not None else []
             said += dry_call(problem, rows)
         check_groups([variant, *others], rows)
+        for own in different_problems([variant, *others], problem):
+            said += dry_call(own, rows)
     if problem.votes and len(recipe.seeds) > 1:
         said.append(
             f"problem '{problem.name}' has no blend, so its ensembles answer what most of the {len(recipe.seeds)} seeds "
             "answer, and where all differ what the first one does; add blend(answers) if answers are free text"
         )
     return list(dict.fromkeys(said))
+
+
+def different_problems(variants: Sequence[Variant], shared: Problem) -> list[Problem]:
+    """The problems of variants that are asked in another way. Raises ReseedError for one that is scored in another way."""
+    own = [load_problem(module) for module in dict.fromkeys(variant.problem for variant in variants)]
+    for problem in own:
+        if (problem.metric, problem.higher_is_better) != (shared.metric, shared.higher_is_better):
+            raise ReseedError(
+                f"problem '{problem.name}' of a variant: its metric is {direction(problem)}, the recipe's is "
+                f"{direction(shared)}; variants are compared by one metric, so take metric and scores from '{shared.name}'"
+            )
+    return [problem for problem in own if problem.name != shared.name]
+
+
+def direction(problem: Problem) -> str:
+    """A metric's name, and which way it improves."""
+    return f"{problem.metric} ({'higher' if problem.higher_is_better else 'lower'} is better)"
 
 
 def check_groups(variants: Sequence[Variant], rows: Sequence[Row]) -> None:

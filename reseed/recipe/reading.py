@@ -29,19 +29,35 @@ def load_recipe(name: str, overrides: tuple[str, ...] = (), profile: str | None 
     # Any other override is meant for this profile: it may contradict what the recipe says of another.
     elsewhere = profile_mistakes(reduce(override, of_profiles, values), profile)
     values = reduce(override, overrides, values)
-    unknown = []
-    if isinstance(problem := values.get("problem"), str):
-        try:
-            values["problem"] = found = find_problem(problem, path.parent)
-            check_known(found)
-        except ReseedError as error:
-            unknown = [str(error)]
+    values, unknown = with_problems(values, path.parent)
     recipe, wrong = examine(on_profile(values, profile), elsewhere)
     if recipe is not None and not wrong:
         wrong = stage_mistakes(recipe)
     if recipe is None or wrong or unknown:
         raise ReseedError(mistake_list(f"recipe {path.name}", [*unknown, *wrong]))
     return recipe
+
+
+def with_problems(values: dict[str, Any], folder: Path) -> tuple[dict[str, Any], list[str]]:
+    """The recipe's values with the modules of its problem and of its variants' in the place of their names; and which
+    problems are not known."""
+    unknown: list[str] = []
+
+    def found(part: dict[str, Any]) -> dict[str, Any]:
+        if not isinstance(problem := part.get("problem"), str):
+            return part
+        try:
+            module = find_problem(problem, folder)
+            check_known(module)
+        except ReseedError as error:
+            unknown.append(str(error))
+            return part
+        return {**part, "problem": module}
+
+    values, variants = found(values), values.get("variants")
+    if isinstance(variants, dict):
+        values["variants"] = {name: found(own) if isinstance(own, dict) else own for name, own in variants.items()}
+    return values, list(dict.fromkeys(unknown))
 
 
 def find_recipe(name: str) -> Path:

@@ -13,8 +13,9 @@ from reseed.recipe.values import merge
 from reseed.records import Member, ReseedError
 from reseed.settings import DataSettings, GenerationSettings, PredictionSettings, Section, TrainingSettings
 
-# What a variant or a profile may change; everything else is shared.
+# What a variant or a profile may change; everything else is shared. A variant may also have a problem of its own.
 VARIABLE = ("generation", "data", "model", "training", "prediction")
+OF_VARIANTS = (*VARIABLE, "problem")
 
 
 def as_module(value: object) -> ProblemModule:
@@ -27,7 +28,11 @@ def as_module(value: object) -> ProblemModule:
 
 
 class Variant(Section):
-    """What is trained and scored together: the recipe's settings with one variant's changes applied."""
+    """What is trained and scored together: the recipe's settings with one variant's changes applied.
+
+    Its problem says what the student reads and writes. The rows, the blend and the scores are the recipe's problem's, so that
+    variants remain comparable.
+    """
 
     recipe: str
     problem: ProblemModule
@@ -90,12 +95,12 @@ class Recipe(Section):
             for name in self.variants
             if "/" in name or name in ("untrained", "best constant")
         ]
-        for what, sections in (("variant", self.variants), ("profile", self.profiles)):
+        for what, sections, may in (("variant", self.variants, OF_VARIANTS), ("profile", self.profiles, VARIABLE)):
             wrong += [
-                f"{what}s.{name}.{key}: a {what} cannot change what all share; it can change {', '.join(VARIABLE)}"
+                f"{what}s.{name}.{key}: a {what} cannot change what all share; it can change {', '.join(may)}"
                 for name, changes in sections.items()
                 for key in changes
-                if key in type(self).model_fields and key not in VARIABLE
+                if key in type(self).model_fields and key not in may
             ]
         if wrong:
             raise ValueError("\n".join(wrong))
@@ -112,10 +117,10 @@ class Recipe(Section):
 
     def variant(self, name: str) -> Variant:
         """One variant with all its settings."""
-        values = merge(self.model_dump(exclude={"profiles", "variants", "baseline", "problem"}), self.variants[name])
-        values["problem"] = self.problem  # the module itself, not the mapping that model_dump makes of it
-        whole = validate(values, f"recipe '{self.name}', variant '{name}'")
-        return Variant(recipe=self.name, problem=self.problem, **{part: getattr(whole, part) for part in VARIABLE})
+        shared = self.model_dump(exclude={"profiles", "variants", "baseline", "problem"})
+        shared["problem"] = self.problem  # the module itself, not the mapping that model_dump makes of it
+        whole = validate(merge(shared, self.variants[name]), f"recipe '{self.name}', variant '{name}'")
+        return Variant(recipe=self.name, **{part: getattr(whole, part) for part in OF_VARIANTS})
 
 
 def baseline_mistakes(baseline: object, variants: object) -> list[str]:
@@ -128,7 +133,7 @@ def baseline_mistakes(baseline: object, variants: object) -> list[str]:
 
 def variable_part(changes: dict[str, Any]) -> dict[str, Any]:
     """The changes without keys that all variants share: changing those is reported as a mistake of its own."""
-    return {key: value for key, value in changes.items() if key in VARIABLE or key not in Recipe.model_fields}
+    return {key: value for key, value in changes.items() if key in OF_VARIANTS or key not in Recipe.model_fields}
 
 
 def validate(values: dict[str, Any], where: str) -> Recipe:
