@@ -69,6 +69,11 @@ def add_recipe_commands(add: AddCommand) -> None:
     for command in (plan, run):
         command.add_argument("recipe", help="a recipe's name or its YAML file")
         add_profile_options(command)
+    run.add_argument(
+        "--until-decided",
+        action="store_true",
+        help="add seeds, as `seeds: {start: 3, most: 10}` in the recipe declares, until its question is decided",
+    )
     plan.add_argument("--memory", action="store_true", help="bytes a rank of training, for each ZeRO stage")
     power = add(
         "power",

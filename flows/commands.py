@@ -94,17 +94,17 @@ def run(options: argparse.Namespace) -> int:
     os.environ.clear()  # a user's own PREFECT_* must not lead this run to another server
     os.environ.update(whole)
     from flows.experiment import run_experiment
-    from flows.planning import read_line
+    from flows.planning import looks, read_line
     from reseed.reporting.tables import results_table
     from reseed.reporting.verdict import verdict
     from tasks.leftovers import end_together, start_server
 
     # A user's mistake shows before anything starts; what is only doubtful, the flow says.
     refuse_credentials(options.overrides)
-    read_line(options.recipe, options.profile, options.overrides, lambda note: None)
+    looks(read_line(options.recipe, options.profile, options.overrides, lambda note: None), options.until_decided)
     end_together()  # before the server starts: it ends with this process too
     start_server()
-    found = run_experiment(options.recipe, options.profile, options.overrides)
+    found = run_experiment(options.recipe, options.profile, options.overrides, options.until_decided)
     console = open_console()
     console.print(results_table(found))
     console.print(verdict(found), markup=False)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from prefect import flow
 
-from flows.planning import check_rows, read_line
+from flows.planning import check_rows, looks, read_line
+from reseed.evaluation.looks import is_settled
 from reseed.line import Line
 from reseed.records import Results
 from tasks.ask import ask
@@ -15,17 +16,18 @@ from tasks.train import train_all
 
 
 @flow(name="experiment", flow_run_name="{recipe}")
-def run_experiment(recipe: str = "quickstart", profile: str = "laptop", overrides: list[str] | None = None) -> Results:
+def run_experiment(
+    recipe: str = "quickstart", profile: str = "laptop", overrides: list[str] | None = None, until_decided: bool = False
+) -> Results:
     """Run the recipe of that name; what the store already has is not run again."""
     with session():
         line = read_line(recipe, profile, overrides or [])  # every step and key; nothing has run
         prepare(line)
-        train_all(line.place, line.adapters())  # one task a member, after the one that it continues
-        ask(line.place, line.all_answers())  # the untrained student and all members, one pool a model
-        for ensemble in line.ensembles():
-            make(line.place, ensemble)
-        make(line.place, line.results())
-        return report(line.place, line.results(), line.report())
+        for look in looks(line, until_decided):  # one, unless seeds are added until the question is decided
+            results = answer(look)
+            if is_settled(results):
+                break
+        return results
 
 
 def prepare(line: Line) -> None:
@@ -35,3 +37,13 @@ def prepare(line: Line) -> None:
     for step in line.preparing():
         make(line.place, step)
     check_rows(line)
+
+
+def answer(line: Line) -> Results:
+    """Train, ask, blend, score and report."""
+    train_all(line.place, line.adapters())  # one task a member, after the one that it continues
+    ask(line.place, line.all_answers())  # the untrained student and all members, one pool a model
+    for ensemble in line.ensembles():
+        make(line.place, ensemble)
+    make(line.place, line.results())
+    return report(line.place, line.results(), line.report())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from reseed.evaluation.experiment import check_comparable
 from reseed.line import Line, plan_line
@@ -34,6 +34,19 @@ def read_line(recipe: str, profile: str, overrides: Sequence[str], say: Say | No
         say(note)
     check_room(line, say)
     return line
+
+
+def looks(line: Line, until_decided: bool) -> Iterable[Line]:
+    """The line, and where seeds are added until the question is decided, the line at each later look."""
+    if not until_decided:
+        return [line]
+    if not line.recipe.seeds.looks:
+        raise ReseedError(
+            f"recipe '{line.recipe.name}': its seeds are a list, so none can be added until it is decided; wanted "
+            "seeds: {start: 3, most: 10}. The looks have to be declared before the first one, as each adds to the chance of "
+            "a false call"
+        )
+    return line.looks()
 
 
 def refuse_unpinned(line: Line) -> None:

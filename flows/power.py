@@ -25,14 +25,14 @@ def planned_design(
 
     variants = len(scored_variants(recipe))  # stages are compared with nothing
     if spread is not None:
-        return from_spreads(*stated(spread), len(recipe.seeds), wanted_groups(groups), variants)
+        return from_spreads(*stated(spread), recipe.seeds.most, wanted_groups(groups), variants)
     results = latest_results(store, earlier or recipe.name)
     measured = [found for found in headlines(results) if found.low is not None]
     if not measured:
         raise ReseedError(
             f"results '{results.experiment}': no comparison has an interval; give --spread SEED,GROUP --groups N"
         )
-    return from_result(measured[0], len(recipe.seeds), variants)
+    return from_result(measured[0], recipe.seeds.most, variants)
 
 
 def stated(spread: str) -> tuple[float, float]:

@@ -6,11 +6,13 @@ was asked once is remembered, so variants that agree share their steps, and a so
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from copy import copy
 from functools import wraps
 from typing import Any, Concatenate, ParamSpec, TypeVar, cast
 
 from reseed.data.sources import Source, resolve_source
+from reseed.evaluation.looks import Plan
 from reseed.generation.pairs import draw_pairs
 from reseed.language.prompts import prompt_format
 from reseed.models.names import ENGINE
@@ -38,6 +40,7 @@ NO_DELTA = (
 )
 P = ParamSpec("P")
 T = TypeVar("T")
+OF_SEEDS = ("ensemble", "results", "report")  # what another number of seeds changes
 AnyStep = Step[Any]
 
 
@@ -154,7 +157,8 @@ class Line:
     @once
     def results(self) -> Step[Score]:
         """The scores of everything."""
-        recipe, members = self.recipe, self.answering()
+        recipe, members, seeds = self.recipe, self.answering(), self.recipe.seeds
+        before = self.at(seeds.before).results().artifact if seeds.before else None
         inputs = score_inputs(
             {
                 name: self.partition(name).artifact
@@ -163,10 +167,12 @@ class Line:
             {member: self.adapter(member).artifact for member in members},
             {None: self.answers(None).artifact, **{member: self.answers(member).artifact for member in members}},
             {name: self.ensemble(name).artifact for name in self.scored},
+            before,
         )
         work = Score(
             recipe.problem, recipe.question, self.place.roles.embedder, recipe.constants, tuple(recipe.variants),
             recipe.first if recipe.first in self.scored else self.scored[0], recipe.delta, tuple(members),
+            Plan(len(seeds), seeds.before, seeds.most) if seeds.looks else None,
         )  # fmt: skip
         return Step(work, recipe.name, inputs)
 
@@ -174,6 +180,21 @@ class Line:
     def report(self) -> Step[Report]:
         """The pages."""
         return report_step(self.results().artifact)
+
+    def at(self, look: int) -> Line:
+        """The same line with the seeds of another look. Sources are not looked at again, and no step is made twice."""
+        line = copy(self)
+        line.recipe = self.recipe.model_copy(update={"seeds": self.recipe.seeds.at(look)})
+        line.members = training_order(line.recipe)
+        line.known = {what: made for what, made in self.known.items() if what[0] not in OF_SEEDS}
+        return line
+
+    def looks(self) -> Iterator[Line]:
+        """The line at each number of seeds that the recipe declares, from its own on; itself if it declares none."""
+        yield self
+        for look in self.recipe.seeds.looks:
+            if look > len(self.recipe.seeds):
+                yield self.at(look)
 
     def answering(self) -> list[Member]:
         """The members that are scored, in the recipe's order."""
@@ -220,6 +241,11 @@ class Line:
             "have other keys"
             for name in self.unpinned
         ]
+        if seeds := self.recipe.seeds.looks[1:]:
+            notes.append(
+                f"{len(self.recipe.seeds)} seeds to begin with, judged more strictly than a list would be; `reseed run "
+                f"--until-decided` adds seeds at {', '.join(map(str, seeds))} until the question is decided"
+            )
         return notes + ([NO_DELTA] if len(self.scored) > 1 and self.recipe.delta is None else [])
 
     def steps(self) -> list[AnyStep]:

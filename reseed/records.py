@@ -146,6 +146,7 @@ class ComparisonResult:
     power: float | None = None  # None too where the sides have different numbers of seeds
     needed: Design | None = None  # the cheapest design that would see it; None if it is decided, or none would
     influence: tuple[Influence, ...] = ()  # the groups whose absence moves the difference most
+    decided_at: int | None = None  # the number of seeds at which the verdict was reached, where seeds were added
 
     def to_json(self) -> dict[str, Any]:
         """As `reseed results --json` and `reseed compare --json` print it; `seeds` is the smaller number of both sides."""
@@ -153,6 +154,25 @@ class ComparisonResult:
         record["seeds"] = min((count for count in self.seeds if count), default=0)
         record["influence"] = list(record["influence"])
         return record
+
+
+@dataclass(frozen=True)
+class Look:
+    """A comparison at one of several declared numbers of seeds, judged at the level that this look may spend."""
+
+    seeds: int
+    level: float
+    a: str
+    b: str
+    difference: float
+    low: float | None
+    high: float | None
+    verdict: Verdict | None
+
+    @property
+    def decides(self) -> bool:
+        """True if it settles the question."""
+        return self.verdict not in (None, "undecided")
 
 
 @dataclass(frozen=True)
@@ -229,6 +249,9 @@ class Results:
     delta: float | None = None  # the smallest difference that matters, as the recipe says
     group_by: str = "id"  # the column whose values the rows are held out by
     comparisons: tuple[ComparisonResult, ...] = ()  # none in results of before they were made
+    level: float = 0.95  # that all comparisons with the same thing are judged at together
+    looks: tuple[Look, ...] = ()  # where seeds are added until it is decided: of this look and those before it
+    most_seeds: int | None = None  # how many there may be then
 
     @property
     def gain(self) -> Interval | None:
@@ -278,6 +301,8 @@ class Results:
             "delta": self.delta,
             "group_by": self.group_by,
             "comparisons": [found.to_json() for found in self.comparisons],
+            "looks": [asdict(look) for look in self.looks],
+            "most_seeds": self.most_seeds,
             "gain": asdict(self.gain) if self.gain else None,
             "dataset": asdict(self.dataset) if self.dataset else None,
         }

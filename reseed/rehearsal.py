@@ -39,9 +39,9 @@ def rehearse(line: Line) -> list[str]:
         check_groups([variant, *others], rows)
         for own in different_problems([variant, *others], problem):
             said += dry_call(own, rows)
-    if problem.votes and len(recipe.seeds) > 1:
+    if problem.votes and recipe.seeds.most > 1:
         said.append(
-            f"problem '{problem.name}' has no blend, so its ensembles answer what most of the {len(recipe.seeds)} seeds "
+            f"problem '{problem.name}' has no blend, so its ensembles answer what most of the {recipe.seeds.most} seeds "
             "answer, and where all differ what the first one does; add blend(answers) if answers are free text"
         )
     return list(dict.fromkeys(said))

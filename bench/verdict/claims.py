@@ -10,8 +10,8 @@ from verdict.noise import BASE, MODELS, ROWS, Floats, draw_sides
 from verdict.rates import DIFFERENCE, OURS, Tally, called, judged, tally
 
 from reseed.evaluation.statistics import Side, compare, cross_fitted, ensemble_side, holm, look_level, recipe_side
+from reseed.recipe.seeds import LOOKS
 
-LOOKS = (3, 4, 5, 6, 8, 10)
 CLASSES = 7
 DELTAS = (0.06, 0.12)
 CONSTANTS, CONSTANT_SCORE = 140, 0.03

@@ -11,6 +11,7 @@ from pydantic import TypeAdapter
 from reseed.data.rows import Rows, open_rows
 from reseed.evaluation.answers import read_answers
 from reseed.evaluation.comparisons import Rule, all_comparisons
+from reseed.evaluation.looks import LEVEL, Plan, with_looks
 from reseed.evaluation.score_table import UNTRAINED, ScoreTable
 from reseed.evaluation.scoring import Scorer, TrainedMember, score_all, variant_results
 from reseed.files import read_jsonl
@@ -43,6 +44,7 @@ class Evidence:
     baseline: str
     delta: float | None
     artifacts: Mapping[str, Artifact]
+    look: Plan | None = None  # where seeds are added until it is decided
 
     @property
     def partitions(self) -> dict[str, Artifact]:
@@ -75,8 +77,8 @@ def evaluate(store: ArtifactStore, evidence: Evidence, experiment: str, question
     table, constants = score_all(scorer, groups, untrained, members, ensembles, evidence.constants, train)
     trained = {member: trained_member(store, evidence.of("adapter", member)) for member in evidence.members}
     variants = with_history(store, variant_results(table, trained), evidence)
-    rule = Rule(problem.higher_is_better, evidence.delta)
-    return Results(
+    rule = Rule(problem.higher_is_better, evidence.delta, evidence.look.level if evidence.look else LEVEL)
+    results = Results(
         experiment=experiment,
         question=question,
         problem=problem.name,
@@ -91,8 +93,14 @@ def evaluate(store: ArtifactStore, evidence: Evidence, experiment: str, question
         baseline=evidence.baseline,
         delta=evidence.delta,
         group_by=group_by,
+        level=rule.level,
         comparisons=all_comparisons(table, evidence.baseline, evidence.constants, rule),
-    ), table
+    )
+    if evidence.look is None:
+        return results, table
+    before = evidence.artifacts.get("results before")
+    earlier = load_results(store, before).looks if before is not None else ()
+    return with_looks(results, evidence.look, earlier), table
 
 
 def dataset_of(store: ArtifactStore, partition: Artifact) -> DatasetStats:

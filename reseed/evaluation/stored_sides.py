@@ -45,7 +45,8 @@ def compare_stored(
     places = shared_rows(first, second)
     other = Side(second.side.rows[places], None if second.side.seeds is None else second.side.seeds[:, places])
     blends = (first.ensemble or second.ensemble) and not (first.recipe or second.recipe)
-    rule = Rule(first.results.higher_is_better, delta or shared_delta(first, second))
+    level = max(first.results.level, second.results.level)  # a strict one where seeds are added until it is decided
+    rule = Rule(first.results.higher_is_better, delta or shared_delta(first, second), level)
     sides, base = [Named(first.name, first.side)], Named(second.name, other)
     (found,) = compare_family(sides, base, first.table.groups, "ensemble" if blends else "recipe", rule)
     return found, first.results

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Annotated, Any
 
-from pydantic import Field, PlainValidator, ValidationError, field_validator, model_validator
+from pydantic import Field, PlainValidator, ValidationError, model_validator
 
 from reseed.mistakes import mistake_list, mistakes, nearest
 from reseed.problems import ProblemModule
+from reseed.recipe.seeds import Seeds, as_seeds
 from reseed.recipe.values import merge
 from reseed.records import Member, ReseedError
 from reseed.settings import DataSettings, GenerationSettings, PredictionSettings, Section, TrainingSettings
@@ -59,19 +60,7 @@ class Recipe(Section):
     variants: dict[str, dict[str, Any]] = Field(default={"default": {}})
     baseline: str | None = None
     delta: float | None = Field(default=None, gt=0, allow_inf_nan=False)  # the smallest difference that matters
-    seeds: tuple[int, ...] = (0, 1, 2)
-
-    @field_validator("seeds")
-    @classmethod
-    def _seeds_once(cls, seeds: tuple[int, ...]) -> tuple[int, ...]:
-        if not seeds:
-            raise ValueError("wanted at least one seed")
-        if strange := [seed for seed in seeds if not 0 <= seed < 2**32]:
-            raise ValueError(f"seed {strange[0]} is not a valid seed; wanted 0 to {2**32 - 1}")
-        twice = sorted({seed for seed in seeds if seeds.count(seed) > 1})
-        if twice:
-            raise ValueError(f"seed {twice[0]} is listed twice; name every seed once")
-        return seeds
+    seeds: Annotated[Seeds, PlainValidator(as_seeds)] = Seeds((0, 1, 2))
 
     @model_validator(mode="after")
     def _parts_agree(self) -> Recipe:
@@ -117,7 +106,7 @@ class Recipe(Section):
 
     def variant(self, name: str) -> Variant:
         """One variant with all its settings."""
-        shared = self.model_dump(exclude={"profiles", "variants", "baseline", "problem"})
+        shared = self.model_dump(exclude={"profiles", "variants", "baseline", "problem", "seeds"})
         shared["problem"] = self.problem  # the module itself, not the mapping that model_dump makes of it
         whole = validate(merge(shared, self.variants[name]), f"recipe '{self.name}', variant '{name}'")
         return Variant(recipe=self.name, **{part: getattr(whole, part) for part in OF_VARIANTS})

@@ -6,9 +6,9 @@ import re
 from collections.abc import Sequence
 
 from reseed.records import DatasetStats, Results
-from reseed.reporting.tables import COMPARISON_HEADERS, comparison_cells, lines, score_columns
+from reseed.reporting.tables import COMPARISON_HEADERS, LOOK_HEADERS, comparison_cells, lines, look_cells, score_columns
 from reseed.reporting.text import count, cut_off, direction, score
-from reseed.reporting.verdict import how_compared, verdict_lines
+from reseed.reporting.verdict import HOW_LOOKED, how_compared, looked, verdict_lines
 from reseed.text import one_line
 
 
@@ -22,6 +22,7 @@ def markdown_report(results: Results) -> str:
         _results(results),
         _about(results),
         *_comparisons(results),
+        *_looks(results),
         "## Members",
         _members(results),
     ]
@@ -55,6 +56,14 @@ def _comparisons(results: Results) -> list[str]:
         rows.append([markdown_text(names), *(cell.replace("<", "&lt;") for cell in cells), f"{bold}{said}{bold}"])
     table = markdown_table(list(COMPARISON_HEADERS), rows, texts=(0, 1, 5))
     return ["## Comparisons", table, markdown_text(how_compared(results))]
+
+
+def _looks(results: Results) -> list[str]:
+    if not results.looks:
+        return []
+    rows = [[markdown_text(cell) for cell in cells] for cells in look_cells(results)]
+    table = markdown_table(list(LOOK_HEADERS), rows, texts=(1, 5))
+    return ["## Looks", table, *map(markdown_text, looked(results)), markdown_text(HOW_LOOKED)]
 
 
 def _members(results: Results) -> str:

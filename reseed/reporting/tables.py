@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from reseed.records import ComparisonResult, ConstantResult, Results, VariantResult
 from reseed.reporting.text import count, direction, mean_and_std, p_value, score, signed
-from reseed.reporting.verdict import headlines, pair
+from reseed.reporting.verdict import headlines, pair, percent, said
 from reseed.text import one_line
 
 if TYPE_CHECKING:
@@ -89,10 +89,28 @@ def comparison_cells(results: Results) -> list[tuple[ComparisonResult, tuple[str
                 signed(found.difference),
                 "" if found.low is None or found.high is None else f"{signed(found.low)} to {signed(found.high)}",
                 "" if found.adjusted_p is None else p_value(found.adjusted_p),
-                found.verdict or "no verdict",
+                said(found),
             ),
         )
         for found in results.comparisons
+    ]
+
+
+LOOK_HEADERS = ("seeds", "A − B", "level", "difference", "interval", "verdict")
+
+
+def look_cells(results: Results) -> list[tuple[str, ...]]:
+    """Every look's comparisons, where seeds are added until it is decided."""
+    return [
+        (
+            str(look.seeds),
+            one_line(f"{look.a} − {look.b}"),
+            percent(look.level),
+            signed(look.difference),
+            "" if look.low is None or look.high is None else f"{signed(look.low)} to {signed(look.high)}",
+            look.verdict or "no verdict",
+        )
+        for look in results.looks
     ]
 
 

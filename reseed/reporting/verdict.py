@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from reseed.evaluation.looks import is_settled
 from reseed.evaluation.power import WANTED
 from reseed.records import ComparisonResult, Results
 from reseed.reporting.text import count, plural_of, signed
@@ -9,6 +10,10 @@ from reseed.text import one_line
 
 FEW = 10  # effective groups below which the words say how few they are
 BEFORE = "an older version scored this, which took rows for independent; run the recipe again"
+HOW_LOOKED = (
+    "The looks were declared before the first one. Each is judged at the level that it may spend (Lan and DeMets), so that all "
+    "of them together call an equal variant better or worse in at most one of twenty experiments. What a look decides stays."
+)
 SHARES = {0.333: "About a third", 0.5: "About half", 0.667: "About two thirds", 0.75: "About three quarters",
           0.9: "About nine tenths", 1.0: "Nearly all"}  # fmt: skip
 
@@ -31,7 +36,18 @@ def verdict_lines(results: Results) -> list[str]:
 
 def verdict(results: Results) -> str:
     """The lines as one text."""
-    return "\n".join(verdict_lines(results))
+    return "\n".join([*verdict_lines(results), *looked(results)])
+
+
+def looked(results: Results) -> list[str]:
+    """Where seeds are added until it is decided: how far that is."""
+    if results.most_seeds is None:
+        return []
+    seeds = max((look.seeds for look in results.looks), default=0)
+    if seeds == results.most_seeds or is_settled(results):
+        return [f"Judged at {seeds} of at most {results.most_seeds} seeds."]
+    more = "`reseed run --until-decided` adds more until it is decided."
+    return [f"Judged at {seeds} of at most {results.most_seeds} seeds; {more}"]
 
 
 def sentence(found: ComparisonResult, group: str) -> str:
@@ -39,10 +55,21 @@ def sentence(found: ComparisonResult, group: str) -> str:
     names = f"{pair(found)}: {signed(found.difference)}"
     if found.low is None or found.high is None:
         return f"{names} ({seeds_and_groups(found, group)}): no verdict, since {why_not(found, group)}."
-    interval = f"{100 * found.level:.3g} % {signed(found.low)} to {signed(found.high)}"
+    interval = f"{percent(found.level)} {signed(found.low)} to {signed(found.high)}"
     alone = ", of this pair of models, not of the recipe" if found.estimand == "member" else ""
-    decided = f"{names} ({interval}; {seeds_and_groups(found, group)}): {found.verdict}{alone}."
+    decided = f"{names} ({interval}; {seeds_and_groups(found, group)}): {said(found)}{alone}."
     return " ".join([decided, *few(found, group), *missing(found, group)])
+
+
+def said(found: ComparisonResult) -> str:
+    """The verdict, and at which number of seeds it was reached if that was an earlier look."""
+    earlier = found.decided_at is not None and found.decided_at < max(found.seeds)
+    return f"{found.verdict} (decided at {found.decided_at} seeds)" if earlier else found.verdict or "no verdict"
+
+
+def percent(level: float) -> str:
+    """A level as text; one that is nearly 1 is not rounded to 100 %."""
+    return f"{100 * level:.{3 if level < 0.999 else 4}g} %"
 
 
 def pair(found: ComparisonResult) -> str:

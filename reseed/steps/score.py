@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from reseed.evaluation.experiment import KIND, Evidence, evaluate, load_results, save_results
+from reseed.evaluation.looks import Plan
 from reseed.evaluation.score_table import FILE, save_scores
 from reseed.models.names import ModelSpec, identity
 from reseed.problems import ProblemModule, problem_identity
@@ -34,6 +35,7 @@ class Score:
     baseline: str
     delta: float | None
     members: tuple[Member, ...]  # that have answers; they are in the key as the inputs' names
+    look: Plan | None = None  # where seeds are added until it is decided
 
     def spec(self) -> dict[str, Any]:
         """What the key holds."""
@@ -45,12 +47,13 @@ class Score:
             "variants": list(self.variants),
             "baseline": self.baseline,
             "delta": self.delta,
+            **({"look": [self.look.before, self.look.most]} if self.look is not None else {}),
         }
 
     def make(self, step: Step[Any], store: ArtifactStore, folder: Path) -> Metrics:
         """Write `results.json` and the rows' scores."""
         evidence = Evidence(
-            self.problem, self.embedder, self.constants, self.members, self.baseline, self.delta, step.inputs
+            self.problem, self.embedder, self.constants, self.members, self.baseline, self.delta, step.inputs, self.look
         )
         results, table = evaluate(store, evidence, step.name, self.question)
         save_results(results, folder / "results.json")
@@ -67,12 +70,14 @@ def score_inputs(
     adapters: Mapping[Member, Artifact],
     predictions: Mapping[Member | None, Artifact],
     ensembles: Mapping[str, Artifact],
+    before: Artifact | None = None,
 ) -> dict[str, Artifact]:
-    """The inputs of a result, under the names that `Evidence` expects."""
+    """The inputs of a result, under the names that `Evidence` expects. `before` is the result of the look before."""
     inputs = {f"partition {name}": made for name, made in partitions.items()}
     inputs |= {f"adapter {member}": made for member, made in adapters.items()}
     inputs |= {f"predictions {member or 'untrained'}": made for member, made in predictions.items()}
-    return inputs | {f"ensemble {name}": made for name, made in ensembles.items()}
+    inputs |= {f"ensemble {name}": made for name, made in ensembles.items()}
+    return inputs | ({"results before": before} if before is not None else {})
 
 
 @dataclass(frozen=True)

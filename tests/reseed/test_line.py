@@ -402,3 +402,38 @@ def test_a_spec_is_looked_at_once(tmp_path: Path) -> None:
     before = step.spec
     (tmp_path / "copy/config.json").write_text("{}")
     assert step.spec == before != step.work.spec()
+
+
+def test_a_later_look_makes_only_what_more_seeds_change(tmp_path: Path) -> None:
+    first, second, third = planned(save_recipe(tmp_path, seeds={"start": 3, "most": 5})).looks()
+    assert [len(look.members) for look in (first, second, third)] == [6, 8, 10]
+    assert set(keys(first)["adapter"]) < set(keys(second)["adapter"])
+    assert second.partition("a") is first.partition("a"), "what was resolved once is not looked at again"
+    assert changed(first, second) == {"adapter", "predictions", "ensemble", "results"}
+    assert third.results().inputs["results before"] == second.results().artifact
+    assert second.results().inputs["results before"] == first.results().artifact
+    assert "results before" not in first.results().inputs
+
+
+def test_declared_looks_are_in_the_results_key_and_a_list_has_none(tmp_path: Path) -> None:
+    listed = planned(save_recipe(tmp_path, seeds=[0, 1, 2]))
+    ten, five = (planned(save_recipe(tmp_path, seeds={"start": 3, "most": most})) for most in (10, 5))
+    assert changed(listed, ten) == {"results"}, "the same members, judged otherwise"
+    assert changed(ten, five) == {"results"}
+    assert list(listed.looks()) == [listed]
+    assert any("adds seeds at 4, 5, 6, 8, 10 until" in note for note in ten.notes())
+
+
+def test_a_variants_own_problem_changes_how_it_is_taught_and_nothing_else(tmp_path: Path) -> None:
+    (tmp_path / "shouted.py").write_text(
+        "from reseed.problems.prompt_recovery import *\nfrom reseed.problems import prompt_recovery\n"
+        "def completion(row): return prompt_recovery.completion(row).upper()\n"
+    )
+    one = planned(save_recipe(tmp_path, variants={"a": {}, "b": {"training": {"loss_on": "all"}}}))
+    two = planned(
+        save_recipe(tmp_path, variants={"a": {}, "b": {"problem": "shouted", "training": {"loss_on": "all"}}})
+    )
+    assert changed(one, two) == FROM_TRAINING
+    assert keys(one)["adapter"][:2] == keys(two)["adapter"][:2], "a is as it was"
+    assert keys(one)["predictions"][2:] != keys(two)["predictions"][2:], "b is asked and read otherwise"
+    assert two.partition("a").artifact == two.partition("b").artifact

@@ -44,6 +44,15 @@ def refused(folder: Path, changes: dict[str, Any], *overrides: str, without: str
     return str(caught.value)
 
 
+def test_seeds_until_decided_begin_with_the_first_look(tmp_path: Path) -> None:
+    path = written(tmp_path, {"seeds": {"start": 3, "most": 8}})
+    recipe = load_recipe(path)
+    assert (recipe.seeds.listed, recipe.seeds.looks, recipe.seeds.most) == ((0, 1, 2), (3, 4, 5, 6, 8), 8)
+    assert (recipe.seeds.before, recipe.seeds.at(8).before) == (0, 6)
+    assert load_recipe(path, ("seeds.most=4",)).seeds.looks == (3, 4)
+    assert load_recipe(path, ("seeds=[7]",)).seeds.looks == ()
+
+
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
 def test_every_shipped_recipe_loads(path: Path) -> None:
     recipe = load_recipe(path.stem)
@@ -91,7 +100,11 @@ def test_members_are_every_variant_with_every_seed(tmp_path: Path) -> None:
         ({"seeds": [0, 1, 0]}, ["seeds: seed 0 is listed twice", "saw [0, 1, 0]"]),
         ({"seeds": []}, ["seeds: wanted at least one seed"]),
         ({"seeds": [-1]}, ["seeds: seed -1", "wanted 0 to", "saw [-1]"]),
-        ({"seeds": ["a"]}, ["seeds.0: ", "valid integer", "saw 'a'"]),
+        ({"seeds": ["a"]}, ["seeds: seed a is not a valid seed", "wanted 0 to", "saw ['a']"]),
+        ({"seeds": 3}, ["seeds: wanted a list", "{start: 3, most: 10}", "saw 3"]),
+        ({"seeds": {"start": 3}}, ["seeds: has the keys start; wanted a list", "{start: 3, most: 10}"]),
+        ({"seeds": {"start": 7, "most": 10}}, ["seeds: start 7 and most 10; wanted two of 3, 4, 5, 6, 8, 10"]),
+        ({"seeds": {"start": 5, "most": 4}}, ["seeds: start 5 and most 4", "the smaller one first"]),
         ({"variants": {"untrained": {}}}, ["variants.untrained: a name without '/', and neither untrained nor"]),
         ({"variants": {"old/0": {}}}, ["variants.old/0: a name without '/'"]),
         ({"delta": 0}, ["delta"]),
@@ -235,7 +248,7 @@ def test_override_with_a_mistake_is_reported_with_its_key(tmp_path: Path) -> Non
 def test_values_of_overrides_are_yaml(tmp_path: Path) -> None:
     texts = ("seeds=[4, 5]", "training.learning_rate=1e-3", "question=Is 1=1?", "data.limit=null", "name=b")
     recipe = load_recipe(written(tmp_path, {"data": {"limit": 3}}), texts)
-    assert (recipe.seeds, recipe.training.learning_rate, recipe.question) == ((4, 5), 1e-3, "Is 1=1?")
+    assert (recipe.seeds.listed, recipe.training.learning_rate, recipe.question) == ((4, 5), 1e-3, "Is 1=1?")
     assert recipe.data.limit is None
 
 
@@ -333,7 +346,7 @@ def test_override_of_one_variant_leaves_the_others(tmp_path: Path) -> None:
 
 def test_override_of_a_key_that_all_share_is_no_variant_change(tmp_path: Path) -> None:
     recipe = load_recipe(written(tmp_path, {"variants": {"a": {}}}), ("seeds=[9]", "question=Why?"))
-    assert recipe.seeds == (9,)
+    assert recipe.seeds.listed == (9,)
     assert recipe.variants == {"a": {}}
 
 

@@ -1,0 +1,79 @@
+"""Which seeds each variant is trained with: those of a list, or more at each look until the question is decided."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+
+LOOKS = (3, 4, 5, 6, 8, 10)  # numbers of seeds at which a comparison may be judged, as bench/truth.py measured them
+WANTED = "wanted a list, as in [0, 1, 2], or {start: 3, most: 10}"
+
+
+@dataclass(frozen=True)
+class Seeds:
+    """The seeds of one look. `looks` are the numbers of seeds of all of them, none where a list says the seeds."""
+
+    listed: tuple[int, ...]
+    looks: tuple[int, ...] = ()
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self.listed)
+
+    def __len__(self) -> int:
+        return len(self.listed)
+
+    @property
+    def most(self) -> int:
+        """How many there may be in the end."""
+        return max(self.looks, default=len(self))
+
+    @property
+    def before(self) -> int:
+        """How many the look before this one had; 0 for the first."""
+        return max((look for look in self.looks if look < len(self)), default=0)
+
+    def at(self, look: int) -> Seeds:
+        """The seeds of another look."""
+        return replace(self, listed=tuple(range(look)))
+
+
+def as_seeds(value: object) -> Seeds:
+    """What a recipe says; a validator. Raises ValueError."""
+    if isinstance(value, Seeds):
+        return value
+    if isinstance(value, Mapping):
+        return until_decided(value)
+    if not isinstance(value, list | tuple):
+        raise ValueError(WANTED)
+    return Seeds(checked(tuple(value)))
+
+
+def checked(seeds: tuple[object, ...]) -> tuple[int, ...]:
+    """The seeds as they are, each a valid one and named once."""
+    if not seeds:
+        raise ValueError("wanted at least one seed")
+    known: list[int] = []
+    for seed in seeds:
+        if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**32:
+            raise ValueError(f"seed {seed} is not a valid seed; wanted 0 to {2**32 - 1}")
+        if seed in known:
+            raise ValueError(f"seed {seed} is listed twice; name every seed once")
+        known.append(seed)
+    return tuple(known)
+
+
+def until_decided(value: Mapping[object, object]) -> Seeds:
+    """The first look's seeds, from `{start: 3, most: 10}`."""
+    if set(value) != {"start", "most"}:
+        raise ValueError(f"has the keys {', '.join(map(str, value)) or '(none)'}; {WANTED}")
+    start, most = value["start"], value["most"]
+    if (
+        start not in LOOKS
+        or most not in LOOKS
+        or not isinstance(start, int)
+        or not isinstance(most, int)
+        or start >= most
+    ):
+        known = ", ".join(map(str, LOOKS))
+        raise ValueError(f"start {start} and most {most}; wanted two of {known}, the smaller one first")
+    return Seeds(tuple(range(start)), tuple(look for look in LOOKS if start <= look <= most))

@@ -1,0 +1,80 @@
+"""Seeds that are added until it is decided: what each look may spend, what stays decided, and when it stops."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from report_samples import comparison, sample
+
+from reseed.evaluation.looks import Plan, is_settled, with_looks
+from reseed.evaluation.statistics import look_level
+from reseed.records import ComparisonResult, Results
+from reseed.reporting.html import html_report
+from reseed.reporting.markdown import markdown_report
+from reseed.reporting.verdict import verdict
+
+BASE = replace(sample(), baseline="old", comparisons=())
+
+
+def result(*comparisons: ComparisonResult) -> Results:
+    return replace(BASE, comparisons=comparisons)
+
+
+def test_looks_spend_no_more_than_one_level_together() -> None:
+    plans = [Plan(seeds, before, 10) for before, seeds in ((0, 3), (3, 4), (4, 5), (5, 6), (6, 8), (8, 10))]
+    assert [plan.level for plan in plans] == [look_level(plan.seeds, plan.before, 10) for plan in plans]
+    assert sum(1 - plan.level for plan in plans) == pytest.approx(0.05)
+    assert [plan.level for plan in plans] == sorted((plan.level for plan in plans), reverse=True)
+
+
+def test_what_a_look_decided_stays_and_the_last_question_ends_it() -> None:
+    first = with_looks(
+        result(comparison("a", "old", 0.1, 0.02, "better"), comparison("b", "old", 0.02, 0.1, "undecided")),
+        Plan(3, 0, 5),
+        (),
+    )
+    assert not is_settled(first), "b is open"
+    assert "Judged at 3 of at most 5 seeds; `reseed run --until-decided` adds more" in verdict(first)
+    second = with_looks(
+        result(
+            comparison("a", "old", 0.05, 0.06, "undecided", seeds=(4, 4)),
+            comparison("b", "old", 0.05, 0.02, "better", seeds=(4, 4)),
+        ),
+        Plan(4, 3, 5),
+        first.looks,
+    )
+    assert is_settled(second)
+    assert [(look.seeds, look.a, look.verdict) for look in second.looks] == [
+        (3, "a", "better"), (3, "b", "undecided"), (4, "a", "undecided"), (4, "b", "better"),
+    ]  # fmt: skip
+    assert [(one.verdict, one.decided_at) for one in second.comparisons] == [("better", 3), ("better", 4)]
+    assert "a − old: +0.0500 (95 % −0.0100 to +0.1100; 4 seeds × 40 prompts): better (decided at 3 seeds)." in verdict(
+        second
+    )
+    assert "4 of at most 5 seeds." in verdict(second)
+
+
+def test_single_variant_asks_whether_it_beats_the_untrained_model() -> None:
+    own = comparison("old", "untrained", 0.1, 0.02, "better")
+    blend = replace(own, estimand="ensemble")
+    assert is_settled(with_looks(result(own, blend), Plan(3, 0, 5), ()))
+    assert not is_settled(with_looks(result(replace(own, verdict="undecided"), blend), Plan(3, 0, 5), ()))
+    assert not is_settled(with_looks(result(replace(own, verdict=None)), Plan(3, 0, 5), ())), (
+        "no verdict settles nothing"
+    )
+
+
+def test_a_list_of_seeds_is_never_settled() -> None:
+    assert not is_settled(result(comparison("a", "old", 0.1, 0.02, "better")))
+    assert verdict(result(comparison("a", "old", 0.1, 0.02, "better"))).count("\n") == 0
+
+
+def test_every_look_is_in_the_report() -> None:
+    open_ = comparison("a", "old", 0.1, 0.2, "undecided")
+    results = with_looks(result(replace(open_, level=0.99965)), Plan(3, 0, 5), ())
+    for page in (markdown_report(results), html_report(results)):
+        assert "Looks" in page
+        assert "99.97 %" in page
+        assert "declared before the first one" in page
+    assert "Looks" not in markdown_report(sample()) + html_report(sample())
