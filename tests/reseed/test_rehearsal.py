@@ -306,3 +306,19 @@ def test_another_module_is_another_line_from_the_first_key_on(tmp_path: Path, st
 
     assert keys(LABELS) == keys(LABELS)
     assert keys(LABELS) & keys(f"{LABELS}# edited\n") == set()
+
+
+def test_a_variants_own_problem_is_tried_too(tmp_path: Path, store: ArtifactStore) -> None:
+    train = save(tmp_path, ("a", "good"))
+    (tmp_path / "own").mkdir()
+    theirs = tmp_path / "own" / "theirs.py"
+    theirs.write_text(LABELS + "def completion(row): return 1\n")
+    variants = {"a": {}, "b": {"problem": "theirs", "training": {"loss_on": "all"}}}
+    with pytest.raises(ReseedError, match=r"problem 'theirs': 1 mistake\n  completion: gave int 1"):
+        rehearse(recipe(tmp_path, LABELS, train, variants=variants), store)
+    theirs.write_text(LABELS + "higher_is_better = False\n")
+    with pytest.raises(ReseedError, match=r"'theirs' of a variant: .*lower is better.*take metric and scores from 'mine'"):
+        rehearse(recipe(tmp_path, LABELS, train, variants=variants), store)
+    variants["b"]["problem"] = "thirs"
+    with pytest.raises(ReseedError, match="problem 'thirs': unknown"):
+        recipe(tmp_path, LABELS, train, variants=variants)
