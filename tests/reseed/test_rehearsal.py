@@ -317,7 +317,9 @@ def test_a_variants_own_problem_is_tried_too(tmp_path: Path, store: ArtifactStor
     with pytest.raises(ReseedError, match=r"problem 'theirs': 1 mistake\n  completion: gave int 1"):
         rehearse(recipe(tmp_path, LABELS, train, variants=variants), store)
     theirs.write_text(LABELS + "higher_is_better = False\n")
-    with pytest.raises(ReseedError, match=r"'theirs' of a variant: .*lower is better.*take metric and scores from 'mine'"):
+    with pytest.raises(
+        ReseedError, match=r"'theirs' of a variant: .*lower is better.*take metric and scores from 'mine'"
+    ):
         rehearse(recipe(tmp_path, LABELS, train, variants=variants), store)
     variants["b"]["problem"] = "thirs"
     with pytest.raises(ReseedError, match="problem 'thirs': unknown"):
