@@ -12,6 +12,7 @@ from functools import wraps
 from typing import Any, Concatenate, ParamSpec, TypeVar, cast
 
 from reseed.data.sources import Source, resolve_source
+from reseed.evaluation.experiment import Asked
 from reseed.evaluation.looks import Plan
 from reseed.generation.pairs import draw_pairs
 from reseed.language.prompts import prompt_format
@@ -169,12 +170,12 @@ class Line:
             {name: self.ensemble(name).artifact for name in self.scored},
             before,
         )
-        work = Score(
-            recipe.problem, recipe.question, self.place.roles.embedder, recipe.constants, tuple(recipe.variants),
-            recipe.first if recipe.first in self.scored else self.scored[0], recipe.delta, tuple(members),
+        asked = Asked(
+            recipe.question, recipe.problem, self.place.roles.embedder, recipe.constants, tuple(members),
+            recipe.first if recipe.first in self.scored else self.scored[0], recipe.delta,
             Plan(len(seeds), seeds.before, seeds.most) if seeds.looks else None,
         )  # fmt: skip
-        return Step(work, recipe.name, inputs)
+        return Step(Score(asked, tuple(recipe.variants)), recipe.name, inputs)
 
     @once
     def report(self) -> Step[Report]:

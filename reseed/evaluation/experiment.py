@@ -34,17 +34,29 @@ KIND = "results"
 
 
 @dataclass(frozen=True)
-class Evidence:
-    """What a result rests on: its artifacts by role, as the results' manifest names them."""
+class Asked:
+    """The recipe's question: what is scored and how, and what is compared with what."""
 
+    question: str
     problem: ProblemModule
     embedder: ModelSpec
     constants: tuple[str, ...]
-    members: tuple[Member, ...]
+    members: tuple[Member, ...]  # that have answers
     baseline: str
     delta: float | None
-    artifacts: Mapping[str, Artifact]
     look: Plan | None = None  # where seeds are added until it is decided
+
+    @property
+    def variants(self) -> list[str]:
+        """Their names, in the order of the members."""
+        return list(dict.fromkeys(member.variant for member in self.members))
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What a result rests on: its artifacts by role, as the results' manifest names them."""
+
+    artifacts: Mapping[str, Artifact]
 
     @property
     def partitions(self) -> dict[str, Artifact]:
@@ -52,35 +64,32 @@ class Evidence:
         begin = "partition "
         return {role.removeprefix(begin): made for role, made in self.artifacts.items() if role.startswith(begin)}
 
-    @property
-    def variants(self) -> list[str]:
-        """Their names, in the order of the members."""
-        return list(dict.fromkeys(member.variant for member in self.members))
-
     def of(self, what: str, whose: Member | str) -> Artifact:
         """The `adapter`, `predictions` or `ensemble` of a member, a variant or the untrained student."""
         return self.artifacts[f"{what} {whose}"]
 
 
-def evaluate(store: ArtifactStore, evidence: Evidence, experiment: str, question: str) -> tuple[Results, ScoreTable]:
+def evaluate(
+    store: ArtifactStore, asked: Asked, artifacts: Mapping[str, Artifact], experiment: str
+) -> tuple[Results, ScoreTable]:
     """Read the answers, embed, score and compare them."""
-    problem = load_problem(evidence.problem)
+    problem, evidence = load_problem(asked.problem), Evidence(artifacts)
     first = next(iter(evidence.partitions.values()))
     check_comparable(store, evidence.partitions)
     test, train = part(store, first, "test"), part(store, first, "train")
     group_by = str(store.manifest(first).spec["test"]["group_by"])
     untrained = read_answers(store, evidence.of("predictions", "untrained"))
-    members = {member: read_answers(store, evidence.of("predictions", member)) for member in evidence.members}
-    ensembles = {name: read_answers(store, evidence.of("ensemble", name)) for name in evidence.variants}
-    scorer = Scorer(problem, list(test), load_embedder(evidence.embedder))
+    members = {member: read_answers(store, evidence.of("predictions", member)) for member in asked.members}
+    ensembles = {name: read_answers(store, evidence.of("ensemble", name)) for name in asked.variants}
+    scorer = Scorer(problem, list(test), load_embedder(asked.embedder))
     groups = test.column(group_by)
-    table, constants = score_all(scorer, groups, untrained, members, ensembles, evidence.constants, train)
-    trained = {member: trained_member(store, evidence.of("adapter", member)) for member in evidence.members}
+    table, constants = score_all(scorer, groups, untrained, members, ensembles, asked.constants, train)
+    trained = {member: trained_member(store, evidence.of("adapter", member)) for member in asked.members}
     variants = with_history(store, variant_results(table, trained), evidence)
-    rule = Rule(problem.higher_is_better, evidence.delta, evidence.look.level if evidence.look else LEVEL)
+    rule = Rule(problem.higher_is_better, asked.delta, asked.look.level if asked.look else LEVEL)
     results = Results(
         experiment=experiment,
-        question=question,
+        question=asked.question,
         problem=problem.name,
         metric=problem.metric,
         higher_is_better=problem.higher_is_better,
@@ -90,17 +99,17 @@ def evaluate(store: ArtifactStore, evidence: Evidence, experiment: str, question
         constants=constants,
         dataset=dataset_of(store, first),
         train_rows=len(train),
-        baseline=evidence.baseline,
-        delta=evidence.delta,
+        baseline=asked.baseline,
+        delta=asked.delta,
         group_by=group_by,
         level=rule.level,
-        comparisons=all_comparisons(table, evidence.baseline, evidence.constants, rule),
+        comparisons=all_comparisons(table, asked.baseline, asked.constants, rule),
     )
-    if evidence.look is None:
+    if asked.look is None:
         return results, table
-    before = evidence.artifacts.get("results before")
+    before = artifacts.get("results before")
     earlier = load_results(store, before).looks if before is not None else ()
-    return with_looks(results, evidence.look, earlier), table
+    return with_looks(results, asked.look, earlier), table
 
 
 def dataset_of(store: ArtifactStore, partition: Artifact) -> DatasetStats:

@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from reseed.evaluation.experiment import KIND, Evidence, evaluate, load_results, save_results
-from reseed.evaluation.looks import Plan
+from reseed.evaluation.experiment import KIND, Asked, evaluate, load_results, save_results
 from reseed.evaluation.score_table import FILE, save_scores
-from reseed.models.names import ModelSpec, identity
-from reseed.problems import ProblemModule, problem_identity
+from reseed.models.names import identity
+from reseed.problems import problem_identity
 from reseed.records import Artifact, Member
 from reseed.reporting.html import html_report
 from reseed.reporting.markdown import markdown_report
@@ -27,35 +26,26 @@ class Score:
     version: ClassVar[int] = 4
     kind: ClassVar[str] = KIND
     on_ray: ClassVar[bool] = True  # the embedder runs where there is room for it
-    problem: ProblemModule
-    question: str
-    embedder: ModelSpec
-    constants: tuple[str, ...]
+    asked: Asked  # its members are in the key as the inputs' names
     variants: tuple[str, ...]  # in the recipe's order
-    baseline: str
-    delta: float | None
-    members: tuple[Member, ...]  # that have answers; they are in the key as the inputs' names
-    look: Plan | None = None  # where seeds are added until it is decided
 
     def spec(self) -> dict[str, Any]:
         """What the key holds."""
+        asked = self.asked
         return {
-            "problem": problem_identity(self.problem),
-            "question": self.question,
-            "embedder": identity(self.embedder),
-            "constants": list(self.constants),
+            "problem": problem_identity(asked.problem),
+            "question": asked.question,
+            "embedder": identity(asked.embedder),
+            "constants": list(asked.constants),
             "variants": list(self.variants),
-            "baseline": self.baseline,
-            "delta": self.delta,
-            **({"look": [self.look.before, self.look.most]} if self.look is not None else {}),
+            "baseline": asked.baseline,
+            "delta": asked.delta,
+            **({"look": [asked.look.before, asked.look.most]} if asked.look is not None else {}),
         }
 
     def make(self, step: Step[Any], store: ArtifactStore, folder: Path) -> Metrics:
         """Write `results.json` and the rows' scores."""
-        evidence = Evidence(
-            self.problem, self.embedder, self.constants, self.members, self.baseline, self.delta, step.inputs, self.look
-        )
-        results, table = evaluate(store, evidence, step.name, self.question)
+        results, table = evaluate(store, self.asked, step.inputs, step.name)
         save_results(results, folder / "results.json")
         save_scores(table, folder / FILE)
         return {"untrained": results.untrained, "ensemble": results.variants[0].ensemble}

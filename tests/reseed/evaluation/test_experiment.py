@@ -13,7 +13,7 @@ from tiny import save_embedder
 
 from reseed.evaluation.experiment import (
     KIND,
-    Evidence,
+    Asked,
     evaluate,
     latest_results,
     load_results,
@@ -169,7 +169,7 @@ def answers(*texts: str) -> dict[str, list[dict[str, str]]]:
     return {"predictions.jsonl": given[::-1]}
 
 
-def evidence(store: ArtifactStore, folder: Path, embedder: str = "nowhere") -> Evidence:
+def evidence(store: ArtifactStore, folder: Path, embedder: str = "nowhere") -> tuple[Asked, dict[str, Artifact]]:
     """The artifacts of two variants of one seed each, over the same held-out rows."""
     split: dict[str, list[Row]] = {"train.jsonl": TRAIN, "validation.jsonl": [], "test.jsonl": TEST}
     stats = {"n": 5, "n_prompts": 4, "ratio": 0.8, "median_tokens": 9.0, "dropped": {"empty": 1}, "other": "left out"}
@@ -192,21 +192,22 @@ def evidence(store: ArtifactStore, folder: Path, embedder: str = "nowhere") -> E
         predictions[member] = put(store, folder, predicted, given[name], metrics)
     predictions[None] = put(store, folder, plain_step("predict", 1, "predictions", "small", {}), answers("", "", ""))
     ensembles = {name: predictions[member] for name, member in zip("ab", members, strict=True)}  # of one member each
-    return Evidence(
+    asked = Asked(
+        question="Is it?",
         problem=ProblemModule("prompt-recovery"),
         embedder=ModelSpec(name=embedder, dtype="float32"),
         constants=("Improve it.",),
         members=members,
         baseline="a",
         delta=None,
-        artifacts=score_inputs(partitions, adapters, predictions, ensembles),
     )
+    return asked, score_inputs(partitions, adapters, predictions, ensembles)
 
 
 @pytest.mark.slow
 def test_result_is_made_out_of_its_artifacts(local: ArtifactStore, tmp_path: Path) -> None:
     embedder = save_embedder(tmp_path / "embedder")
-    found, _ = evaluate(local, evidence(local, tmp_path / "work", str(embedder)), "small", "Is it?")
+    found, _ = evaluate(local, *evidence(local, tmp_path / "work", str(embedder)), "small")
     assert (found.experiment, found.question, found.problem, found.metric) == (
         "small",
         "Is it?",
@@ -234,18 +235,16 @@ def test_result_is_made_out_of_its_artifacts(local: ArtifactStore, tmp_path: Pat
 
 
 def test_variants_on_other_held_out_rows_cannot_be_compared(local: ArtifactStore, tmp_path: Path) -> None:
-    given = evidence(local, tmp_path / "work")
+    asked, given = evidence(local, tmp_path / "work")
     other = {"train.jsonl": TRAIN, "validation.jsonl": [], "test.jsonl": TEST[:2]}
     strange = put(local, tmp_path / "work", plain_step("partition", 1, "partition", "small", {"of": "other"}), other)
     with pytest.raises(ReseedError, match="variant 'b' is scored on other rows than 'a', so they cannot be compared"):
-        evaluate(local, replace(given, artifacts={**given.artifacts, "partition b": strange}), "small", "Is it?")
+        evaluate(local, asked, {**given, "partition b": strange}, "small")
 
 
 def test_row_answered_twice_is_reported(local: ArtifactStore, tmp_path: Path) -> None:
-    given = evidence(local, tmp_path / "work")
+    asked, given = evidence(local, tmp_path / "work")
     twice = {"predictions.jsonl": answers("x", "y", "z")["predictions.jsonl"] * 2}
     double = put(local, tmp_path / "work", plain_step("predict", 1, "predictions", "small", {"of": "twice"}), twice)
     with pytest.raises(ReseedError, match=r"predictions/small/\w+: 3 rows are answered twice"):
-        evaluate(
-            local, replace(given, artifacts={**given.artifacts, "predictions b seed 0": double}), "small", "Is it?"
-        )
+        evaluate(local, asked, {**given, "predictions b seed 0": double}, "small")
