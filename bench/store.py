@@ -21,8 +21,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # or tests/reseed hides an editable install of reseed
 from s3_server import s3_server
 
-from reseed.recipe.stored_adapters import find_adapter
 from reseed.records import Artifact
+from reseed.steps.stored_adapters import find_adapter
 from reseed.store.artifacts import ArtifactStore
 from reseed.store.manifest import Manifest, StoredFile
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 
 from reseed.evaluation.experiment import check_comparable
+from reseed.leaks import refuse_leaks
 from reseed.line import Line, plan_line
 from reseed.recipe.profile import load_profile
 from reseed.recipe.reading import load_recipe, split_overrides
-from reseed.recipe.stages import refuse_leaks
 from reseed.records import ReseedError
 from reseed.rehearsal import rehearse
 from reseed.store.artifacts import ArtifactStore

@@ -22,13 +22,13 @@ from reseed.recipe.pins import pin
 from reseed.recipe.profile import Profile, student
 from reseed.recipe.recipe import Recipe, Variant
 from reseed.recipe.stages import scored_variants, start_of, training_order, variants_of
-from reseed.recipe.stored_adapters import stored_start
 from reseed.records import Artifact, Member, ReseedError, Sampling
 from reseed.settings import GenerationSettings
 from reseed.steps.generate import JoinShards, WriteShard
 from reseed.steps.predict import Blend, Predict
 from reseed.steps.rows import Curate, Import, Partition
 from reseed.steps.score import Report, Score, report_step, score_inputs
+from reseed.steps.stored_adapters import stored_start
 from reseed.steps.train import Train
 from reseed.store.artifacts import ArtifactStore
 from reseed.store.step import Step

@@ -8,6 +8,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 RECIPES = Path(__file__).resolve().parent.parent / "recipes"  # the shipped recipes, for names that are no file here
+SHAPE = ("method", "rank", "alpha", "targets", "rslora", "dora")  # what an adapter keeps when it is continued
 
 
 class Section(BaseModel):
@@ -111,3 +112,8 @@ class PredictionSettings(Section):
     """How the student answers the held-out rows: greedily, because a result must be repeatable."""
 
     max_new_tokens: int = Field(32, ge=1)
+
+
+def is_stored(start: str) -> bool:
+    """True if a `start_from` names an adapter in the store rather than a variant."""
+    return start.startswith("adapter/")

@@ -15,9 +15,9 @@ from reseed.models.adapters import FILES, add_adapter, save_adapter
 from reseed.models.cache import materialise
 from reseed.models.loading import load_model
 from reseed.models.names import ModelSpec, Upcycle, identity
-from reseed.recipe.stored_adapters import find_adapter
 from reseed.records import Artifact, ReseedError
 from reseed.settings import TrainingSettings
+from reseed.steps.stored_adapters import find_adapter
 from reseed.store.artifacts import ArtifactStore
 
 IDS = torch.randint(0, 300, (2, 30), generator=torch.Generator().manual_seed(0))

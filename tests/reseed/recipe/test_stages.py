@@ -10,11 +10,12 @@ import yaml
 from plain_step import plain_step
 
 from reseed.files import write_jsonl
+from reseed.leaks import refuse_leaks
 from reseed.line import Line, plan_line, training_of
 from reseed.recipe.profile import load_profile
 from reseed.recipe.reading import load_recipe
 from reseed.recipe.recipe import Recipe
-from reseed.recipe.stages import refuse_leaks, scored_variants, training_order, variants_of
+from reseed.recipe.stages import scored_variants, training_order, variants_of
 from reseed.records import Artifact, Member, ReseedError
 from reseed.store.artifacts import ArtifactStore
 from reseed.store.step import Step

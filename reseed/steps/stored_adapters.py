@@ -7,22 +7,15 @@ from collections.abc import Iterator
 from reseed.mistakes import mistake_list
 from reseed.models.names import ModelSpec, identity
 from reseed.records import Artifact, ReseedError
-from reseed.settings import TrainingSettings
+from reseed.settings import SHAPE, TrainingSettings, is_stored
 from reseed.store.artifacts import ArtifactStore
 from reseed.store.lookup import find_artifact
 from reseed.store.manifest import Manifest
-
-SHAPE = ("method", "rank", "alpha", "targets", "rslora", "dora")  # what an adapter keeps when it is continued
 
 
 def find_adapter(store: ArtifactStore, name: str) -> Artifact:
     """The adapter `adapter/<name>/<key>`, of whose key the beginning is enough, as `reseed results` shows it."""
     return find_artifact(store, name, ("adapter",), "`reseed results NAME --json`")
-
-
-def is_stored(start: str) -> bool:
-    """True if a `start_from` names an adapter in the store rather than a variant."""
-    return start.startswith("adapter/")
 
 
 def stored_start(store: ArtifactStore, variant: str, settings: TrainingSettings, model: ModelSpec) -> Artifact | None:

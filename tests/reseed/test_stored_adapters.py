@@ -9,9 +9,9 @@ from plain_step import plain_step
 from stored_files import FILES, folder_with, step
 
 from reseed.models.names import ModelSpec
-from reseed.recipe.stored_adapters import continuation_mistakes, find_adapter
 from reseed.records import ReseedError
 from reseed.settings import TrainingSettings
+from reseed.steps.stored_adapters import continuation_mistakes, find_adapter
 from reseed.store.artifacts import ArtifactStore
 
 
