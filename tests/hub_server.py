@@ -22,6 +22,7 @@ class Hub:
         self.given: list[str] = []
         self.asked = 0
         self.status = 200  # of an answer about a commit
+        self.said = ""  # with another status: the hub's own word about it
 
 
 @contextmanager
@@ -46,7 +47,11 @@ def hub_of(repository: str, folder: Path, kind: str = "model") -> Iterator[Hub]:
             path = unquote(urlsplit(self.path).path)
             if path == about or path.startswith(f"{about}/revision/"):
                 if path.endswith("/gone") or hub.status != 200:
-                    self.send_error(404 if hub.status == 200 else hub.status)
+                    self.send_response(404 if hub.status == 200 else hub.status)
+                    if hub.said:
+                        self.send_header("X-Error-Message", hub.said)
+                    self.send_header("Content-Length", "0")
+                    self.end_headers()
                     return
                 hub.asked += 1
                 siblings = [{"rfilename": name} for name in files]

@@ -105,6 +105,19 @@ def test_a_model_with_pickles_only_is_refused(
     assert "pytorch_model.bin" not in hub.given
 
 
+@pytest.mark.parametrize(("status", "wrong"), [(401, "wants a valid token"), (403, "does not let you read it")])
+def test_a_hub_that_refuses_is_told_from_a_network_that_is_away(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tiny_model: Path, status: int, wrong: str
+) -> None:
+    with hub_of(NAME, tiny_model) as hub:
+        ask(hub, monkeypatch, tmp_path)
+        hub.status, hub.said = status, "Invalid credentials in Authorization header"
+        with pytest.raises(ReseedError, match=rf"model '{NAME}': the hub answered {status}: it {wrong}") as raised:
+            dense_folder(NAME)
+    assert "set HF_TOKEN to a token that may read it" in str(raised.value)
+    assert "network" not in str(raised.value)
+
+
 def test_a_tokenizer_comes_without_weights(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tiny_model: Path) -> None:
     spec = ModelSpec(name=f"{NAME}@main", upcycle=Upcycle(experts=2, top_k=1))
     with hub_of(NAME, tiny_model) as hub:
