@@ -14,6 +14,7 @@ from tiny import save_embedder
 
 from reseed.language.embedding import load_embedder
 from reseed.models.cache import dense_folder, tokenizer_folder
+from reseed.models.configs import fetched_config
 from reseed.models.names import ModelSpec, Upcycle
 from reseed.models.tokenizers import load_tokenizer
 from reseed.records import ReseedError
@@ -114,6 +115,8 @@ def test_a_hub_that_refuses_is_told_from_a_network_that_is_away(
         hub.status, hub.said = status, "Invalid credentials in Authorization header"
         with pytest.raises(ReseedError, match=rf"model '{NAME}': the hub answered {status}: it {wrong}") as raised:
             dense_folder(NAME)
+        with pytest.raises(ReseedError, match=rf"model '{NAME}': the hub answered {status}: it {wrong}"):
+            fetched_config(NAME)
     assert "set HF_TOKEN to a token that may read it" in str(raised.value)
     assert "network" not in str(raised.value)
 
