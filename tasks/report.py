@@ -9,7 +9,7 @@ from prefect.cache_policies import NO_CACHE
 from reseed.evaluation.experiment import KIND, load_results
 from reseed.recipe.profile import Profile
 from reseed.records import Results
-from reseed.reporting.markdown import markdown_report, markdown_text
+from reseed.reporting.markdown import markdown_text, pictured_report
 from reseed.reporting.verdict import verdict_lines
 from reseed.steps.score import Report, Score
 from reseed.store.artifacts import ArtifactStore
@@ -57,7 +57,7 @@ def track(store: ArtifactStore, step: Step[Score], results: Results) -> None:
 
 
 def show(results: Results) -> None:
-    """Show the table and the page on the dashboard."""
+    """Show the table and the page, with its pictures, on the dashboard."""
     rows = [
         {"variant": one_line(v.name), **{f"seed {m.seed}": round(m.score, 4) for m in v.members}, "mean": round(v.mean, 4),
          "std": round(v.std, 4) if v.std is not None else None, "ensemble": round(v.ensemble, 4)}
@@ -70,7 +70,7 @@ def show(results: Results) -> None:
         description=markdown_text(f"{results.metric} on {results.rows} held-out rows"),
     )
     create_markdown_artifact(
-        markdown_report(results),
+        pictured_report(results),
         key=artifact_key(f"{results.experiment}-report"),
         description=markdown_text(results.question),
     )

@@ -21,7 +21,8 @@ class Hub:
         self.url = ""
         self.given: list[str] = []
         self.asked = 0
-        self.status = 200  # of an answer about a commit
+        self.status = 200  # of an answer about a commit; 401 and 403 of any answer
+        self.said = ""  # with those: its own word about it
 
 
 @contextmanager
@@ -44,7 +45,12 @@ def hub_of(repository: str, folder: Path, kind: str = "model") -> Iterator[Hub]:
 
         def do_GET(self) -> None:  # noqa: N802
             path = unquote(urlsplit(self.path).path)
-            if path == about or path.startswith(f"{about}/revision/"):
+            if hub.status in (401, 403):
+                self.send_response(hub.status)
+                self.send_header("X-Error-Message", hub.said)
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+            elif path == about or path.startswith(f"{about}/revision/"):
                 if path.endswith("/gone") or hub.status != 200:
                     self.send_error(404 if hub.status == 200 else hub.status)
                     return

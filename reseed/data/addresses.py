@@ -28,6 +28,7 @@ TAGS = ("ETag", "etag", "blob_id", "md5Hash", "content_md5")  # what file system
 TIMES = ("LastModified", "last_modified", "mtime")  # say it only together with the size
 CURE = "set RESEED_CACHE to a folder that you can write to; sources are kept there"
 COPIES = 3
+SHORT = 4  # letters; a shorter password would star out parts of words, and is starred out in addresses alone
 SOON = 3  # seconds within which a second change of a file may have the same time
 
 
@@ -54,6 +55,8 @@ def fetch(address: str) -> tuple[Path, str]:
     A server that does not say when its file changed is asked for the whole file each time. Where nobody answers, what was
     fetched before is taken. Raises ReseedError, without the address's credentials.
     """
+    scheme, _, rest = address.partition("://")
+    address = f"{scheme.lower()}://{rest}"  # HTTPS:// is the same, and fsspec knows lower case only
     shown = without_credentials(address)
     kind_of(shown)
     writable(cache_root() / "sources", CURE)
@@ -105,7 +108,7 @@ def unfetched(shown: str, address: str, error: Exception) -> ReseedError:
     with suppress(ValueError):  # an address that cannot be read may be why
         split = urlsplit(address)
         for secret in (split.username, split.password):
-            reason = reason.replace(secret, "***") if secret else reason
+            reason = reason.replace(secret, "***") if secret and len(secret) >= SHORT else reason
     if getattr(error, "errno", None) in FULL:
         return ReseedError(
             f"data.train: cannot fetch {shown} ({reason}); no space is left in {cache_root()}: free some"
@@ -250,10 +253,10 @@ def copy_once(address: str, target: Path) -> None:
 
 
 def bar(name: str) -> Any:
-    """fsspec's progress bar."""
+    """fsspec's progress bar; nothing where standard error is no terminal."""
     from fsspec.callbacks import TqdmCallback
 
-    return TqdmCallback(tqdm_kwargs={"desc": name, "unit": "B", "unit_scale": True, "leave": False})
+    return TqdmCallback(tqdm_kwargs={"desc": name, "unit": "B", "unit_scale": True, "leave": False, "disable": None})
 
 
 @contextmanager

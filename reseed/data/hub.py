@@ -10,7 +10,7 @@ from pathlib import Path
 from reseed.data.readers import FILE_KINDS, Record
 from reseed.files import cache_root, digest
 from reseed.mistakes import first_line
-from reseed.network.commits import commit_of
+from reseed.network.commits import commit_of, refusal
 from reseed.records import ReseedError
 
 
@@ -61,6 +61,8 @@ def read_split(hub: HubSplit) -> Iterable[Record]:
             hub.repository, hub.config, split=hub.split, revision=hub.commit, cache_dir=own
         )
     except Exception as error:
+        if refused := refusal(error):
+            raise ReseedError(f"dataset {hub.content}: {refused}, or give a path") from error
         raise ReseedError(
             f"dataset {hub.content}: the hub did not give it ({type(error).__name__}: {first_line(error)}); check "
             "data.config, data.split and the network, or give a path"

@@ -9,7 +9,7 @@ from typing import Any
 from reseed.files import cache_root
 from reseed.mistakes import first_line
 from reseed.models.names import ModelSpec, is_local, parse_wheel
-from reseed.network.commits import known_commit
+from reseed.network.commits import LOG_IN, known_commit, refusal
 from reseed.records import ReseedError
 
 
@@ -48,9 +48,11 @@ def fetched_config(name: str) -> Path:
         get_hf_file_metadata(hf_hub_url(repository, "config.json", revision=revision or None), timeout=10)
         return Path(hf_hub_download(repository, "config.json", revision=revision or None))
     except Exception as error:
+        if refused := refusal(error):
+            raise ReseedError(f"model '{name}': {refused}") from error
         raise ReseedError(
             f"model '{name}': its config.json cannot be read ({type(error).__name__}: {first_line(error)}); check the "
-            "name and the network, and log in with `hf auth login` if it is gated"
+            f"name and the network, and {LOG_IN} if it is private"
         ) from error
 
 

@@ -7,6 +7,7 @@ import uuid
 from pathlib import Path
 
 from reseed.mistakes import first_line
+from reseed.network.commits import LOG_IN, refusal
 from reseed.records import ReseedError
 
 TOKENIZER = ("*.json", "*.model", "*.jinja", "*.txt")
@@ -74,8 +75,10 @@ def snapshot(name: str, patterns: tuple[str, ...]) -> Path:
     try:
         return Path(snapshot_download(repository, revision=revision or None, allow_patterns=list(patterns)))
     except Exception as error:
+        if refused := refusal(error):
+            raise ReseedError(f"model '{name}': {refused}, or choose --profile laptop, which needs no hub") from error
         raise ReseedError(
             f"model '{name}': not a folder, and the hub did not give it ({type(error).__name__}: {first_line(error)}); "
-            "check the name and the network, log in with `hf auth login` if it is gated, "
+            f"check the name and the network, {LOG_IN} if it is private, "
             "or choose --profile laptop, which needs no hub"
         ) from error

@@ -3,17 +3,31 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from reseed.records import DatasetStats, Results
+from reseed.reporting.comparison_plots import forest, noise, power_curve
+from reseed.reporting.pictures import markdown_picture
+from reseed.reporting.plots import loss_curves, scores
 from reseed.reporting.tables import COMPARISON_HEADERS, LOOK_HEADERS, comparison_cells, lines, look_cells, score_columns
-from reseed.reporting.text import count, cut_off, direction, score
-from reseed.reporting.verdict import HOW_LOOKED, how_compared, looked, verdict_lines
+from reseed.reporting.text import count, cut_off, direction, plural_of, score
+from reseed.reporting.verdict import HOW_LOOKED, how_compared, looked, noun, verdict_lines
 from reseed.text import one_line
+
+Draw = Callable[[str, Callable[[Results], str]], list[str]]  # the blocks of Markdown that show a plot, with its title
 
 
 def markdown_report(results: Results) -> str:
-    """Question, verdict, scores, members and data of one experiment."""
+    """Question, verdict, scores, members and data of one experiment, without pictures: it is read in terminals, too."""
+    return _report(results, lambda title, plot: [])
+
+
+def pictured_report(results: Results) -> str:
+    """The same with the plots of the HTML page as images, for the dashboard: some hundred thousand characters."""
+    return _report(results, lambda title, plot: [markdown_picture(markdown_text(title), plot(results))])
+
+
+def _report(results: Results, draw: Draw) -> str:
     blocks = [
         f"# {markdown_text(results.experiment)}",
         f"**Question.** {markdown_text(results.question)}",
@@ -21,8 +35,10 @@ def markdown_report(results: Results) -> str:
         "## Results",
         _results(results),
         _about(results),
-        *_comparisons(results),
+        *draw("Scores", scores),
+        *_comparisons(results, draw),
         *_looks(results),
+        *_section("Loss curves", loss_curves, draw),
         "## Members",
         _members(results),
     ]
@@ -41,13 +57,13 @@ def _results(results: Results) -> str:
     table = lines(results)
     headers, cells = score_columns(results, table)
     rows = []
-    for line, (*scores, answer) in zip(table, cells, strict=True):
+    for line, (*found, answer) in zip(table, cells, strict=True):
         bold = "**" if line.decided else ""
-        rows.append([f"{bold}{markdown_text(line.label)}{bold}", *scores, f"{bold}{answer}{bold}"])
+        rows.append([f"{bold}{markdown_text(line.label)}{bold}", *found, f"{bold}{answer}{bold}"])
     return markdown_table(["variant", *headers], rows)
 
 
-def _comparisons(results: Results) -> list[str]:
+def _comparisons(results: Results, draw: Draw) -> list[str]:
     if not results.comparisons:
         return []
     rows = []
@@ -55,7 +71,20 @@ def _comparisons(results: Results) -> list[str]:
         bold = "**" if found.verdict not in (None, "undecided") else ""
         rows.append([markdown_text(names), *(cell.replace("<", "&lt;") for cell in cells), f"{bold}{said}{bold}"])
     table = markdown_table(list(COMPARISON_HEADERS), rows, texts=(0, 1, 5))
-    return ["## Comparisons", table, markdown_text(how_compared(results))]
+    return [
+        "## Comparisons",
+        *draw("Differences with their intervals", forest),
+        table,
+        markdown_text(how_compared(results)),
+        *_section("Where the noise comes from", noise, draw),
+        *_section(f"What more seeds or {plural_of(noun(results.group_by))} would see", power_curve, draw),
+    ]
+
+
+def _section(title: str, plot: Callable[[Results], str], draw: Draw) -> list[str]:
+    """A plot under a heading; neither where no plots are drawn."""
+    drawn = draw(title, plot)
+    return [f"## {markdown_text(title)}", *drawn] if drawn else []
 
 
 def _looks(results: Results) -> list[str]:

@@ -13,6 +13,7 @@ from typing import Any
 import psutil
 import pytest
 from line_project import LineProject, eventually, server_of
+from pictures_in import pictures_in, texts
 from plain_step import plain_step
 
 from infra.local.api import ask as ask_server
@@ -56,6 +57,18 @@ def test_the_quickstart_runs_as_a_deployment_and_shows_its_result(undisturbed: L
     assert {"tiny-scores", "tiny-report"} <= {artifact["key"] for artifact in shown}
     (report,) = [artifact["data"] for artifact in shown if artifact["key"] == "tiny-report"]
     assert "Does anything come out at all?" in report
+    check_pictures(report)
+
+
+def check_pictures(report: str) -> None:
+    """The artifact's pictures are those of the stored page, whose text has none."""
+    shown = {title: texts(svg) for title, svg in pictures_in(report).items()}
+    titles = ["Scores", "Differences with their intervals", "Where the noise comes from"]
+    assert list(shown) == [*titles, "What more seeds or prompts would see", "Loss curves"]
+    assert {"default", "untrained", "one seed"} <= set(shown["Scores"])
+    assert {"default − untrained", "default − best constant"} <= set(shown["Differences with their intervals"])
+    assert {"train", "validation", "step", "loss"} <= set(shown["Loss curves"])
+    assert len(report.encode()) < 300_000
 
 
 def task_names(project: LineProject, run: str) -> set[str]:

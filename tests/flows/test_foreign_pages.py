@@ -1,16 +1,20 @@
-"""Pages in a real Chromium: the dashboard after one login, and pages of others that try to have the worker run commands."""
+"""Pages in a real Chromium: the dashboard after one login, a report's pictures there, and pages of others that try to have the
+worker run commands."""
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
 import threading
+from collections import Counter
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
 from line_project import LineProject, server_of
+from PIL import Image
 from test_deployments import ask
 
 from infra.local.settings import LocalServer
@@ -34,6 +38,10 @@ ATTACK = """async ([api, deployment, body]) => {
         }
     return said;
 }"""
+
+DRAWN = """wanted => [...document.images].filter(
+    image => image.src.startsWith("data:image/svg+xml;base64,") && image.complete && image.naturalWidth > 500
+).length === wanted"""
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +68,12 @@ def chromium() -> Iterator[Any]:
 @pytest.fixture(scope="module")
 def page(chromium: Any, server: LocalServer) -> Any:
     """A page of somebody who has logged in to the dashboard in the same browser."""
-    page = chromium.new_context().new_page()
+    return logged_in(chromium, server, "light")
+
+
+def logged_in(chromium: Any, server: LocalServer, scheme: str) -> Any:
+    """A page of a reader who prefers light or dark pages, after the login."""
+    page = chromium.new_context(color_scheme=scheme, viewport={"width": 1300, "height": 900}).new_page()
     page.set_default_timeout(120_000)
     page.goto(f"{server.ui_url}/deployments")
     page.locator("input[type=password]").fill(server.secret)
@@ -113,3 +126,21 @@ def test_a_page_of_others_gets_nothing(
 def test_the_dashboard_asks_for_the_key_once(page: Any, server: LocalServer) -> None:
     page.goto(f"{server.ui_url}/deployments")
     page.get_by_text("nightly").first.wait_for()
+
+
+@pytest.mark.parametrize(("scheme", "paper"), [("light", (252, 252, 251)), ("dark", (26, 28, 32))])
+def test_the_dashboard_shows_a_report_s_pictures_in_its_colours(
+    scheme: str, paper: tuple[int, int, int], chromium: Any, server: LocalServer, undisturbed: LineProject
+) -> None:
+    """What Prefect's page makes of Markdown may change with any version of it."""
+    shown = ask(undisturbed, "artifacts/latest/filter", artifacts={"key": {"any_": ["tiny-report"]}})
+    page = logged_in(chromium, server, scheme)
+    page.goto(f"{server.ui_url}/v2/artifacts/artifact/{shown[0]['latest_id']}")
+    pictures = page.locator("img[src^='data:image/svg+xml;base64,']")
+    page.wait_for_function(DRAWN, arg=5)
+    for i in range(5):  # each is waited for, as the page may draw them anew
+        one = pictures.nth(i)
+        drawn = Image.open(io.BytesIO(one.screenshot())).convert("RGB")
+        colours = Counter(drawn.getdata())
+        assert colours.most_common(1)[0][0] == paper
+        assert len(colours) > 30, "and something is drawn on it"

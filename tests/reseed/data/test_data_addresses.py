@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from email.utils import formatdate
 from pathlib import Path
 
+import fsspec
 import pytest
 from s3_server import forget_clients
 from web_server import QuietHandler, served_by
@@ -154,6 +156,47 @@ def test_two_addresses_are_two_files_though_they_differ_in_a_credential(store: A
         assert (texts(first, store), texts(second, store)) == (["a"], ["test"])
     with pytest.raises(ReseedError, match="cannot fetch"):
         resolve_source(f"{page.url}?key=other", store)
+
+
+def test_a_scheme_in_capitals_is_the_same_address(store: ArtifactStore) -> None:
+    page = Page(ETag='"1"')
+    with serving(page):
+        first = resolve_source(page.url, store)
+        given = page.given
+        again = resolve_source(page.url.replace("http://", "HTTP://"), store)
+        assert (again.content, page.given) == (first.content, given + 1), "it was only asked for its version"
+
+
+def test_a_short_password_leaves_the_message_legible(store: ArtifactStore) -> None:
+    page = Page(ETag='"1"')
+    page.status = 404
+    with serving(page):
+        for user in ("e:t", "someone:pass-of-nine"):
+            with pytest.raises(ReseedError) as raised:
+                resolve_source(page.url.replace("://", f"://{user}@"), store)
+            said = str(raised.value)
+            assert f"cannot fetch http://***@127.0.0.1:{page.port}/rows.csv (HTTPError: 404" in said
+            assert "check the address and the network" in said
+            assert user not in said
+            assert "pass-of-nine" not in said
+
+
+def test_a_bar_is_for_terminals(
+    store: ArtifactStore, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    memory = fsspec.filesystem("memory")
+    memory.pipe("/bars/rows.csv", f"{HEADER}a,b,c\n".encode())
+    assert texts(resolve_source("memory://bars/rows.csv", store), store) == ["a"]
+    assert capfd.readouterr().err == ""
+
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    monkeypatch.setattr("sys.stderr", terminal := Terminal())
+    memory.pipe("/bars/rows.csv", f"{HEADER}d,e,f\n".encode())
+    assert texts(resolve_source("memory://bars/rows.csv", store), store) == ["d"]
+    assert "rows.csv" in terminal.getvalue()
 
 
 def test_a_damaged_copy_is_noticed(store: ArtifactStore) -> None:

@@ -14,6 +14,7 @@ from tiny import save_embedder
 
 from reseed.language.embedding import load_embedder
 from reseed.models.cache import dense_folder, tokenizer_folder
+from reseed.models.configs import fetched_config
 from reseed.models.names import ModelSpec, Upcycle
 from reseed.models.tokenizers import load_tokenizer
 from reseed.records import ReseedError
@@ -103,6 +104,21 @@ def test_a_model_with_pickles_only_is_refused(
         with pytest.raises(ReseedError, match=r"no \.safetensors file in .*name a revision that has them"):
             dense_folder(NAME)
     assert "pytorch_model.bin" not in hub.given
+
+
+@pytest.mark.parametrize(("status", "wrong"), [(401, "wants a valid token"), (403, "does not let you read it")])
+def test_a_hub_that_refuses_is_told_from_a_network_that_is_away(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tiny_model: Path, status: int, wrong: str
+) -> None:
+    with hub_of(NAME, tiny_model) as hub:
+        ask(hub, monkeypatch, tmp_path)
+        hub.status, hub.said = status, "Invalid credentials in Authorization header"
+        with pytest.raises(ReseedError, match=rf"model '{NAME}': the hub answered {status}: it {wrong}") as raised:
+            dense_folder(NAME)
+        with pytest.raises(ReseedError, match=rf"model '{NAME}': the hub answered {status}: it {wrong}"):
+            fetched_config(NAME)
+    assert "set HF_TOKEN to a token that may read it" in str(raised.value)
+    assert "network" not in str(raised.value)
 
 
 def test_a_tokenizer_comes_without_weights(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tiny_model: Path) -> None:

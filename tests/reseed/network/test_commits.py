@@ -57,7 +57,7 @@ def test_others_who_use_the_hub_s_cache_know_too(ask: pytest.MonkeyPatch, tmp_pa
     assert commit_of(NAME, "model") == COMMIT, "the newer one"
 
 
-@pytest.mark.parametrize("status", [403, 429, 500])
+@pytest.mark.parametrize("status", [401, 403, 429, 500])
 def test_a_hub_that_is_busy_or_behind_a_proxy_is_not_asked_for_long(
     ask: pytest.MonkeyPatch, tmp_path: Path, status: int
 ) -> None:
@@ -67,6 +67,29 @@ def test_a_hub_that_is_busy_or_behind_a_proxy_is_not_asked_for_long(
         ask.setattr("huggingface_hub.hf_api.constants.ENDPOINT", hub.url)
         hub.status = status
         assert commit_of(NAME, "model") == COMMIT
+
+
+@pytest.mark.parametrize(
+    ("status", "said", "wrong"),
+    [
+        (
+            401,
+            "Invalid credentials in Authorization header",
+            r"401: it wants a valid token \(Invalid credentials",
+        ),
+        (403, "Your token has no rights here", r"403: it does not let you read it \(Your token"),
+    ],
+)
+def test_a_hub_that_refuses_is_no_network_that_is_away(
+    ask: pytest.MonkeyPatch, tmp_path: Path, status: int, said: str, wrong: str
+) -> None:
+    (tmp_path / "model").mkdir()
+    with hub_of(NAME, tmp_path / "model") as hub:
+        ask.setattr("huggingface_hub.hf_api.constants.ENDPOINT", hub.url)
+        hub.status, hub.said = status, said
+        with pytest.raises(ReseedError, match=rf"model '{NAME}': the hub answered {wrong}.*set HF_TOKEN") as raised:
+            commit_of(NAME, "model")
+    assert "network" not in str(raised.value)
 
 
 def test_recipe_and_profile_are_pinned_as_far_as_they_are_used(ask: pytest.MonkeyPatch, tmp_path: Path) -> None:

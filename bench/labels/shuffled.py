@@ -1,4 +1,4 @@
-"""Prompt recovery taught the prompts of other rows: what must be worse than the right ones, whatever the seed."""
+"""Prompt recovery taught the prompts of other rows: a model learns from them what prompts look like, and not which one it was."""
 
 from __future__ import annotations
 
