@@ -1,4 +1,4 @@
-"""Prompt recovery taught the prompts of other rows: a model learns from them what prompts look like, and not which one it was."""
+"""Prompt recovery taught the prompts of other rows: they show what a prompt looks like, and not which one it was."""
 
 from __future__ import annotations
 
