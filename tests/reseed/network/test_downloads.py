@@ -148,8 +148,9 @@ def test_a_file_that_was_just_changed_is_not_continued_by_its_time(tmp_path: Pat
         asked.append(start)
         body, cut = (OLD, 250_000) if len(asked) == 1 else (NEW[start:], None)
         part = {"Content_Range": f"bytes {start}-399999/400000"} if start else {}
-        now = handler.date_time_string()  # the `Date` that `say` sends too
-        say(handler, 206 if start else 200, body, cut, Last_Modified=now, **part)
+        changed.append(handler.date_time_string())
+        say(handler, 206 if start else 200, body, cut, Last_Modified=changed[0], **part)
 
     asked: list[int] = []
+    changed: list[str] = []  # `Date`, which is sent too, is as late
     assert fetched(answer, tmp_path / "rows.csv") == NEW
