@@ -166,7 +166,7 @@ def test_answer_that_is_missing_or_too_many_is_reported(missing: int, extra: int
     with pytest.raises(ReseedError) as caught:
         Scorer(PROBLEM, ROWS, Letters()).per_row(given)
     message = str(caught.value)
-    assert f"{missing} held-out rows have no answer and {extra} answers belong to no held-out row" in message
+    assert f"held-out rows without an answer: {missing}; answers of no held-out row: {extra};" in message
 
 
 def test_member_that_skips_a_row_is_reported_in_the_experiment() -> None:
