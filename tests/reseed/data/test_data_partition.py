@@ -177,7 +177,7 @@ def test_missing_column_is_answered_with_the_nearest(key: str, settings: DataSet
     ("rows", "settings", "empty"),
     [
         (made(100, prompts=1), how(), "validation and test"),
-        (made(100, prompts=2), how(), "validation"),
+        (made(100, prompts=2), how(), "test"),
         (made(2), how(), "validation and test"),
         (made(4), how(), "validation"),
         (made(1), how(), "validation and test"),
