@@ -174,7 +174,7 @@ def test_member_that_skips_a_row_is_reported_in_the_experiment() -> None:
     whole = trained_and_answers(0, "sea", "sky", "sea", "sun")
     with pytest.raises(ReseedError, match="held-out rows without an answer: 1;"):
         scored({Member("a", 0): (TrainedMember(1, "x"), short)})
-    with pytest.raises(ReseedError, match="1 rows are not answered by every member"):
+    with pytest.raises(ReseedError, match="rows that not every member answered: 1;"):
         blend(PROBLEM, [whole[1], short])
 
 
