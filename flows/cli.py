@@ -82,18 +82,19 @@ def add_recipe_commands(add: AddCommand) -> None:
     )
     power.add_argument("recipe", help="a recipe's name or its YAML file")
     power.add_argument("--difference", type=float, help="a true difference to look for (default: the recipe's delta)")
-    power.add_argument(
+    measured = power.add_mutually_exclusive_group()
+    measured.add_argument(
         "--from",
         dest="earlier",
         metavar="EXPERIMENT",
         help="whose newest result says how scores vary (default: the recipe's)",
     )
-    power.add_argument(
+    measured.add_argument(
         "--spread",
         metavar="SEED,GROUP",
         help="in place of a result: standard deviations from seed to seed, and of the difference from group to group",
     )
-    power.add_argument("--groups", type=int, help="groups of test rows, with --spread")
+    power.add_argument("--groups", type=int, help="groups of test rows (default: the result's; --spread has none)")
     add_profile_options(power)
     fetch = add(
         "fetch", commands.fetch, "fetch and convert the models of a profile, and of a recipe, before they are needed"

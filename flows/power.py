@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from reseed.recipe.recipe import Recipe
     from reseed.store.artifacts import ArtifactStore
 
+LARGEST = 1e100  # its square is still a number
 BARS = " ▁▂▃▄▅▆▇█"
 
 
@@ -32,7 +33,8 @@ def planned_design(
         raise ReseedError(
             f"results '{results.experiment}': no comparison has an interval; give --spread SEED,GROUP --groups N"
         )
-    return from_result(measured[0], recipe.seeds.most, variants)
+    design = from_result(measured[0], recipe.seeds.most, variants)
+    return design if groups is None else design.with_groups(wanted_groups(groups))
 
 
 def stated(spread: str) -> tuple[float, float]:
@@ -41,7 +43,7 @@ def stated(spread: str) -> tuple[float, float]:
         seed, group = (float(part) for part in spread.split(","))
     except ValueError:
         seed = group = -1.0
-    if not (0 <= seed < float("inf") and 0 < group < float("inf")):
+    if not (0 <= seed < LARGEST and 1 / LARGEST < group < LARGEST):
         raise ReseedError(
             f"--spread {spread}: wanted SEED,GROUP, two standard deviations of the score, as in 0.015,0.08"
         )
@@ -52,7 +54,7 @@ def wanted_groups(groups: int | None) -> int:
     """How many groups of test rows there are to be."""
     if groups is None or groups < 2:
         raise ReseedError(
-            f"--groups {groups}: stated spreads need the number of groups of test rows too; wanted 2 or more"
+            f"--groups {groups}: wanted the number of groups of test rows, 2 or more; --spread cannot do without it"
         )
     return groups
 
@@ -75,7 +77,7 @@ def power_lines(design: Planned, difference: float, group: str) -> list[str]:
     from reseed.reporting.text import count, plural_of
 
     least = smallest_difference(design)
-    sees = f"a difference of {least:.4f} or more" if least < float("inf") else "no difference at all"
+    sees = f"a difference of {least:.4g} or more" if least < float("inf") else "no difference at all"
     own = f"{count(design.seeds, 'seed')} × {count(design.groups, group)}"
     lines = [
         f"{own}: a true difference of {difference:g} is called with a power of {design.power(difference):.0%}",

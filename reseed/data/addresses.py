@@ -13,7 +13,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
-from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -21,7 +20,7 @@ from urllib.parse import urlsplit
 from reseed.credentials import without_credentials, without_secrets
 from reseed.data.readers import kind_of
 from reseed.files import cache_root, digest, file_digest, locked, locked_soon, writable, write_atomically
-from reseed.network.downloads import FULL, NoRoomError, download, get
+from reseed.network.downloads import FULL, NoRoomError, download, get, settled
 from reseed.records import ReseedError
 
 TAGS = ("ETag", "etag", "blob_id", "md5Hash", "content_md5")  # what file systems call a version
@@ -29,7 +28,6 @@ TIMES = ("LastModified", "last_modified", "mtime")  # say it only together with 
 CURE = "set RESEED_CACHE to a folder that you can write to; sources are kept there"
 COPIES = 3
 SHORT = 4  # letters; a shorter password would star out parts of words, and is starred out in addresses alone
-SOON = 3  # seconds within which a second change of a file may have the same time
 
 
 @dataclass(frozen=True)
@@ -163,15 +161,6 @@ def version_on_web(address: str) -> dict[str, str]:
         return {"ETag": said["ETag"]}
     names = ("Last-Modified", "Content-Length")
     return {name: said[name] for name in names} if settled(said) and all(name in said for name in names) else {}
-
-
-def settled(said: Any) -> bool:
-    """True if a file's time of change is long enough ago for another change to have another time."""
-    try:
-        changed, now = (parsedate_to_datetime(said[name]) for name in ("Last-Modified", "Date"))
-        return (now - changed).total_seconds() > SOON
-    except (KeyError, ValueError, TypeError):
-        return False
 
 
 def version_in_file_system(address: str) -> dict[str, str]:

@@ -36,7 +36,8 @@ def partition(rows: Rows, settings: DataSettings) -> Partition:
     for purpose, how in (("test", settings.test), ("validation", settings.validation)):
         check_column(rows.columns, how.group_by, f"data.{purpose}.group_by")
     drawn = draw(rows, settings)
-    rest, test = hold_out(drawn, settings.test, round(settings.test.fraction * len(drawn)), settings.seed, "test")
+    left = 2 if settings.test.group_by == settings.validation.group_by else 1
+    rest, test = hold_out(drawn, settings.test, round(settings.test.fraction * len(drawn)), settings.seed, "test", left)
     wanted = round(settings.validation.fraction * len(drawn))
     train, validation = hold_out(rest, settings.validation, wanted, settings.seed, "validation")
     parts = Partition(train, validation, test)
@@ -75,18 +76,19 @@ def draw(rows: Rows, settings: DataSettings) -> Rows:
     return rows.select([place for place, row_id in enumerate(ids) if row_id in chosen])
 
 
-def hold_out(rows: Rows, how: Holdout, wanted: int, seed: int, purpose: str) -> tuple[Rows, Rows]:
+def hold_out(rows: Rows, how: Holdout, wanted: int, seed: int, purpose: str, left: int = 1) -> tuple[Rows, Rows]:
     """Split off whole groups, in the seed's order, until there are `wanted` rows; the last one may go beyond.
 
     A large group is held out about as often as a small one (a test measures it), so the held-out rows are a fair sample of the
     groups. Only a group of more than half of the rows is always kept: without it there would be little left to train on.
+    `left` groups stay for the parts that come later.
     """
     groups = rows.column(how.group_by)
     sizes = Counter(groups)
     held: set[str] = set()
     count = 0
     for group in sorted(sizes, key=lambda value: rank(seed, purpose, value)):
-        if count >= wanted or len(held) == len(sizes) - 1:  # one is left for the next part
+        if count >= wanted or len(held) == len(sizes) - left:
             break
         if 2 * sizes[group] <= len(rows):
             held.add(group)

@@ -19,7 +19,7 @@ def read_answers(store: ArtifactStore, predictions: Artifact) -> Answers:
     answers = {str(row["id"]): str(row["answer"]) for row in rows}
     if len(answers) != len(rows):
         raise ReseedError(
-            f"{predictions}: {len(rows) - len(answers)} rows are answered twice; remove it and predict again"
+            f"{predictions}: rows answered twice: {len(rows) - len(answers)}; remove it and predict again"
         )
     return answers
 
@@ -28,5 +28,5 @@ def blend(problem: Problem, answers: Sequence[Answers]) -> dict[str, str]:
     """The problem's blend of several members' answers, row by row. All must have answered the same rows."""
     for other in answers[1:]:
         if unshared := set(other) ^ set(answers[0]):
-            raise ReseedError(f"predictions: {len(unshared)} rows are not answered by every member; predict again")
+            raise ReseedError(f"predictions: rows that not every member answered: {len(unshared)}; predict again")
     return {row_id: problem.blend([member[row_id] for member in answers]) for row_id in answers[0]}

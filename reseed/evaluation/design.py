@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from reseed.evaluation.power import WANTED, Spread, power, spread_of_result
 from reseed.evaluation.statistics import bonferroni_level
@@ -11,6 +11,7 @@ from reseed.records import ComparisonResult, ReseedError
 
 FACTORS = (1, 2, 4, 8)  # times the groups there are
 STEPS = 20  # of the search for the smallest difference, each of which halves what is left
+DOUBLINGS = 40  # before it: two seeds and many variants may need a thousand times the noise
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,10 @@ class Planned:
     groups: int
     effective: float
     level: float = 0.95  # of one comparison, where several variants are judged together
+
+    def with_groups(self, groups: int) -> Planned:
+        """The same with other groups, as uneven as these."""
+        return replace(self, groups=groups, effective=self.effective * groups / self.groups)
 
     def power(self, difference: float, seeds: int | None = None, factor: float = 1.0) -> float:
         """The chance that a true difference is called with so many seeds, and so many times the groups."""
@@ -56,10 +61,12 @@ def level_of(variants: int) -> float:
 
 def smallest_difference(design: Planned, wanted: float = WANTED) -> float:
     """The smallest true difference that the design calls with the power wanted; infinite for one seed or one group."""
-    low, spread = 0.0, design.spread
-    high = float(50 * (spread.seed + spread.group + spread.both) ** 0.5)
-    if design.power(high) < wanted:
-        return float("inf")
+    spread = design.spread
+    noise = float((spread.seed + spread.group + spread.both) ** 0.5)
+    high = next((tried for n in range(DOUBLINGS) if design.power(tried := noise * 2**n) >= wanted), float("inf"))
+    if high == float("inf"):
+        return high
+    low = 0.0
     for _ in range(STEPS):
         middle = (low + high) / 2
         low, high = (low, middle) if design.power(middle) >= wanted else (middle, high)

@@ -52,8 +52,8 @@ class Scorer:
         wanted = {row["id"] for row in self.rows}
         if wanted != set(answers):
             raise ReseedError(
-                f"{whose}: {len(wanted - set(answers))} held-out rows have no answer and {len(set(answers) - wanted)} "
-                f"answers belong to no held-out row, the first {min(wanted ^ set(answers))}; predict again"
+                f"{whose}: held-out rows without an answer: {len(wanted - set(answers))}; answers of no held-out row: "
+                f"{len(set(answers) - wanted)}; the first {min(wanted ^ set(answers))}; predict again"
             )
         try:
             scores = self.problem.scores([answers[row["id"]] for row in self.rows], self.rows, self.embed)

@@ -11,7 +11,7 @@ from reseed.evaluation.experiment import KIND, latest, load_results
 from reseed.evaluation.score_table import UNTRAINED, ScoreTable, load_scores, member_column
 from reseed.evaluation.statistics import Side, recipe_side
 from reseed.mistakes import nearest
-from reseed.records import ComparisonResult, Member, ReseedError, Results
+from reseed.records import Artifact, ComparisonResult, Member, ReseedError, Results
 from reseed.store.artifacts import ArtifactStore
 from reseed.store.lookup import find_artifact
 
@@ -29,6 +29,7 @@ class StoredSide:
     table: ScoreTable
     results: Results
     spec: Mapping[str, Any]
+    place: tuple[Artifact, str]  # where its scores are
 
 
 def compare_stored(
@@ -41,6 +42,8 @@ def compare_stored(
     if delta is not None and not 0 < delta < float("inf"):
         raise ReseedError(f"--delta {delta:g}: wanted a difference above 0, the smallest that matters")
     first, second = open_side(store, a), open_side(store, b)
+    if first.place == second.place:
+        raise ReseedError(f"{first.name} and {second.name} are the same scores; name two sides that may differ")
     check_same_metric(first, second)
     places = shared_rows(first, second)
     other = Side(second.side.rows[places], None if second.side.seeds is None else second.side.seeds[:, places])
@@ -65,16 +68,17 @@ def shared_delta(a: StoredSide, b: StoredSide) -> float | None:
 def open_side(store: ArtifactStore, text: str) -> StoredSide:
     """The side that a user names."""
     whole, _, who = text.partition("/")
-    experiment, _, key = whole.partition("@")
+    experiment, older, key = whole.partition("@")
     shown_by = "`reseed plan RECIPE`, or the address of a page of `reseed report`"
     artifact = (
-        find_artifact(store, f"{KIND}/{experiment}/{key}", (KIND,), shown_by) if key else latest(store, experiment)
+        find_artifact(store, f"{KIND}/{experiment}/{key}", (KIND,), shown_by) if older else latest(store, experiment)
     )
     results, table = load_results(store, artifact), load_scores(store.fetch(artifact), str(artifact))
     who = who or results.baseline or results.variants[0].name
     side, ensemble = side_of(table, who, text)
     recipe = side.seeds is not None and not ensemble
-    return StoredSide(f"{whole}/{who}", side, ensemble, recipe, table, results, store.manifest(artifact).spec)
+    spec = store.manifest(artifact).spec
+    return StoredSide(f"{whole}/{who}", side, ensemble, recipe, table, results, spec, (artifact, who))
 
 
 def side_of(table: ScoreTable, who: str, text: str) -> tuple[Side, bool]:
@@ -115,8 +119,8 @@ def shared_rows(a: StoredSide, b: StoredSide) -> list[int]:
     only_a, only_b = set(a.table.ids) - set(where), set(where) - set(a.table.ids)
     if only_a or only_b:
         raise ReseedError(
-            f"{a.name} and {b.name} were tested on different rows, so their scores cannot be compared: {len(only_a)} rows are "
-            f"only in the first and {len(only_b)} only in the second, of {len(a.table.ids)} and {len(where)}; let both "
-            "recipes share data.train, data.test and data.seed"
+            f"{a.name} and {b.name} were tested on different rows, so their scores cannot be compared: only in the first are "
+            f"{len(only_a)} of {len(a.table.ids)} rows, and only in the second {len(only_b)} of {len(where)}; let both recipes "
+            "share data.train, data.test and data.seed"
         )
     return [where[row_id] for row_id in a.table.ids]

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -19,9 +20,10 @@ from reseed.network.pip_settings import pip_network
 from reseed.records import ReseedError
 
 TIMEOUT = (10, 30)  # seconds to connect, and of silence
-TRIES = 5  # in a row that bring nothing
+TRIES = 5  # in a row that bring no more than there was
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # of the disk, not of the network
 LARGEST = 16 * 2**30  # bytes; PyPI's own limit for a whole project is 10 GiB
+SOON = 3  # seconds within which a second change of a file may have the same time
 PIECE = 1 << 16  # a piece that a broken connection cuts is lost whole
 
 
@@ -66,16 +68,16 @@ def download(url: str, target: Path, secret: bool = False, tries: int | None = N
     """Put the file at `url` into `target`, piece by piece; a connection that breaks is continued where it broke.
 
     A `secret` address is not logged, and what is there may be of any size: a model in a wheel is of `LARGEST` at most.
-    Raises NoRoomError for a full disk, and ReseedError after `tries` (else `TRIES`) in a row that brought nothing.
+    Raises NoRoomError for a full disk, and ReseedError after `tries` (else `TRIES`) in a row that brought no more than
+    there ever was: from two servers that change places it would else be begun anew for ever.
     """
     split = urlsplit(url)
     if split.scheme in ("", "file"):
         shutil.copyfile(url2pathname(split.path), target)
         return
-    failed, name, seen = 0, target.name, dict[str, str]()
+    failed, most, name, seen = 0, 0, target.name, dict[str, str]()
     with progress(name, split.hostname or "") as show, target.open("wb") as file:
         while True:
-            before = file.tell()
             try:
                 fetch_rest(url, file, show, secret, seen)
                 return
@@ -84,7 +86,7 @@ def download(url: str, target: Path, secret: bool = False, tries: int | None = N
                     raise NoRoomError(
                         f"{name}: no space left for it in {target.parent}; free some and start again"
                     ) from error
-                failed = 1 if file.tell() > before else failed + 1
+                failed, most = (1 if file.tell() > most else failed + 1), max(most, file.tell())
                 if failed >= (tries or TRIES) or lost(error):
                     raise ReseedError(
                         f"{name}: {place_of(url)} did not give it whole ({type(error).__name__}; {file.tell()} bytes "
@@ -108,12 +110,17 @@ def fetch_rest(
             raise OSError("the file was changed")
         answer.raise_for_status()
         start, _, whole = answer.headers.get("Content-Range", f"bytes {have}-").removeprefix("bytes ").partition("-")
-        have = int(start) if answer.status_code == 206 and start in (str(have), "0") else 0
+        if answer.status_code == 206 and start not in (str(have), "0"):
+            start_anew(file, seen)
+            raise OSError(f"a part from {start} on came, which was not asked for")
+        have = int(start) if answer.status_code == 206 else 0
         file.seek(have)
         file.truncate()
         remember(answer.headers, seen)
         length, size = answer.headers.get("Content-Length"), whole.rpartition("/")[2]
         total = int(size) if size.isdecimal() else have + int(length) if length else None
+        if "Content-Encoding" in answer.headers:  # they count what was packed, against which urllib3 checks it
+            total = None
         for piece in answer.iter_content(PIECE):
             file.write(piece)
             if not secret and file.tell() > LARGEST:
@@ -140,12 +147,21 @@ def start_anew(file: Any, seen: dict[str, str]) -> None:
 
 
 def remember(said: Mapping[str, str], seen: dict[str, str]) -> None:
-    """Keep the version of an answer whose rest may be asked for: a strong ETag, else the time of its last change."""
+    """Keep the version of an answer whose rest may be asked for: a strong ETag, else a time of change that is settled."""
     seen.clear()
     tag = said.get("ETag", "W/")
-    version = said.get("Last-Modified") if tag.startswith("W/") else tag
+    version = (said.get("Last-Modified") if settled(said) else None) if tag.startswith("W/") else tag
     if version and "Content-Encoding" not in said:
         seen["If-Range"] = version
+
+
+def settled(said: Any) -> bool:
+    """True if a file's time of change is long enough ago for another change to have another time."""
+    try:
+        changed, now = (parsedate_to_datetime(said[name]) for name in ("Last-Modified", "Date"))
+        return (now - changed).total_seconds() > SOON
+    except (KeyError, ValueError, TypeError):
+        return False
 
 
 def lost(error: OSError) -> bool:

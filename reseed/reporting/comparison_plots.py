@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from statistics import median
 from typing import TYPE_CHECKING
 
 from reseed.evaluation.power import WANTED, power, spread_of_result
@@ -19,6 +20,7 @@ VERDICT_COLOURS = {"better": "#1f9070", "worse": "#d1524a", "no difference beyon
 PARTS = (("seeds", COLOURS[0]), ("groups", COLOURS[1]), ("both", COLOURS[3]))
 MORE_GROUPS = (0.5, 1, 1.5, 2, 3, 4, 6, 8)
 LABEL = 44
+WIDEST = 4  # times the median interval: a wider one is cut
 
 
 def forest(results: Results) -> str:
@@ -33,10 +35,15 @@ def forest(results: Results) -> str:
     axes = figure.subplots()
     dress(axes)
     axes.axvline(0, color=INK, linewidth=1, alpha=0.7, zorder=1)
+    points = [points_of(results, found) for found in shown]
+    low, high = ends(shown, points)
     if results.delta is not None:
         axes.axvspan(-results.delta, results.delta, color=GREY, alpha=0.15, linewidth=0, zorder=0)
+        if results.delta < WIDEST * max(-low, high):  # else all that is seen lies within
+            low, high = min(low, -results.delta), max(high, results.delta)
     for y, found in enumerate(shown):
-        draw_comparison(axes, y, found, points_of(results, found))
+        draw_comparison(axes, y, found, points[y], (low, high))
+    axes.set_xlim(low - 0.04 * (high - low), high + 0.04 * (high - low))
     name_lines(axes, shown)
     axes.set_xlabel(f"difference in {one_line(results.metric, 60)}", color=INK, parse_math=False)
     used = [word for word in VERDICT_COLOURS if word in {found.verdict for found in shown}]
@@ -44,6 +51,19 @@ def forest(results: Results) -> str:
     handles.append(Line2D([], [], color=INK, linestyle="", marker=".", markersize=7, label="one seed"))
     legend(figure, handles)
     return svg(figure, "Comparisons", "Differences with their intervals, against zero")
+
+
+def ends(shown: Sequence[ComparisonResult], points: Sequence[Sequence[float]]) -> tuple[float, float]:
+    """The axis from end to end: zero, every difference and seed, and intervals up to `WIDEST` times the median one.
+
+    Of two seeds an interval may be a hundred times as wide as the others, which would all look like points beside it.
+    """
+    halves = [(found.high or 0.0) - found.difference for found in shown]
+    most = WIDEST * median(halves)
+    reached = [0.0, *(point for own in points for point in own)]
+    for found, half in zip(shown, halves, strict=True):
+        reached += [found.difference - min(half, most), found.difference + min(half, most)]
+    return min(reached), max(reached)
 
 
 def points_of(results: Results, found: ComparisonResult) -> list[float]:
@@ -60,12 +80,18 @@ def name_lines(axes: Axes, shown: Sequence[ComparisonResult]) -> None:
     axes.set_ylim(len(shown) - 0.4, -0.6)
 
 
-def draw_comparison(axes: Axes, y: int, found: ComparisonResult, points: Sequence[float]) -> None:
-    """One line of a forest plot."""
+def draw_comparison(
+    axes: Axes, y: int, found: ComparisonResult, points: Sequence[float], within: tuple[float, float]
+) -> None:
+    """One line of a forest plot; an arrow's head where its interval goes beyond the axis."""
     assert found.low is not None
     assert found.high is not None
     colour = VERDICT_COLOURS.get(found.verdict or "", GREY)
-    axes.plot([found.low, found.high], [y, y], color=colour, linewidth=2.5, solid_capstyle="butt", zorder=2)
+    low, high = max(found.low, within[0]), min(found.high, within[1])
+    axes.plot([low, high], [y, y], color=colour, linewidth=2.5, solid_capstyle="butt", zorder=2)
+    for end, whole, head in ((low, found.low, "<"), (high, found.high, ">")):
+        if end != whole:
+            axes.plot([end], [y], head, color=colour, markersize=7, zorder=2)
     axes.plot([found.difference], [y], "D", color=colour, markersize=6, zorder=4)
     axes.plot(points, [y] * len(points), ".", color=INK, markersize=6, alpha=0.75, zorder=3)
 
@@ -115,7 +141,12 @@ def power_curve(results: Results) -> str:
         axes.plot([found.groups * factor for factor in MORE_GROUPS], curve, color=colour, linewidth=2, label=label)
     axes.plot([found.groups], [found.power], "o", color=INK, markerfacecolor="none", markersize=10, markeredgewidth=1.8)
     axes.annotate(
-        "you are here", (found.groups, found.power), (8, -14), textcoords="offset points", color=INK, fontsize=9
+        "you are here",
+        (found.groups, found.power),
+        (8, -14 if found.power > 0.2 else 9),
+        textcoords="offset points",
+        color=INK,
+        fontsize=9,
     )
     axes.axhline(WANTED, color=GREY, linewidth=1, linestyle=(0, (4, 3)))
     axes.set_ylim(0, 1.02)
@@ -124,5 +155,5 @@ def power_curve(results: Results) -> str:
     about = f"{pair(found)}, a true difference of {wanted:.3g}"
     axes.set_title(one_line(about, 80), loc="left", fontsize=10, color=INK, parse_math=False)
     if spread.sides:
-        axes.legend(frameon=False, labelcolor=INK, fontsize=9, loc="lower right")
+        axes.legend(frameon=False, labelcolor=INK, fontsize=9, loc="best")
     return svg(figure, "Power", f"The power to see {about}")

@@ -105,7 +105,7 @@ def look_cells(results: Results) -> list[tuple[str, ...]]:
         (
             str(look.seeds),
             one_line(f"{look.a} − {look.b}"),
-            percent(look.level),
+            f"{percent(look.level)} %",
             signed(look.difference),
             "" if look.low is None or look.high is None else f"{signed(look.low)} to {signed(look.high)}",
             look.verdict or "no verdict",

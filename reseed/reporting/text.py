@@ -6,15 +6,17 @@ import math
 
 from reseed.records import MemberResult
 
+SMALLEST = 0.00005  # that 4 decimals show
+
 
 def score(value: float) -> str:
-    """A score with 4 decimals."""
-    return f"{value:.4f}"
+    """A score with 4 decimals; with 2 digits where those would all be zeros."""
+    return f"{value:.4f}" if not 0 < abs(value) < SMALLEST else f"{value:.2g}"
 
 
 def signed(difference: float) -> str:
-    """A difference of scores with its sign and 4 decimals."""
-    return f"{difference:+.4f}".replace("-", "−")
+    """A difference of scores with its sign, and digits as a score has them."""
+    return ("−" if difference < 0 else "+") + score(abs(difference)).replace("-", "−")
 
 
 def p_value(p: float) -> str:

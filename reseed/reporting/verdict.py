@@ -55,7 +55,7 @@ def sentence(found: ComparisonResult, group: str) -> str:
     names = f"{pair(found)}: {signed(found.difference)}"
     if found.low is None or found.high is None:
         return f"{names} ({seeds_and_groups(found, group)}): no verdict, since {why_not(found, group)}."
-    interval = f"{percent(found.level)} {signed(found.low)} to {signed(found.high)}"
+    interval = f"{percent(found.level)} % {signed(found.low)} to {signed(found.high)}"
     alone = ", of this pair of models, not of the recipe" if found.estimand == "member" else ""
     decided = f"{names} ({interval}; {seeds_and_groups(found, group)}): {said(found)}{alone}."
     return " ".join([decided, *few(found, group), *missing(found, group)])
@@ -68,8 +68,8 @@ def said(found: ComparisonResult) -> str:
 
 
 def percent(level: float) -> str:
-    """A level as text; one that is nearly 1 is not rounded to 100 %."""
-    return f"{100 * level:.{3 if level < 0.999 else 4}g} %"
+    """A level as a percentage with three digits, or with as many as tell it from 100."""
+    return next(text for digits in range(3, 18) if (text := f"{100 * level:.{digits}g}") != "100")
 
 
 def pair(found: ComparisonResult) -> str:
@@ -85,7 +85,7 @@ def side(name: str, found: ComparisonResult) -> str:
 
 def seeds_and_groups(found: ComparisonResult, group: str) -> str:
     """`3 seeds × 12 prompts`."""
-    counts = sorted({n for n in found.seeds if n}) or [0]
+    counts = list(dict.fromkeys(n for n in found.seeds if n)) or [0]  # A's first
     seeds = " and ".join(str(n) for n in counts) + (" seed" if counts == [1] else " seeds")
     return f"{seeds} × {count(found.groups, group)}" if counts != [0] else count(found.groups, group)
 
@@ -124,7 +124,7 @@ def missing(found: ComparisonResult, group: str) -> list[str]:
     size = "a difference this size" if own else f"a difference of δ, {found.sought:g}"
     many = max(found.seeds) > 1
     if found.needed is None:
-        more = f"no {'30 seeds and ' if many else ''}fifty times the {plural_of(group)} would settle {size}."
+        more = f"not even {'30 seeds and ' if many else ''}fifty times the {plural_of(group)} would settle {size}."
     else:
         seeds = f"{found.needed.seeds} seeds on " if many else ""
         more = f"about {seeds}{count(found.needed.groups, group)} would settle {size}."

@@ -75,7 +75,7 @@ class Report:
     """The pages of a result. A higher version of this verb makes them anew without scoring again."""
 
     verb: ClassVar[str] = "report"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     kind: ClassVar[str] = "report"
     on_ray: ClassVar[bool] = False
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from flows.cli import parser
 from flows.power import planned_design, power_lines, wanted_difference
 from reseed.evaluation.design import Planned, from_result, smallest_difference
 from reseed.evaluation.power import Spread
@@ -52,14 +53,14 @@ def test_two_variants_have_twice_the_noise_by_seeds_of_one() -> None:
         from_result(replace(FOUND, seeds=(1, 0)), 5, variants=2)
 
 
-@pytest.mark.parametrize("spread", ["0.015", "a,b", "-1,0.1", "0.1,0", "0.1,0.2,0.3", "nan,0.1"])
+@pytest.mark.parametrize("spread", ["0.015", "a,b", "-1,0.1", "0.1,0", "0.1,0.2,0.3", "nan,0.1", "1e200,1", "0,1e-200"])
 def test_stated_spreads_are_two_standard_deviations(spread: str) -> None:
     with pytest.raises(ReseedError, match="wanted SEED,GROUP, two standard deviations"):
         planned_design(RECIPE, ArtifactStore("unused"), None, spread, 40)
 
 
 def test_what_is_missing_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ReseedError, match="--groups None: stated spreads need the number of groups"):
+    with pytest.raises(ReseedError, match="--groups None: wanted the number of groups of test rows"):
         planned_design(RECIPE, ArtifactStore("unused"), None, "0.01,0.1", None)
     with pytest.raises(ReseedError, match="results 'quickstart': the store"):
         planned_design(RECIPE, ArtifactStore(str(tmp_path)), None, None, None)
@@ -78,3 +79,29 @@ def test_several_variants_are_judged_together_and_a_stage_is_none_of_them() -> N
     staged = {"first": {"data": {"limit": 99}}, "final": {"training": {"start_from": "first"}}}
     final = RECIPE.model_copy(update={"variants": staged, "baseline": "final"})
     assert planned_design(final, ArtifactStore("unused"), None, "0.02,0.08", 40).spread.sides == 1
+
+
+def test_groups_of_another_number_than_the_result_s(tmp_path: Path) -> None:
+    design = from_result(FOUND, 5, variants=1)
+    more = design.with_groups(120)
+    assert (more.groups, more.effective) == (120, pytest.approx(110.0)), "as uneven as the result's"
+    assert more.power(0.03) > design.power(0.03)
+    assert "a true difference" in power_lines(more, 0.03, "prompt")[0]
+
+
+def test_two_seeds_of_many_variants_see_a_large_difference() -> None:
+    many = Planned(Spread(2 * 0.01**2, 0.001**2, 0.0, 2), 2, 40, 40.0, level=1 - 0.05 / 39)
+    least = smallest_difference(many)
+    assert many.power(least) >= 0.8
+    assert least < 100
+
+
+def test_a_small_difference_that_is_seen_is_no_zero() -> None:
+    design = Planned(Spread(0.0, 1e-5**2, 0.0, 1), 3, 40, 40.0)
+    assert " 0.0000 or more" not in power_lines(design, 0.03, "prompt")[1]
+
+
+def test_spreads_are_stated_or_measured(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        parser().parse_args(["power", "quickstart", "--from", "quickstart", "--spread", "0.01,0.1"])
+    assert "argument --spread: not allowed with argument --from" in capsys.readouterr().err

@@ -37,6 +37,7 @@ BASE: dict[str, Any] = {
     "seeds": [0, 1],
 }
 RECIPES: dict[str, dict[str, Any]] = {
+    "looks": {"seeds": {"start": 3, "most": 5}},
     "variants": {
         "variants": {
             "one": {}, "two": {"training": {"loss_on": "all"}}, "three": {"data": {"limit": 40}},

@@ -177,7 +177,7 @@ def test_missing_column_is_answered_with_the_nearest(key: str, settings: DataSet
     ("rows", "settings", "empty"),
     [
         (made(100, prompts=1), how(), "validation and test"),
-        (made(100, prompts=2), how(), "validation"),
+        (made(100, prompts=2), how(), "test"),
         (made(2), how(), "validation and test"),
         (made(4), how(), "validation"),
         (made(1), how(), "validation and test"),
@@ -219,3 +219,14 @@ def test_parts_are_disjoint_and_complete(
     left = Counter(row["rewrite_prompt"] for part in (parts.train, parts.validation, parts.test) for row in part)
     assert len(parts.test) <= max(wanted - 1, 0) + max(left.values())
     assert len(parts.test) >= min(wanted, len(everything) - max(left.values()))
+
+
+@pytest.mark.parametrize("sizes", [(1, 1, 28), (1, 1, 1, 27)])
+def test_three_groups_are_enough_for_three_parts(sizes: tuple[int, ...]) -> None:
+    """The small ones do not fill the test; it leaves one for the validation."""
+    rows = [
+        {"id": f"{prompt}-{number}", "rewrite_prompt": f"prompt {prompt}"}
+        for prompt, size in enumerate(sizes) for number in range(size)
+    ]  # fmt: skip
+    for seed in range(20):
+        assert all(ids(partition(rows, how(seed=seed))))

@@ -180,7 +180,7 @@ def test_scores_that_cannot_be_compared_are_refused_with_what_differs(local: Art
     put(local, tmp_path, "fewer", table(prompts=30))
     put(local, tmp_path, "other", table(), embedder="another")
     put(local, tmp_path, "loss", table(), metric="log loss")
-    with pytest.raises(ReseedError, match="30 rows are only in the first and 0 only in the second, of 120 and 90"):
+    with pytest.raises(ReseedError, match="only in the first are 30 of 120 rows, and only in the second 0 of 90"):
         compare_stored(local, "one", "fewer")
     with pytest.raises(ReseedError, match=r"scored with another embedder.*: e and another"):
         compare_stored(local, "one", "other")
@@ -195,6 +195,10 @@ def test_scores_that_cannot_be_compared_are_refused_with_what_differs(local: Art
         compare_stored(local, "one/new", "one/old", delta=for_ever)
     with pytest.raises(ReseedError, match="--delta -1: wanted a difference above 0"):
         compare_stored(local, "one/new", "one/old", delta=-1)
+    with pytest.raises(ReseedError, match="one/old and one/old are the same scores"):
+        compare_stored(local, "one", "one/old")
+    with pytest.raises(ReseedError, match="artifact 'results/one/': wanted results/NAME/KEY"):
+        compare_stored(local, "one@/old", "one/new")
     with pytest.raises(ReseedError, match=r"results 'none': the store .* has none"):
         compare_stored(local, "none", "one")
 

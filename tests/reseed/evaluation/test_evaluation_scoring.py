@@ -166,15 +166,15 @@ def test_answer_that_is_missing_or_too_many_is_reported(missing: int, extra: int
     with pytest.raises(ReseedError) as caught:
         Scorer(PROBLEM, ROWS, Letters()).per_row(given)
     message = str(caught.value)
-    assert f"{missing} held-out rows have no answer and {extra} answers belong to no held-out row" in message
+    assert f"held-out rows without an answer: {missing}; answers of no held-out row: {extra};" in message
 
 
 def test_member_that_skips_a_row_is_reported_in_the_experiment() -> None:
     short = {row_id: text for row_id, text in answered("sea", "sky", "sea", "sun").items() if row_id != ROWS[0]["id"]}
     whole = trained_and_answers(0, "sea", "sky", "sea", "sun")
-    with pytest.raises(ReseedError, match="1 held-out rows have no answer"):
+    with pytest.raises(ReseedError, match="held-out rows without an answer: 1;"):
         scored({Member("a", 0): (TrainedMember(1, "x"), short)})
-    with pytest.raises(ReseedError, match="1 rows are not answered by every member"):
+    with pytest.raises(ReseedError, match="rows that not every member answered: 1;"):
         blend(PROBLEM, [whole[1], short])
 
 

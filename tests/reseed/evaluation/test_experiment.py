@@ -246,5 +246,5 @@ def test_row_answered_twice_is_reported(local: ArtifactStore, tmp_path: Path) ->
     asked, given = evidence(local, tmp_path / "work")
     twice = {"predictions.jsonl": answers("x", "y", "z")["predictions.jsonl"] * 2}
     double = put(local, tmp_path / "work", plain_step("predict", 1, "predictions", "small", {"of": "twice"}), twice)
-    with pytest.raises(ReseedError, match=r"predictions/small/\w+: 3 rows are answered twice"):
+    with pytest.raises(ReseedError, match=r"predictions/small/\w+: rows answered twice: 3;"):
         evaluate(local, asked, {**given, "predictions b seed 0": double}, "small")

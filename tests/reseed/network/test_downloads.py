@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+import os
 import resource
 import socket
 from collections.abc import Callable
@@ -11,6 +13,7 @@ import pytest
 from web_server import QuietHandler, served_by
 
 from reseed.network.downloads import NoRoomError, download
+from reseed.records import ReseedError
 
 OLD, NEW = (b"%s row\n" % word * 50_000 for word in (b"old", b"NEW"))
 Answer = Callable[[QuietHandler, int], None]
@@ -107,3 +110,47 @@ def test_a_full_disk_is_no_matter_of_the_network(tmp_path: Path) -> None:
             fetched(lambda handler, start: say(handler, 200, OLD), tmp_path / "rows.csv")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_packed_bytes_are_not_counted_as_the_file_s(tmp_path: Path) -> None:
+    """What cannot be packed is longer packed; some servers pack whatever is asked for."""
+    noise = os.urandom(5000)
+    packed = gzip.compress(noise)
+    assert len(packed) > len(noise)
+    answer = fetched(lambda handler, start: say(handler, 200, packed, Content_Encoding="gzip"), tmp_path / "rows.csv")
+    assert answer == noise
+
+
+def test_a_server_that_never_gets_further_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It breaks off at the same place, and then gives a part that was not asked for."""
+
+    def answer(handler: QuietHandler, start: int) -> None:
+        asked.append(start)
+        if len(asked) > 20:
+            say(handler, 200, OLD)
+        elif start:
+            later = start + 1000
+            say(handler, 206, OLD[later:], ETag='"1"', Content_Range=f"bytes {later}-399999/400000")
+        else:
+            say(handler, 200, OLD, 250_000, ETag='"1"')
+
+    monkeypatch.setattr("time.sleep", lambda seconds: None)
+    asked: list[int] = []
+    with pytest.raises(ReseedError, match="did not give it whole"):
+        fetched(answer, tmp_path / "rows.csv")
+    assert len(asked) == 5
+
+
+def test_a_file_that_was_just_changed_is_not_continued_by_its_time(tmp_path: Path) -> None:
+    """Within a second it may be changed again, and have the same time."""
+
+    def answer(handler: QuietHandler, start: int) -> None:
+        asked.append(start)
+        body, cut = (OLD, 250_000) if len(asked) == 1 else (NEW[start:], None)
+        part = {"Content_Range": f"bytes {start}-399999/400000"} if start else {}
+        changed.append(handler.date_time_string())
+        say(handler, 206 if start else 200, body, cut, Last_Modified=changed[0], **part)
+
+    asked: list[int] = []
+    changed: list[str] = []  # `Date`, which is sent too, is as late
+    assert fetched(answer, tmp_path / "rows.csv") == NEW

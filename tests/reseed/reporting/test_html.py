@@ -163,3 +163,9 @@ def test_one_seed_has_no_std(results: Results) -> None:
 
 def test_bytes_repeat(results: Results) -> None:
     assert html_report(results) == html_report(results)
+
+
+def test_one_group_decides_nothing(results: Results) -> None:
+    alone = tuple(replace(found, influence=()) for found in results.comparisons)
+    assert "that decide" in html_report(results)
+    assert "that decide" not in html_report(replace(results, comparisons=alone))

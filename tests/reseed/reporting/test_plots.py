@@ -8,9 +8,10 @@ from dataclasses import replace
 from xml.etree import ElementTree
 
 import pytest
-from report_samples import curve, variant
+from report_samples import comparison, curve, variant
 
 from reseed.records import ConstantResult, LossPoint, Results, VariantResult
+from reseed.reporting.comparison_plots import ends, forest
 from reseed.reporting.plots import COLOURS, loss_curves, scores
 
 Plot = Callable[[Results], str]
@@ -108,3 +109,20 @@ def test_texts_are_text_and_not_mathematics_or_markup(results: Results) -> None:
     assert "<b>" not in scores(odd)
     named = replace(results, variants=(replace(results.variants[0], name="a $x$ <script>"), results.variants[1]))
     assert "a $x$ <script>" in texts(loss_curves(named))
+
+
+def test_one_wide_interval_does_not_hide_the_others(results: Results) -> None:
+    """Of two seeds one may be a thousand times as wide: it is cut, with an arrow at each end."""
+    narrow = [comparison(f"v{n}", "old", 0.01 * n, 0.02, "undecided") for n in range(4)]
+    wide = comparison("wide", "old", 0.0, 20.0, "undecided")
+    low, high = ends([*narrow, wide], [[]] * 5)
+    assert (low, high) == (pytest.approx(-0.08), pytest.approx(0.08))
+    svg = forest(replace(results, delta=None, comparisons=(*narrow, wide)))
+    ticks = [float(text.replace("−", "-")) for text in texts(svg) if re.fullmatch(r"−?\d+\.\d+", text)]
+    assert max(ticks) < 0.2
+
+
+def test_a_large_delta_leaves_room_for_the_intervals(results: Results) -> None:
+    for delta, most in ((100.0, 1.0), (0.1, 0.2)):
+        ticks = [text.replace("−", "-") for text in texts(forest(replace(results, delta=delta)))]
+        assert max(float(text) for text in ticks if re.fullmatch(r"-?\d+(\.\d+)?", text)) < most

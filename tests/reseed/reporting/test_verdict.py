@@ -8,7 +8,7 @@ import pytest
 from report_samples import comparison
 
 from reseed.records import Design, NoiseParts, Results
-from reseed.reporting.text import plural_of
+from reseed.reporting.text import plural_of, score, signed
 from reseed.reporting.verdict import headlines, noun, sentence, verdict, verdict_lines
 
 OPEN = comparison("default", "untrained", 0.0301, 0.0622, "undecided")
@@ -27,10 +27,13 @@ def test_undecided_comparison_says_where_the_noise_is_and_what_would_settle_it()
 def test_decided_comparison_is_one_sentence() -> None:
     better = comparison("a", "b", -0.05, 0.01, "better", seeds=(3, 5))
     assert sentence(better, "task") == "a − b: −0.0500 (95 % −0.0600 to −0.0400; 3 and 5 seeds × 40 tasks): better."
+    assert "5 and 3 seeds × 40 tasks" in sentence(replace(better, seeds=(5, 3)), "task"), "as A and B are named"
 
 
 def test_joint_interval_says_its_level() -> None:
-    assert "(97.5 % " in sentence(replace(OPEN, level=0.975), "row")
+    levels = (0.975, 0.9875, 0.9995, 1 - 0.05 / 2000)
+    said = [sentence(replace(OPEN, level=level), "row").partition("(")[2].split(" %")[0] for level in levels]
+    assert said == ["97.5", "98.8", "99.95", "99.997"], "none is 100 %"
 
 
 def test_one_seed_speaks_of_these_models_only() -> None:
@@ -45,7 +48,7 @@ def test_without_seeds_only_groups_are_asked_for() -> None:
     assert sentence(alone, "prompt").endswith(
         "not of the recipe. About 80 prompts would settle a difference this size."
     )
-    assert "No fifty times the prompts would settle" in sentence(replace(alone, needed=None), "prompt")
+    assert "Not even fifty times the prompts would settle" in sentence(replace(alone, needed=None), "prompt")
 
 
 @pytest.mark.parametrize(
@@ -106,3 +109,10 @@ def test_a_design_that_sees_delta_already_is_not_told_to_grow() -> None:
     assert sentence(sees, "prompt").endswith("undecided. About two thirds of the noise is seeds.")
     blind = replace(OPEN, sought=0.01, power=0.1)
     assert sentence(blind, "prompt").endswith("about 8 seeds on 80 prompts would settle a difference of δ, 0.01.")
+
+
+def test_a_small_difference_keeps_its_sign_and_size() -> None:
+    assert [signed(value) for value in (-0.00002, 0.0, -0.0, 1.5e-8, -0.0123)] == [
+        "−2e−05", "+0.0000", "+0.0000", "+1.5e−08", "−0.0123"
+    ]  # fmt: skip
+    assert [score(value) for value in (0.00002, 0.0, -0.5)] == ["2e-05", "0.0000", "-0.5000"]
