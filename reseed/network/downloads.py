@@ -109,6 +109,10 @@ def fetch_rest(
             answer.raise_for_status()
             raise OSError("the file was changed")
         answer.raise_for_status()
+        if answer.status_code not in (200, 206):
+            raise ReseedError(
+                f"{place_of(url)}: it answered {answer.status_code}, with no file; wanted 200; check the address"
+            )
         start, _, whole = answer.headers.get("Content-Range", f"bytes {have}-").removeprefix("bytes ").partition("-")
         if answer.status_code == 206 and start not in (str(have), "0"):
             start_anew(file, seen)
@@ -133,10 +137,14 @@ def fetch_rest(
 
 
 def is_another(answer: Any, seen: Mapping[str, str]) -> bool:
-    """True for a part of another version than was asked for: some servers read `Range` and not `If-Range`."""
-    asked = seen.get("If-Range")
-    said = answer.headers.get("ETag" if asked and asked.startswith('"') else "Last-Modified")
-    return answer.status_code == 206 and None not in (asked, said) and said != asked
+    """True for a part of another version than was asked for, or of none: some servers read `Range` and not `If-Range`.
+
+    A part has to name its ETag (RFC 9110, 15.3.7), but not its time of change.
+    """
+    if answer.status_code != 206 or (asked := seen.get("If-Range")) is None:
+        return False
+    said = answer.headers.get("ETag" if asked.startswith('"') else "Last-Modified")
+    return bool(said != asked if said is not None else asked.startswith('"'))
 
 
 def start_anew(file: Any, seen: dict[str, str]) -> None:

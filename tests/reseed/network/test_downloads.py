@@ -58,6 +58,23 @@ def test_a_part_of_another_version_is_not_added(tmp_path: Path) -> None:
     assert fetched(answer, tmp_path / "rows.csv") == NEW
 
 
+def test_a_part_that_does_not_say_its_version_is_not_added(tmp_path: Path) -> None:
+    def answer(handler: QuietHandler, start: int) -> None:
+        if start:
+            say(handler, 206, NEW[start:], Content_Range=f"bytes {start}-399999/400000")
+        else:
+            say(handler, 200, NEW if answered else OLD, None if answered else 250_000, ETag='"1"')
+            answered.append(start)
+
+    answered: list[int] = []
+    assert fetched(answer, tmp_path / "rows.csv") == NEW
+
+
+def test_an_answer_without_a_file_is_no_empty_file(tmp_path: Path) -> None:
+    with pytest.raises(ReseedError, match="it answered 204, with no file; wanted 200"):
+        fetched(lambda handler, start: say(handler, 204, b""), tmp_path / "rows.csv")
+
+
 def test_a_part_that_ends_early_is_not_the_end(tmp_path: Path) -> None:
     def answer(handler: QuietHandler, start: int) -> None:
         asked.append(start)
