@@ -24,6 +24,11 @@ def planned_design(
     from reseed.recipe.stages import scored_variants
     from reseed.reporting.verdict import headlines
 
+    if recipe.seeds.orders:
+        raise ReseedError(
+            f"recipe '{recipe.name}': the power of seeds split into initialisation and order is not known; ask for a list, "
+            "--set seeds=[0,1,2]"
+        )
     variants = len(scored_variants(recipe))  # stages are compared with nothing
     if spread is not None:
         return from_spreads(*stated(spread), recipe.seeds.most, wanted_groups(groups), variants)

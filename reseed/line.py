@@ -151,7 +151,9 @@ class Line:
     @once
     def ensemble(self, variant: str) -> Step[Blend]:
         """The blend of a variant's members."""
-        own = sorted((m for m in self.answering() if m.variant == variant), key=lambda member: member.seed)
+        own = sorted(
+            (m for m in self.answering() if m.variant == variant), key=lambda member: (member.seed, member.order)
+        )
         inputs = {f"predictions {member}": self.answers(member).artifact for member in own}
         return Step(Blend(self.recipe.problem), f"{self.recipe.name}-{variant}", inputs)
 

@@ -60,15 +60,26 @@ class Generation:
     tokens: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, order=True)
 class Member:
-    """One trained (variant, seed)."""
+    """One trained (variant, seed). Where seeds are split, `seed` is the initialisation's; `order` is for rows and dropout."""
 
     variant: str
     seed: int
+    order: int | None = None
+
+    @property
+    def run(self) -> str:
+        """The seed as people and columns name it: `0`, or `0.2` for initialisation 0 and order 2."""
+        return run_name(self.seed, self.order)
 
     def __str__(self) -> str:
-        return f"{self.variant} seed {self.seed}"
+        return f"{self.variant} seed {self.run}"
+
+
+def run_name(seed: int, order: int | None) -> str:
+    """`0`, or `0.2` where seeds are split."""
+    return str(seed) if order is None else f"{seed}.{order}"
 
 
 @dataclass(frozen=True)
@@ -99,6 +110,15 @@ class NoiseParts:
 
     seeds: float
     groups: float
+    both: float
+
+
+@dataclass(frozen=True)
+class SeedNoise:
+    """The standard deviation of one run's score by its initialisation, by its order, and by what only both explain."""
+
+    initialisation: float
+    order: float
     both: float
 
 
@@ -193,6 +213,12 @@ class MemberResult:
     artifact: str
     curve: tuple[LossPoint, ...] = ()
     cut_off: int | None = None
+    order: int | None = None  # where seeds are split into initialisation and order
+
+    @property
+    def run(self) -> str:
+        """The seed as people name it."""
+        return run_name(self.seed, self.order)
 
 
 @dataclass(frozen=True)
@@ -204,6 +230,7 @@ class VariantResult:
     mean: float
     std: float | None
     ensemble: float
+    seed_noise: SeedNoise | None = None  # where seeds are split
 
 
 @dataclass(frozen=True)
@@ -283,6 +310,7 @@ class Results:
                     "members": [
                         {
                             "seed": m.seed,
+                            "order": m.order,
                             "score": m.score,
                             "best_step": m.best_step,
                             "artifact": m.artifact,
@@ -293,6 +321,7 @@ class Results:
                     "mean": v.mean,
                     "std": v.std,
                     "ensemble": {"score": v.ensemble},
+                    "seed_noise": asdict(v.seed_noise) if v.seed_noise else None,
                 }
                 for v in self.variants
             ],

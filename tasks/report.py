@@ -59,7 +59,7 @@ def track(store: ArtifactStore, step: Step[Score], results: Results) -> None:
 def show(results: Results) -> None:
     """Show the table and the page, with its pictures, on the dashboard."""
     rows = [
-        {"variant": one_line(v.name), **{f"seed {m.seed}": round(m.score, 4) for m in v.members}, "mean": round(v.mean, 4),
+        {"variant": one_line(v.name), **{f"seed {m.run}": round(m.score, 4) for m in v.members}, "mean": round(v.mean, 4),
          "std": round(v.std, 4) if v.std is not None else None, "ensemble": round(v.ensemble, 4)}
         for v in results.variants
     ]  # fmt: skip

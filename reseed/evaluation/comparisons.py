@@ -48,7 +48,7 @@ def all_comparisons(
     alone += [Named(name, table.fixed(constant_column(text))) for text, name in constant_names(constants).items()]
     alone += [Named(BEST_CONSTANT, table.fixed(BEST_CONSTANT))] if BEST_CONSTANT in table.columns else []
     recipes = [Named(name, table.recipe(name)) for name in table.variants()]
-    ensembles = [Named(name, table.ensemble(name)) for name in table.variants() if len(table.seeds(name)) > 1]
+    ensembles = [Named(name, table.ensemble(name)) for name in table.variants() if len(table.members(name)) > 1]
     kinds: list[tuple[Estimand, list[Named]]] = [("recipe", recipes), ("ensemble", ensembles)]
     found: list[ComparisonResult] = []
     for estimand, sides in kinds:
@@ -82,7 +82,8 @@ def compare_family(
         if compared.known:
             inside = is_inside(one.side, other.side, groups, len(sides), rule)
             result = replace(result, adjusted_p=p, verdict=verdict_of(compared.difference, p, inside, rule))
-        results.append(with_power(result, compared, rule))
+        split = one.side.crossed or other.side.crossed  # then members are not so many draws of one kind
+        results.append(result if split else with_power(result, compared, rule))
     return results
 
 

@@ -152,7 +152,9 @@ def with_history(
         cut_off = int(answered["rows"]) - int(answered["ended_by_themselves"])
         return replace(result, curve=tuple(LossPoint(**point) for point in points), cut_off=cut_off)
 
-    return tuple(replace(v, members=tuple(with_curve(m, Member(v.name, m.seed)) for m in v.members)) for v in variants)
+    return tuple(
+        replace(v, members=tuple(with_curve(m, Member(v.name, m.seed, m.order)) for m in v.members)) for v in variants
+    )
 
 
 def save_results(results: Results, path: Path) -> None:

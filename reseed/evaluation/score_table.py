@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,18 +18,19 @@ if TYPE_CHECKING:
     Scores = NDArray[np.float64]
 
 FILE = "scores.parquet"
+RUN = re.compile(r"(?P<seed>\d+)(\.(?P<order>\d+))?")  # as `Member.run` names it
 UNTRAINED = "untrained"
 BEST_CONSTANT = "best constant"  # cross-fitted; a fixed one is `constant/TEXT`
 
 
 def member_column(member: Member) -> str:
     """A member's column."""
-    return f"member/{member.variant}/{member.seed}"
+    return f"member/{member.variant}/{member.run}"
 
 
 def without_column(member: Member) -> str:
     """The column of a variant's ensemble without one member."""
-    return f"without/{member.variant}/{member.seed}"
+    return f"without/{member.variant}/{member.run}"
 
 
 def ensemble_column(variant: str) -> str:
@@ -41,6 +43,19 @@ def constant_column(text: str) -> str:
     return f"constant/{text}"
 
 
+def crossing(members: Sequence[Member]) -> tuple[int, int] | None:
+    """How many initialisations and orders a variant's members cross; None where seeds are not split."""
+    if any(member.order is None for member in members):
+        return None
+    shape = len({member.seed for member in members}), len({member.order for member in members})
+    if shape[0] * shape[1] != len(members):
+        raise ReseedError(
+            f"variant '{members[0].variant}': {len(members)} members of {shape[0]} initialisations and {shape[1]} orders; "
+            "wanted each with each"
+        )
+    return shape
+
+
 @dataclass(frozen=True)
 class ScoreTable:
     """The rows' ids and groups, and a column of n scores for each member, ensemble and constant."""
@@ -49,11 +64,12 @@ class ScoreTable:
     groups: tuple[str, ...]
     columns: Mapping[str, Scores]
 
-    def seeds(self, variant: str) -> tuple[int, ...]:
-        """The seeds of a variant's members, in order."""
+    def members(self, variant: str) -> tuple[Member, ...]:
+        """A variant's members by their seeds."""
         begin = f"member/{variant}/"
-        found = [name.removeprefix(begin) for name in self.columns if name.startswith(begin)]
-        return tuple(sorted(int(seed) for seed in found if seed.isdecimal()))
+        found = [RUN.fullmatch(name.removeprefix(begin)) for name in self.columns if name.startswith(begin)]
+        runs = [(int(one["seed"]), int(one["order"]) if one["order"] else None) for one in found if one is not None]
+        return tuple(sorted(Member(variant, seed, order) for seed, order in runs))
 
     def variants(self) -> list[str]:
         """The variants that have members."""
@@ -65,18 +81,17 @@ class ScoreTable:
         """What one more run of a variant would give."""
         import numpy as np
 
-        members = [self.columns[member_column(Member(variant, seed))] for seed in self.seeds(variant)]
-        return recipe_side(np.stack(members))
+        members = self.members(variant)
+        return recipe_side(np.stack([self.columns[member_column(one)] for one in members]), crossing(members))
 
     def ensemble(self, variant: str) -> Side:
         """A variant's ensemble."""
         import numpy as np
 
-        without = [self.columns.get(without_column(Member(variant, seed))) for seed in self.seeds(variant)]
-        blend = self.columns[ensemble_column(variant)]
-        if len(without) < 2:  # one seed, which says nothing of others
+        members, blend = self.members(variant), self.columns[ensemble_column(variant)]
+        if len(members) < 2:  # one seed, which says nothing of others
             return recipe_side(blend[None])
-        return ensemble_side(blend, np.stack([one for one in without if one is not None]))
+        return ensemble_side(blend, np.stack([self.columns[without_column(one)] for one in members]), crossing(members))
 
     def fixed(self, column: str) -> Side:
         """One model or constant that was not drawn from many."""

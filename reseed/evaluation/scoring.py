@@ -9,18 +9,20 @@ from typing import TYPE_CHECKING
 
 from reseed.data.partition import rank
 from reseed.evaluation.answers import Answers, blend
+from reseed.evaluation.crossed import seed_noise
 from reseed.evaluation.score_table import (
     BEST_CONSTANT,
     UNTRAINED,
     ScoreTable,
     constant_column,
+    crossing,
     ensemble_column,
     member_column,
     without_column,
 )
 from reseed.evaluation.statistics import cross_fitted_choice
 from reseed.problems import Problem
-from reseed.records import ConstantResult, Member, MemberResult, ReseedError, Row, VariantResult
+from reseed.records import ConstantResult, Member, MemberResult, ReseedError, Row, SeedNoise, VariantResult
 from reseed.text import one_line
 
 if TYPE_CHECKING:
@@ -97,7 +99,7 @@ def score_all(
     """
     columns = {UNTRAINED: scorer.per_row(untrained, "the untrained model")}
     for member, answers in members.items():
-        columns[member_column(member)] = scorer.per_row(answers, f"variant '{member.variant}', seed {member.seed}")
+        columns[member_column(member)] = scorer.per_row(answers, f"variant '{member.variant}', seed {member.run}")
     for name, blended in ensembles.items():
         columns[ensemble_column(name)] = scorer.per_row(blended, f"variant '{name}', its ensemble")
         columns |= without_each_member(scorer, {m: own for m, own in members.items() if m.variant == name})
@@ -120,7 +122,7 @@ def without_each_member(scorer: Scorer, members: Mapping[Member, Answers]) -> di
     }
     return {
         without_column(member): scorer.per_row(
-            answers, f"variant '{member.variant}', its ensemble without seed {member.seed}"
+            answers, f"variant '{member.variant}', its ensemble without seed {member.run}"
         )
         for member, answers in blends.items()
     }
@@ -133,14 +135,31 @@ def variant_results(table: ScoreTable, members: Mapping[Member, TrainedMember]) 
         own = {member: known for member, known in members.items() if member.variant == name}
         means = {member: float(table.columns[member_column(member)].mean()) for member in own}
         scored = tuple(
-            MemberResult(member.seed, means[member], known.best_step, known.artifact) for member, known in own.items()
+            MemberResult(member.seed, means[member], known.best_step, known.artifact, order=member.order)
+            for member, known in own.items()
         )
         values = list(means.values())
         spread = stdev(values) if len(values) > 1 else None
         results.append(
-            VariantResult(name, scored, mean(values), spread, float(table.columns[ensemble_column(name)].mean()))
+            VariantResult(
+                name,
+                scored,
+                mean(values),
+                spread,
+                float(table.columns[ensemble_column(name)].mean()),
+                split_noise(means),
+            )
         )
     return tuple(results)
+
+
+def split_noise(means: Mapping[Member, float]) -> SeedNoise | None:
+    """Where the noise of a variant's seeds comes from, from its members' mean scores; None where seeds are not split."""
+    import numpy as np
+
+    members = sorted(means)
+    shape = crossing(members)
+    return seed_noise(np.reshape([means[member] for member in members], shape)) if shape is not None else None
 
 
 def best_constant(

@@ -12,6 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from reseed.evaluation.crossed import crossed_variance
+
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
@@ -28,10 +30,12 @@ class Side:
 
     A recipe's rows are the mean over its members. An ensemble's are the blend's, and its seeds are pseudo-values
     (`ensemble_side`). Seeds are None for one model that was not drawn from many, such as the untrained one, or a constant.
+    `crossed` is (I, O) where the K = I · O seeds are each initialisation with each order, one initialisation after the other.
     """
 
     rows: Scores
     seeds: Scores | None = None
+    crossed: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -79,7 +83,7 @@ def compare(a: Side, b: Side, groups: Sequence[object] | NDArray[Any], level: fl
     labels = labels_of(groups)
     sizes = np.bincount(labels).astype(float)
     parts = [
-        side_variance(group_sums(side.seeds, labels), sizes)
+        side_variance(group_sums(side.seeds, labels), sizes, side.crossed)
         for side in (a, b)
         if side.seeds is not None and len(side.seeds) > 1
     ]
@@ -111,10 +115,10 @@ def group_sums(scores: Scores, labels: NDArray[np.intp]) -> Scores:
 
 
 def interval(
-    difference: float, parts: Sequence[tuple[float, float, int]], by_groups: float, seeds: tuple[int, int], groups: int,
+    difference: float, parts: Sequence[tuple[float, float, float]], by_groups: float, seeds: tuple[int, int], groups: int,
     effective: float, level: float, rounding: float = 0.0,
 ) -> Comparison:  # fmt: skip
-    """The comparison from its variances: of each side (V_S, V_I, K), and V_G. A variance up to `rounding` is none."""
+    """The comparison from its variances: of each side (V_S, V_I, df of V_S), and V_G. A variance up to `rounding` is none."""
     from scipy.special import stdtr, stdtrit  # Student's t; scipy.stats takes 0.7 ms to check its arguments
 
     by_seeds, both = sum(part[0] for part in parts), sum(part[1] for part in parts)
@@ -123,7 +127,7 @@ def interval(
     if groups < 2 or variance <= rounding:
         nan = float("nan")
         return Comparison(difference, nan, nan, nan, 0.0, noise, seeds, groups, effective)
-    of_sides = sum(part[0] ** 2 / (part[2] - 1) for part in parts)
+    of_sides = sum(part[0] ** 2 / part[2] for part in parts)
     df = float(degrees_of_freedom(variance, of_sides, by_groups, effective))
     error = variance**0.5
     width = float(stdtrit(df, 0.5 + level / 2)) * error
@@ -171,10 +175,11 @@ def group_variance(sums: Scores, sizes: Scores) -> float:
     return float((count - 1) / count * ((without - without.mean()) ** 2).sum())
 
 
-def side_variance(sums: Scores, sizes: Scores) -> tuple[float, float, int]:
-    """V_S and V_I of a side from its seeds' sums in each group, S_kg, shape (K, G), K ≥ 2; and K.
+def side_variance(sums: Scores, sizes: Scores, crossed: tuple[int, int] | None = None) -> tuple[float, float, float]:
+    """V_S and V_I of a side from its seeds' sums in each group, S_kg, shape (K, G), K ≥ 2; and the degrees of freedom of V_S.
 
-    V_S = s²/K of the seeds' means. V_I = Σ e²_kg / n² · G/(G−1) / (K(K−1)), where e_kg = S_kg − mean_k S_kg − m_g (ȳ_k − ȳ).
+    V_S = s²/K of the seeds' means; of seeds that are crossed, `crossed_variance`.
+    V_I = Σ e²_kg / n² · G/(G−1) / (K(K−1)), where e_kg = S_kg − mean_k S_kg − m_g (ȳ_k − ȳ).
     """
     (count, groups), rows = sums.shape, float(sizes.sum())
     means = sums.sum(axis=1) / rows
@@ -182,7 +187,10 @@ def side_variance(sums: Scores, sizes: Scores) -> tuple[float, float, int]:
     left = sums - sums.mean(axis=0) - off[:, None] * sizes
     pairs = count * (count - 1)
     both = float((left**2).sum()) / rows**2 * groups / max(groups - 1, 1) / pairs
-    return float((off**2).sum()) / pairs, both, count
+    if crossed is not None:
+        variance, df = crossed_variance(means.reshape(crossed))
+        return variance, both, df
+    return float((off**2).sum()) / pairs, both, count - 1
 
 
 def without_each_group(differences: Scores, groups: Sequence[str]) -> tuple[list[str], Scores]:
@@ -196,18 +204,18 @@ def without_each_group(differences: Scores, groups: Sequence[str]) -> tuple[list
     return names, without
 
 
-def recipe_side(members: Scores) -> Side:
+def recipe_side(members: Scores, crossed: tuple[int, int] | None = None) -> Side:
     """What one more run of a recipe would give, from its members' scores, shape (K, n)."""
-    return Side(members.mean(axis=0), members)
+    return Side(members.mean(axis=0), members, crossed)
 
 
-def ensemble_side(blend: Scores, without: Scores) -> Side:
+def ensemble_side(blend: Scores, without: Scores, crossed: tuple[int, int] | None = None) -> Side:
     """An ensemble of K members: the blend's scores, shape (n,), and those of the K blends without one member, shape (K, n).
 
     Its seeds are Tukey's pseudo-values, K · blend − (K−1) · blend without k. One member has none.
     """
     count = len(without)
-    return Side(blend, count * blend - (count - 1) * without if count > 1 else None)
+    return Side(blend, count * blend - (count - 1) * without if count > 1 else None, crossed)
 
 
 def holm(ps: Sequence[float]) -> list[float]:

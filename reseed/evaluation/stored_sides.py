@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from reseed.evaluation.comparisons import Named, Rule, compare_family
@@ -11,7 +11,7 @@ from reseed.evaluation.experiment import KIND, latest, load_results
 from reseed.evaluation.score_table import UNTRAINED, ScoreTable, load_scores, member_column
 from reseed.evaluation.statistics import Side, recipe_side
 from reseed.mistakes import nearest
-from reseed.records import Artifact, ComparisonResult, Member, ReseedError, Results
+from reseed.records import Artifact, ComparisonResult, ReseedError, Results
 from reseed.store.artifacts import ArtifactStore
 from reseed.store.lookup import find_artifact
 
@@ -46,13 +46,18 @@ def compare_stored(
         raise ReseedError(f"{first.name} and {second.name} are the same scores; name two sides that may differ")
     check_same_metric(first, second)
     places = shared_rows(first, second)
-    other = Side(second.side.rows[places], None if second.side.seeds is None else second.side.seeds[:, places])
+    other = at_rows(second.side, places)
     blends = (first.ensemble or second.ensemble) and not (first.recipe or second.recipe)
     level = max(first.results.level, second.results.level)  # a strict one where seeds are added until it is decided
     rule = Rule(first.results.higher_is_better, delta or shared_delta(first, second), level)
     sides, base = [Named(first.name, first.side)], Named(second.name, other)
     (found,) = compare_family(sides, base, first.table.groups, "ensemble" if blends else "recipe", rule)
     return found, first.results
+
+
+def at_rows(side: Side, places: list[int]) -> Side:
+    """A side with its rows in another order."""
+    return replace(side, rows=side.rows[places], seeds=None if side.seeds is None else side.seeds[:, places])
 
 
 def shared_delta(a: StoredSide, b: StoredSide) -> float | None:
@@ -91,10 +96,10 @@ def side_of(table: ScoreTable, who: str, text: str) -> tuple[Side, bool]:
             return table.recipe(variant), False
         if who == f"{variant}/ensemble":
             return table.ensemble(variant), True
-        for seed in table.seeds(variant):
-            if who == f"{variant}/{seed}":
-                return recipe_side(table.columns[member_column(Member(variant, seed))][None]), False
-        known += [variant, f"{variant}/ensemble", *(f"{variant}/{seed}" for seed in table.seeds(variant))]
+        for member in table.members(variant):
+            if who == f"{variant}/{member.run}":
+                return recipe_side(table.columns[member_column(member)][None]), False
+        known += [variant, f"{variant}/ensemble", *(f"{variant}/{member.run}" for member in table.members(variant))]
     raise ReseedError(f"{text}: the result has no '{who}'{nearest(who, known)}; it has {', '.join(known)}")
 
 

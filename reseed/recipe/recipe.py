@@ -102,7 +102,7 @@ class Recipe(Section):
 
     def members(self) -> list[Member]:
         """Every (variant, seed), in the recipe's order."""
-        return [Member(variant, seed) for variant in self.variants for seed in self.seeds]
+        return [Member(variant, *run) for variant in self.variants for run in self.seeds.runs]
 
     def variant(self, name: str) -> Variant:
         """One variant with all its settings."""

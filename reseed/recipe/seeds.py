@@ -4,23 +4,33 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from itertools import product
 
 LOOKS = (3, 4, 5, 6, 8, 10)  # numbers of seeds at which a comparison may be judged, as bench/truth.py measured them
-WANTED = "wanted a list, as in [0, 1, 2], or {start: 3, most: 10}"
+WANTED = "wanted a list, as in [0, 1, 2], or {start: 3, most: 10}, or {initialisation: [0, 1, 2], order: [0, 1, 2]}"
 
 
 @dataclass(frozen=True)
 class Seeds:
-    """The seeds of one look. `looks` are the numbers of seeds of all of them, none where a list says the seeds."""
+    """The seeds of one look. `looks` are the numbers of seeds of all of them, none where a list says the seeds.
+
+    Where they are split, those listed are the initialisations', and each is trained with each of the `orders`.
+    """
 
     listed: tuple[int, ...]
     looks: tuple[int, ...] = ()
+    orders: tuple[int, ...] = ()
+
+    @property
+    def runs(self) -> list[tuple[int, int | None]]:
+        """The seed and the order of each member; no order where seeds are not split."""
+        return list(product(self.listed, self.orders or (None,)))
 
     def __iter__(self) -> Iterator[int]:
         return iter(self.listed)
 
     def __len__(self) -> int:
-        return len(self.listed)
+        return len(self.runs)
 
     @property
     def most(self) -> int:
@@ -42,7 +52,7 @@ def as_seeds(value: object) -> Seeds:
     if isinstance(value, Seeds):
         return value
     if isinstance(value, Mapping):
-        return until_decided(value)
+        return split(value) if {"initialisation", "order"} & set(value) else until_decided(value)
     if not isinstance(value, list | tuple):
         raise ValueError(WANTED)
     return Seeds(checked(tuple(value)))
@@ -60,6 +70,18 @@ def checked(seeds: tuple[object, ...]) -> tuple[int, ...]:
             raise ValueError(f"seed {seed} is listed twice; name every seed once")
         known.append(seed)
     return tuple(known)
+
+
+def split(value: Mapping[object, object]) -> Seeds:
+    """From `{initialisation: [0, 1, 2], order: [0, 1, 2]}`."""
+    parts = []
+    for name in ("initialisation", "order"):
+        if not isinstance(own := value.get(name), list | tuple) or len(own) < 2:
+            raise ValueError(f"{name} is {own}, wanted a list of two seeds or more: one shows no noise; {WANTED}")
+        parts.append(checked(tuple(own)))
+    if strange := set(value) - {"initialisation", "order"}:
+        raise ValueError(f"has the key {', '.join(map(str, strange))}; {WANTED}")
+    return Seeds(parts[0], orders=parts[1])
 
 
 def until_decided(value: Mapping[object, object]) -> Seeds:

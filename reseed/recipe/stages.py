@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from reseed.mistakes import nearest
 from reseed.recipe.recipe import Recipe, Variant
@@ -35,7 +36,7 @@ def training_order(recipe: Recipe) -> list[Member]:
 def start_of(variant: Variant, member: Member) -> Member | None:
     """The member of this recipe that this one continues."""
     start = variant.training.start_from
-    return Member(start, member.seed) if start is not None and not is_stored(start) else None
+    return replace(member, variant=start) if start is not None and not is_stored(start) else None
 
 
 def has_rows_of(variant: Variant, other: Variant) -> bool:

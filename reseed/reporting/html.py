@@ -10,7 +10,16 @@ from reseed.reporting.comparison_plots import forest, noise, power_curve
 from reseed.reporting.plots import loss_curves, scores, seed_colours
 from reseed.reporting.tables import COMPARISON_HEADERS, LOOK_HEADERS, comparison_cells, lines, look_cells, score_columns
 from reseed.reporting.text import count, cut_off, direction, plural_of, score, signed
-from reseed.reporting.verdict import HOW_LOOKED, headlines, how_compared, looked, noun, pair, verdict_lines
+from reseed.reporting.verdict import (
+    HOW_LOOKED,
+    headlines,
+    how_compared,
+    looked,
+    noun,
+    pair,
+    seed_noise_lines,
+    verdict_lines,
+)
 from reseed.text import one_line
 
 if TYPE_CHECKING:
@@ -27,6 +36,7 @@ def html_report(results: Results) -> str:
         comparisons=comparison_cells(results),
         comparison_headers=list(COMPARISON_HEADERS),
         how_compared=how_compared(results),
+        seed_noise=seed_noise_lines(results),
         looks=look_cells(results),
         look_headers=list(LOOK_HEADERS),
         how_looked=" ".join([*looked(results), HOW_LOOKED]),

@@ -11,7 +11,7 @@ from reseed.reporting.pictures import markdown_picture
 from reseed.reporting.plots import loss_curves, scores
 from reseed.reporting.tables import COMPARISON_HEADERS, LOOK_HEADERS, comparison_cells, lines, look_cells, score_columns
 from reseed.reporting.text import count, cut_off, direction, plural_of, score
-from reseed.reporting.verdict import HOW_LOOKED, how_compared, looked, noun, verdict_lines
+from reseed.reporting.verdict import HOW_LOOKED, how_compared, looked, noun, seed_noise_lines, verdict_lines
 from reseed.text import one_line
 
 Draw = Callable[[str, Callable[[Results], str]], list[str]]  # the blocks of Markdown that show a plot, with its title
@@ -76,6 +76,7 @@ def _comparisons(results: Results, draw: Draw) -> list[str]:
         *draw("Differences with their intervals", forest),
         table,
         markdown_text(how_compared(results)),
+        *map(markdown_text, seed_noise_lines(results)),
         *_section("Where the noise comes from", noise, draw),
         *_section(f"What more seeds or {plural_of(noun(results.group_by))} would see", power_curve, draw),
     ]
@@ -97,7 +98,7 @@ def _looks(results: Results) -> list[str]:
 
 def _members(results: Results) -> str:
     rows = [
-        [markdown_text(v.name), str(m.seed), score(m.score), str(m.best_step), cut_off(m), markdown_text(m.artifact)]
+        [markdown_text(v.name), m.run, score(m.score), str(m.best_step), cut_off(m), markdown_text(m.artifact)]
         for v in results.variants
         for m in v.members
     ]

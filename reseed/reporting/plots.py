@@ -32,7 +32,7 @@ def loss_curves(results: Results) -> str:
     panels = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).ravel()
     for axes, variant in zip(panels, variants, strict=False):
         for member in variant.members:
-            _draw_curve(axes, member, colour[member.seed])
+            _draw_curve(axes, member, colour[member.run])
         dress(axes)
         axes.set_title(one_line(variant.name, 48), loc="left", fontsize=10, color=INK, parse_math=False)
         axes.set_xlabel("step", color=INK)
@@ -71,7 +71,7 @@ def scores(results: Results) -> str:
     return svg(figure, "Scores", f"{about}: members, mean, ensemble and baselines")
 
 
-def seed_colours(results: Results) -> dict[int, str]:
+def seed_colours(results: Results) -> dict[str, str]:
     """The colour of each seed, the same in every plot; they repeat from the ninth."""
     return {seed: COLOURS[i % len(COLOURS)] for i, seed in enumerate(seeds_of(results))}
 
@@ -95,10 +95,10 @@ def _draw_curve(axes: Axes, member: MemberResult, colour: str) -> None:
         axes.plot([member.best_step], [loss], "o", color=colour, markeredgecolor=INK, markersize=6, zorder=4)
 
 
-def _draw_variant(axes: Axes, y: int, variant: VariantResult, colour: dict[int, str]) -> None:
+def _draw_variant(axes: Axes, y: int, variant: VariantResult, colour: dict[str, str]) -> None:
     for member in variant.members:
         if math.isfinite(member.score):
-            axes.plot([member.score], [y], "o", color=colour[member.seed], markersize=5.5, zorder=4)
+            axes.plot([member.score], [y], "o", color=colour[member.run], markersize=5.5, zorder=4)
     if math.isfinite(variant.mean):
         if variant.std is not None and math.isfinite(variant.std):
             low, high = variant.mean - variant.std, variant.mean + variant.std
@@ -110,7 +110,7 @@ def _draw_variant(axes: Axes, y: int, variant: VariantResult, colour: dict[int, 
         )
 
 
-def _curve_legend(figure: Figure, colour: dict[int, str]) -> None:
+def _curve_legend(figure: Figure, colour: dict[str, str]) -> None:
     from matplotlib.lines import Line2D
 
     handles = [Line2D([], [], color=c, linewidth=2, label=f"seed {seed}") for seed, c in list(colour.items())[:8]]

@@ -34,9 +34,10 @@ class Line:
     baseline: bool
 
 
-def seeds_of(results: Results) -> tuple[int, ...]:
-    """All seeds of all variants, sorted."""
-    return tuple(sorted({m.seed for v in results.variants for m in v.members}))
+def seeds_of(results: Results) -> tuple[str, ...]:
+    """All seeds of all variants, sorted, as people name them."""
+    runs = {(m.seed, -1 if m.order is None else m.order): m.run for v in results.variants for m in v.members}
+    return tuple(runs[known] for known in sorted(runs))
 
 
 def lines(results: Results) -> list[Line]:
@@ -47,7 +48,7 @@ def lines(results: Results) -> list[Line]:
     better = {found.a for found in judging(results) if found.verdict == "better"}
     table = []
     for v in results.variants:
-        by_seed = {m.seed: score(m.score) for m in v.members}
+        by_seed = {m.run: score(m.score) for m in v.members}
         cells = tuple(by_seed.get(seed, "") for seed in seeds)
         table.append(
             Line(

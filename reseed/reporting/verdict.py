@@ -36,7 +36,17 @@ def verdict_lines(results: Results) -> list[str]:
 
 def verdict(results: Results) -> str:
     """The lines as one text."""
-    return "\n".join([*verdict_lines(results), *looked(results)])
+    return "\n".join([*verdict_lines(results), *looked(results), *seed_noise_lines(results)])
+
+
+def seed_noise_lines(results: Results) -> list[str]:
+    """Where seeds are split: how much of a variant's noise from run to run is initialisation, and how much order."""
+    return [
+        f"Seeds of {one_line(own.name)}: a run's score varies by {noise.initialisation:.4f} with its initialisation, by "
+        f"{noise.order:.4f} with the order of its rows (and its dropout), and by {noise.both:.4f} with both together."
+        for own in results.variants
+        if (noise := own.seed_noise) is not None
+    ]
 
 
 def looked(results: Results) -> list[str]:

@@ -41,6 +41,7 @@ class Train:
             "workers": self.workers,
             "micro_batch_size": self.micro_batch_size,
             **rendering_mark(prompt_format(self.settings)),
+            **({"order": self.member.order} if self.member.order is not None else {}),
         }
         if self.judge is not None:
             judge = {"embedder": identity(self.judge.embedder), "max_new_tokens": self.judge.max_new_tokens}
@@ -58,6 +59,7 @@ class Train:
             model=self.model,
             settings=self.settings,
             seed=self.member.seed,
+            order=self.member.order,
             world=self.workers,
             micro_batch_size=self.micro_batch_size,
             judge=self.judge,

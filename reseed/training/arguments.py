@@ -94,8 +94,8 @@ def training_arguments(job: TrainJob, rows: int, work: Path) -> Any:
     micro = micro_batch(settings.batch_size, job.world, job.micro_batch_size)
     return TrainingArguments(
         output_dir=str(work),
-        seed=job.seed,
-        data_seed=job.seed,
+        seed=job.order_seed,
+        data_seed=job.order_seed,
         num_train_epochs=settings.epochs,
         per_device_train_batch_size=micro,
         gradient_accumulation_steps=settings.batch_size // (micro * job.world),

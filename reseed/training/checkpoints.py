@@ -32,6 +32,7 @@ def origin_of(
         "micro_batch_size": job.micro_batch_size,
         "deepspeed": job.deepspeed,
         "seed": job.seed,
+        **({"order": job.order} if job.order is not None else {}),
         "model": weights_digest(folder),
         **{
             f"model.{name}": value

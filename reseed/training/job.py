@@ -32,6 +32,12 @@ class TrainJob:
     micro_batch_size: int
     deepspeed: bool = True
     judge: Judge | None = None  # where the best step is chosen by the problem's metric
+    order: int | None = None  # where seeds are split; then `seed` is that of the adapter's first weights alone
+
+    @property
+    def order_seed(self) -> int:
+        """The seed of the rows' order and of the dropout masks."""
+        return self.seed if self.order is None else self.order
 
 
 @dataclass(frozen=True)

@@ -247,7 +247,7 @@ def build_trainer(
         train_dataset=list(training.examples),
         eval_dataset=list(validation_examples),
         data_collator=layout,
-        callbacks=[keep, StopAtNan(losses), OwnDropout(job.seed, arguments.process_index)],
+        callbacks=[keep, StopAtNan(losses), OwnDropout(job.order_seed, arguments.process_index)],
     )
     trainer.examples, trainer.layout, trainer.losses = validation_examples, layout, losses
     trainer.group = arguments.per_device_train_batch_size * job.world if job.settings.group_by_length else 1

@@ -38,6 +38,7 @@ BASE: dict[str, Any] = {
 }
 RECIPES: dict[str, dict[str, Any]] = {
     "looks": {"seeds": {"start": 3, "most": 5}},
+    "split seeds": {"seeds": {"initialisation": [0, 1], "order": [0, 1]}},
     "variants": {
         "variants": {
             "one": {}, "two": {"training": {"loss_on": "all"}}, "three": {"data": {"limit": 40}},

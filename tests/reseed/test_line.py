@@ -437,3 +437,14 @@ def test_a_variants_own_problem_changes_how_it_is_taught_and_nothing_else(tmp_pa
     assert keys(one)["adapter"][:2] == keys(two)["adapter"][:2], "a is as it was"
     assert keys(one)["predictions"][2:] != keys(two)["predictions"][2:], "b is asked and read otherwise"
     assert two.partition("a").artifact == two.partition("b").artifact
+
+
+def test_split_seeds_are_members_of_their_own(tmp_path: Path) -> None:
+    split = planned(save_recipe(tmp_path, seeds={"initialisation": [0, 1], "order": [0, 1]}))
+    assert [str(member) for member in split.answering()][:4] == ["a seed 0.0", "a seed 0.1", "a seed 1.0", "a seed 1.1"]
+    assert len({split.adapter(member).artifact for member in split.members}) == 8
+    assert split.adapter(Member("a", 1, 0)).seed == 1
+    assert split.adapter(Member("a", 1, 0)).spec["order"] == 0
+    assert split.adapter(Member("a", 1, 0)).work.job().order_seed == 0
+    assert "adapter a seed 1.0" in split.results().inputs
+    assert "order" not in planned(save_recipe(tmp_path)).adapter(Member("a", 1)).spec

@@ -121,7 +121,7 @@ def put(
     step = plain_step("score", 4, KIND, name, {"problem": "p", "embedder": embedder, "of": name})
     place = folder / step.artifact.key
     place.mkdir(parents=True)
-    members = tuple(MemberResult(seed, 0.5, 1, "adapter/x/1") for seed in scores.seeds("old"))
+    members = tuple(MemberResult(one.seed, 0.5, 1, "adapter/x/1") for one in scores.members("old"))
     variants = tuple(VariantResult(variant, members, 0.5, None, 0.5) for variant in scores.variants())
     results = Results(
         name, "Is it?", "p", metric, True, len(scores.ids), 0.5, variants, baseline="old", group_by="prompt"

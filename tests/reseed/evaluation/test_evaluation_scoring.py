@@ -130,7 +130,7 @@ def test_ensemble_is_scored_without_each_member_too() -> None:
     single = table.ensemble("b").seeds
     assert single is not None
     assert len(single) == 1
-    assert (table.variants(), table.seeds("a")) == (["a", "b"], (1, 2))
+    assert (table.variants(), [one.seed for one in table.members("a")]) == (["a", "b"], [1, 2])
 
 
 def test_scores_come_back_from_their_file(tmp_path: Path) -> None:
@@ -139,7 +139,7 @@ def test_scores_come_back_from_their_file(tmp_path: Path) -> None:
     back = load_scores(tmp_path, "results/x/1")
     assert (back.ids, back.groups, list(back.columns)) == (table.ids, table.groups, list(table.columns))
     assert all((back.columns[name] == scores).all() for name, scores in table.columns.items())
-    assert back.seeds("a/1 b") == (1,)
+    assert back.members("a/1 b") == (Member("a/1 b", 1),)
     with pytest.raises(ReseedError, match=r"results/x/1: it has no scores\.parquet, as an older version scored it"):
         load_scores(tmp_path / "elsewhere", "results/x/1")
 

@@ -44,6 +44,13 @@ def refused(folder: Path, changes: dict[str, Any], *overrides: str, without: str
     return str(caught.value)
 
 
+def test_split_seeds_are_crossed(tmp_path: Path) -> None:
+    recipe = load_recipe(written(tmp_path, {"seeds": {"initialisation": [4, 1], "order": [0, 7]}}))
+    assert [member.run for member in recipe.members()] == ["4.0", "4.7", "1.0", "1.7"]
+    assert str(recipe.members()[1]) == "default seed 4.7"
+    assert (len(recipe.seeds), recipe.seeds.most, recipe.seeds.looks) == (4, 4, ())
+
+
 def test_seeds_until_decided_begin_with_the_first_look(tmp_path: Path) -> None:
     path = written(tmp_path, {"seeds": {"start": 3, "most": 8}})
     recipe = load_recipe(path)
@@ -102,6 +109,9 @@ def test_members_are_every_variant_with_every_seed(tmp_path: Path) -> None:
         ({"seeds": [-1]}, ["seeds: seed -1", "wanted 0 to", "saw [-1]"]),
         ({"seeds": ["a"]}, ["seeds: seed a is not a valid seed", "wanted 0 to", "saw ['a']"]),
         ({"seeds": 3}, ["seeds: wanted a list", "{start: 3, most: 10}", "saw 3"]),
+        ({"seeds": {"initialisation": [0, 1]}}, ["seeds: order is None, wanted a list of two seeds or more"]),
+        ({"seeds": {"initialisation": [0, 1], "order": [3, 3]}}, ["seeds: seed 3 is listed twice"]),
+        ({"seeds": {"initialisation": [0, 1], "order": [0, 1], "most": 5}}, ["seeds: has the key most; wanted a list"]),
         ({"seeds": {"start": 3}}, ["seeds: has the keys start; wanted a list", "{start: 3, most: 10}"]),
         ({"seeds": {"start": 7, "most": 10}}, ["seeds: start 7 and most 10; wanted two of 3, 4, 5, 6, 8, 10"]),
         ({"seeds": {"start": 5, "most": 4}}, ["seeds: start 5 and most 4", "the smaller one first"]),

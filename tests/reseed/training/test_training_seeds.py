@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -59,6 +60,21 @@ def test_another_seed_another_adapter_and_another_order(tiny_model: Path, tmp_pa
     assert one.curve[0].step == other.curve[0].step == 1
     assert one.curve[0].train != other.curve[0].train, "the first batch holds other rows"
     assert last_adapter(seen) != last_adapter(different)
+
+
+def test_split_seeds_change_one_thing_each(tiny_model: Path, tmp_path: Path) -> None:
+    whole = job(tiny_model, settings=DROPPING)
+    runs = {
+        name: run(tmp_path / name, replace(whole, seed=seed, order=order))
+        for name, seed, order in (("whole", 0, None), ("split", 0, 0), ("order", 0, 1), ("start", 1, 0))
+    }
+    summaries = {name: summary for name, (summary, _) in runs.items()}
+    assert last_adapter(runs["split"][1]) == last_adapter(runs["whole"][1]), "a seed is both of its parts"
+    assert summaries["order"].adapter_digest_start == summaries["split"].adapter_digest_start
+    assert summaries["order"].curve[0].train != summaries["split"].curve[0].train, "the first batch holds other rows"
+    assert summaries["start"].adapter_digest_start != summaries["split"].adapter_digest_start
+    assert summaries["start"].curve[0].train == summaries["split"].curve[0].train, "LoRA changes nothing before a step"
+    assert len({last_adapter(seen) for _, seen in runs.values()}) == 3
 
 
 def test_evaluating_more_often_trains_the_same(tiny_model: Path, tmp_path: Path) -> None:
