@@ -43,6 +43,10 @@ def sections() -> dict[str, tuple[Callable[..., Any], list[tuple[int, ...]]]]:
         "log loss": (claims.class_ensembles, list(product(groups, seeds))),
         "families": (claims.families, list(product([0, 1], groups, seeds))),
         "looks": (claims.looks, [*product([0], groups), *product(models[1:], [30])]),
+        "split seeds": (
+            claims.split_seeds,
+            list(product(range(len(claims.PARTS)), range(len(claims.SHAPES)), [30, 100])),
+        ),
         "equivalence": (claims.equivalence, list(product(groups, seeds))),
         "constants": (claims.constants, [()]),
         "binary": (claims.binary, list(product([0, 1], [5, 10, 20], seeds))),

@@ -6,13 +6,23 @@ from itertools import pairwise
 
 import numpy as np
 from verdict.habits import rows_as_if_independent
-from verdict.noise import BASE, MODELS, ROWS, Floats, draw_sides
+from verdict.noise import BASE, MODELS, ROWS, Floats, NoiseModel, draw_sides
 from verdict.rates import DIFFERENCE, OURS, Tally, called, judged, tally
 
 from reseed.evaluation.statistics import Side, compare, cross_fitted, ensemble_side, holm, look_level, recipe_side
 from reseed.recipe.seeds import LOOKS
 
 CLASSES = 7
+SHAPES = ((2, 2), (3, 3), (5, 2))  # initialisations × orders
+PARTS = (
+    (0.02, 0.02, 0.0),
+    (0.03, 0.0, 0.0),
+    (0.0, 0.03, 0.0),
+    (0.02, 0.02, 0.02),
+    (0.0, 0.0, 0.03),
+)  # sd by each, and by both
+INDEPENDENT = "members as if independent"
+NOISE_OF_ROWS = NoiseModel("rows and recipes alone", seed_sds=(0.0, 0.0))
 DELTAS = (0.06, 0.12)
 CONSTANTS, CONSTANT_SCORE = 140, 0.03
 
@@ -68,6 +78,21 @@ def looks(draw: np.random.Generator, count: int, model: int, groups: int) -> Tal
         undeclared |= [one.p < 0.05 for one in found]
         by_rows |= rows_as_if_independent(a[:, :seeds], b[:, :seeds], labels)
     return tally({"declared looks": declared, "95 % at each look": undeclared, "rows as if independent": by_rows})
+
+
+def split_seeds(draw: np.random.Generator, count: int, part: int, shape: int, groups: int) -> Tally:
+    """Two equal recipes, each trained with every initialisation and every order; and taken for independent members."""
+    inits, orders = SHAPES[shape]
+    (a, b), labels = draw_sides(NOISE_OF_ROWS, draw, count, inits * orders, groups)
+    for side in (a, b):
+        for sd, size in zip(PARTS[part], ((inits, 1), (1, orders), (inits, orders)), strict=True):
+            own = np.broadcast_to(draw.normal(0, sd, (count, *size)), (count, inits, orders))
+            side += own.reshape(count, inits * orders, 1)
+    crossed = [
+        compare(recipe_side(x, (inits, orders)), recipe_side(y, (inits, orders)), labels)
+        for x, y in zip(a, b, strict=True)
+    ]
+    return tally({OURS: called(crossed), INDEPENDENT: called(judged(a, b, labels))})
 
 
 def equivalence(draw: np.random.Generator, count: int, groups: int, seeds: int) -> Tally:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
-from verdict.claims import CONSTANT_SCORE, CONSTANTS, DELTAS
+from verdict.claims import CONSTANT_SCORE, CONSTANTS, DELTAS, INDEPENDENT, PARTS, SHAPES
 from verdict.habits import BOOTSTRAPS, HABITS, RESAMPLES
 from verdict.noise import ALL, MODELS
 from verdict.rates import COVERED, GROUPS, OURS, SEEDS, Tally, predicted, rate
@@ -19,7 +19,7 @@ def page(kept: dict[str, Any]) -> str:
     """The goals, and all tables of the sections that have run."""
     makers: dict[str, Callable[[Cells], str]] = {
         "false calls": false_calls, "power": power, "ensembles": ensembles, "log loss": log_loss, "families": families,
-        "looks": looks, "equivalence": equivalence, "constants": constants, "binary": binary,
+        "looks": looks, "split seeds": split_seeds, "equivalence": equivalence, "constants": constants, "binary": binary,
     }  # fmt: skip
     shown = [(what, goal, measured, "yes" if met else "**no**") for what, goal, measured, met in goals(kept)]
     found = cells_of(kept)
@@ -64,6 +64,11 @@ def reached(found: dict[str, Cells], size: dict[str, float]) -> Iterator[Goal]:
         yield at_most("Holm's family of four: any false call, worst at K ≥ 3", worst(cells, "Holm", more_seeds), 0.055)
     if cells := found.get("looks"):
         yield at_most("looks at 3, 4, 5, 6, 8, 10 seeds: any false call, worst", worst(cells, "declared looks"), 0.05)
+    if cells := found.get("split seeds"):
+        yield at_most(
+            "3 initialisations × 3 orders: false calls, worst", worst(cells, OURS, lambda cell: cell[1] == 1), 0.055
+        )
+        yield at_most("two of either: false calls, worst", worst(cells, OURS, lambda cell: cell[1] != 1), 0.065)
     if cells := found.get("equivalence"):
         names = [f"{delta} {delta}" for delta in DELTAS]
         yield at_most("no difference beyond δ, said at δ, worst", max(worst(cells, name) for name in names), 0.06)
@@ -205,6 +210,21 @@ def looks(cells: Cells) -> str:
         for (model, groups), tally in cells.items()
     ]
     return "**Looks** at 3, 4, 5, 6, 8 and 10 seeds: any false call.\n\n" + table(["", *names], rows)
+
+
+def split_seeds(cells: Cells) -> str:
+    names = [f"{inits} × {orders}" for inits, orders in SHAPES]
+    rows = [
+        ["sd {} by initialisation, {} by order, {} by both".format(*parts), f"G={groups}", *(
+            f"{short(rate(cells[part, shape, groups], OURS))} ({short(rate(cells[part, shape, groups], INDEPENDENT))})"
+            for shape in range(len(SHAPES))
+        )]
+        for part, parts in enumerate(PARTS) for groups in (30, 100)
+    ]  # fmt: skip
+    return (
+        "**Seeds split** into initialisations × orders: false calls, and beside them those of the members taken for "
+        f"independent.\n\n{table(['', '', *names], rows)}"
+    )
 
 
 def equivalence(cells: Cells) -> str:
