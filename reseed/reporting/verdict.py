@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from reseed.evaluation.looks import is_settled
 from reseed.evaluation.power import WANTED
 from reseed.records import ComparisonResult, Results
@@ -69,7 +71,10 @@ def said(found: ComparisonResult) -> str:
 
 def percent(level: float) -> str:
     """A level as text; one that is nearly 1 is not rounded to 100 %."""
-    return f"{100 * level:.{3 if level < 0.999 else 4}g} %"
+    left = 100 * (1 - level)
+    if left > 0.1:
+        return f"{100 * level:.3g} %"
+    return f"{100 * level:.{math.ceil(-math.log10(left))}f} %"
 
 
 def pair(found: ComparisonResult) -> str:

@@ -15,6 +15,7 @@ from tiny import save_model
 
 from reseed.language.prompts import RENDERING
 from reseed.line import Line, plan_line
+from reseed.problems import ProblemModule
 from reseed.recipe.profile import load_profile
 from reseed.recipe.reading import load_recipe
 from reseed.records import Artifact, Member, ReseedError
@@ -437,3 +438,22 @@ def test_a_variants_own_problem_changes_how_it_is_taught_and_nothing_else(tmp_pa
     assert keys(one)["adapter"][:2] == keys(two)["adapter"][:2], "a is as it was"
     assert keys(one)["predictions"][2:] != keys(two)["predictions"][2:], "b is asked and read otherwise"
     assert two.partition("a").artifact == two.partition("b").artifact
+
+
+def test_a_variant_taught_by_another_problem_is_judged_by_the_recipes(tmp_path: Path) -> None:
+    text = "from reseed.problems.prompt_recovery import *\n"
+    (tmp_path / "shouted.py").write_text(text)
+    (tmp_path / "whispered.py").write_text(f"{text}# as the other\n")
+    variants = {"a": {}, "b": {"problem": "shouted"}}
+
+    def judges(problem: str) -> list[ProblemModule | None]:
+        recipe = save_recipe(tmp_path, problem=problem, variants=variants, training={"choose_by": "metric"}, seeds=[0])
+        works = [planned(recipe).adapter(Member(name, 0)).work for name in variants]
+        return [work.judge.problem for work in works if work.judge is not None]
+
+    found = judges("prompt-recovery")
+    assert found == [None, ProblemModule("prompt-recovery")]
+    first = planned(str(tmp_path / "small.yaml"))
+    assert first.adapter(Member("b", 0)).spec["judge"]["problem"] == "prompt-recovery"
+    assert "problem" not in first.adapter(Member("a", 0)).spec["judge"], "so that keys do not move"
+    assert [judge and judge.name for judge in judges("whispered")] == [None, "whispered"]

@@ -8,11 +8,11 @@ import pytest
 from report_samples import comparison, sample
 
 from reseed.evaluation.looks import Plan, is_settled, with_looks
-from reseed.evaluation.statistics import look_level
+from reseed.evaluation.statistics import bonferroni_level, look_level
 from reseed.records import ComparisonResult, Results
 from reseed.reporting.html import html_report
 from reseed.reporting.markdown import markdown_report
-from reseed.reporting.verdict import verdict
+from reseed.reporting.verdict import percent, verdict
 
 BASE = replace(sample(), baseline="old", comparisons=())
 
@@ -78,3 +78,13 @@ def test_every_look_is_in_the_report() -> None:
         assert "99.97 %" in page
         assert "declared before the first one" in page
     assert "Looks" not in markdown_report(sample()) + html_report(sample())
+
+
+def test_a_level_of_many_variants_at_the_first_look_is_not_100_percent() -> None:
+    level = Plan(3, 0, 10).level
+    assert [percent(bonferroni_level(level, many)) for many in (1, 4, 8, 20)] == [
+        "99.97 %", "99.991 %", "99.996 %", "99.998 %",
+    ]  # fmt: skip
+    assert [percent(level) for level in (0.95, 0.975, 0.9975, 0.999, 0.9995)] == [
+        "95 %", "97.5 %", "99.8 %", "99.9 %", "99.95 %",
+    ]  # fmt: skip
