@@ -344,6 +344,21 @@ def test_override_of_one_variant_leaves_the_others(tmp_path: Path) -> None:
     assert list(load_recipe(path, ("variants={c: {}}",)).variants) == ["c"]
 
 
+def test_override_of_the_problem_is_that_of_all_variants(tmp_path: Path) -> None:
+    for name in ("one", "other"):
+        (tmp_path / f"{name}.py").write_text("from reseed.problems.prompt_recovery import *\n")
+    path = written(tmp_path, {"variants": {"a": {}, "b": {"problem": "one"}}, "profiles": {"gpu": {"model": "m"}}})
+
+    def problems(*overrides: str) -> list[str]:
+        recipe = load_recipe(path, overrides)
+        return [recipe.problem.name, *(recipe.variant(name).problem.name for name in recipe.variants)]
+
+    assert problems() == ["prompt-recovery", "prompt-recovery", "one"]
+    assert problems("problem=other") == ["other", "other", "other"]
+    assert problems("variants.a.problem=other") == ["prompt-recovery", "other", "one"]
+    assert problems("problem=other", "variants.b.problem=one") == ["other", "other", "one"]
+
+
 def test_override_of_a_key_that_all_share_is_no_variant_change(tmp_path: Path) -> None:
     recipe = load_recipe(written(tmp_path, {"variants": {"a": {}}}), ("seeds=[9]", "question=Why?"))
     assert recipe.seeds.listed == (9,)
