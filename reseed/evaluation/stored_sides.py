@@ -8,6 +8,7 @@ from typing import Any
 
 from reseed.evaluation.comparisons import Named, Rule, compare_family
 from reseed.evaluation.experiment import KIND, latest, load_results
+from reseed.evaluation.looks import last_level
 from reseed.evaluation.score_table import UNTRAINED, ScoreTable, load_scores, member_column
 from reseed.evaluation.statistics import Side, recipe_side
 from reseed.mistakes import nearest
@@ -46,7 +47,8 @@ def compare_stored(
     other = Side(second.side.rows[places], None if second.side.seeds is None else second.side.seeds[:, places])
     blends = (first.ensemble or second.ensemble) and not (first.recipe or second.recipe)
     level = max(first.results.level, second.results.level)  # a strict one where seeds are added until it is decided
-    rule = Rule(first.results.higher_is_better, delta or shared_delta(first, second), level)
+    last = [last_level(side.results.most_seeds) for side in (first, second) if side.results.most_seeds is not None]
+    rule = Rule(first.results.higher_is_better, delta or shared_delta(first, second), level, max(last, default=None))
     sides, base = [Named(first.name, first.side)], Named(second.name, other)
     (found,) = compare_family(sides, base, first.table.groups, "ensemble" if blends else "recipe", rule)
     return found, first.results

@@ -346,7 +346,9 @@ def test_a_variants_problem_cannot_have_columns_of_its_own(
     with pytest.raises(ReseedError, match=wanted):
         rehearse(with_own(tmp_path, LABELS, theirs, train and str(tmp_path / train)), store)
     theirs = f'{LABELS}def completion(row): return row["reason"]\n'
-    with pytest.raises(ReseedError, match=r"completion: it reads row\['reason'\], which is none of its columns text, label"):
+    with pytest.raises(
+        ReseedError, match=r"completion: it reads row\['reason'\], which is none of its columns text, label"
+    ):
         rehearse(with_own(tmp_path, LABELS, theirs, train and str(tmp_path / train)), store)
 
 
@@ -361,9 +363,9 @@ def test_a_variants_problem_is_tried_on_a_row_that_the_recipes_keeps(tmp_path: P
 
 def test_a_variants_problem_is_tried_by_the_recipes_metric(tmp_path: Path, store: ArtifactStore) -> None:
     train = save(tmp_path, ("a", "good"))
-    careless = f'{LABELS}def scores(answers, rows, embed): return [1.0] * len(answers)\n'
+    careless = f"{LABELS}def scores(answers, rows, embed): return [1.0] * len(answers)\n"
     assert rehearse(with_own(tmp_path, LABELS, careless, train), store) == [], "its own scores are never asked"
-    chatty = f'{LABELS}def completion(row): return f"because: {{row[\'label\']}}"\n'
+    chatty = f"{LABELS}def completion(row): return f\"because: {{row['label']}}\"\n"
     (note,) = rehearse(with_own(tmp_path, LABELS, chatty, train), store)
     assert note == (
         "problem 'theirs': the right answer and a blank one both score 0; does scores compare what parse finds in a completion?"

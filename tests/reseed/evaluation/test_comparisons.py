@@ -12,10 +12,11 @@ from plain_step import plain_step
 
 from reseed.evaluation.comparisons import Rule, all_comparisons, constant_names
 from reseed.evaluation.experiment import KIND, save_results
+from reseed.evaluation.looks import Plan
 from reseed.evaluation.score_table import FILE, ScoreTable, save_scores
 from reseed.evaluation.statistics import Side, compare
 from reseed.evaluation.stored_sides import compare_stored
-from reseed.records import Artifact, ComparisonResult, MemberResult, ReseedError, Results, VariantResult
+from reseed.records import Artifact, ComparisonResult, Design, MemberResult, ReseedError, Results, VariantResult
 from reseed.store.artifacts import ArtifactStore
 
 PROMPTS, EACH, SEEDS = 40, 3, 5
@@ -101,6 +102,21 @@ def test_undecided_comparison_names_a_design_that_its_power_reaches() -> None:
     assert found.needed is not None
     assert found.needed.power >= 0.8
     assert found.needed.seeds * found.needed.groups > SEEDS * PROMPTS
+
+
+def test_what_would_settle_a_look_is_judged_as_the_last_one_and_has_more_seeds() -> None:
+    plan, scores = Plan(3, 0, 10), table(0.03, seeds=3)
+
+    def needed(rule: Rule) -> Design:
+        found = by_names(all_comparisons(scores, "old", (), rule))["new", "old", "recipe"]
+        assert found.verdict == "undecided"
+        assert found.needed is not None
+        return found.needed
+
+    first = Rule(True, None, plan.level)
+    assert needed(first).seeds == 10, "as if ten seeds were judged as strictly as three"
+    assert needed(replace(first, last_level=plan.last_level)) == needed(Rule(True, None, plan.last_level))
+    assert needed(replace(first, last_level=0.5)).seeds > 3, "the next look has more seeds, whatever three would see"
 
 
 def test_groups_whose_absence_moves_it_most_come_first() -> None:
