@@ -25,8 +25,8 @@ def dry_call(
     """Call every function that a run calls; return notes on what looks odd.
 
     The row is the first of `rows` that the problem does not refuse, else one made from a source and an instruction
-    (`pair`), else an invented one; `invented` says that `rows` are, too. Raises ReseedError with every mistake at once, except errors on an invented row: no
-    label, grid or number can be made up for every problem.
+    (`pair`), else an invented one; `invented` says that `rows` are invented too. Raises ReseedError with every mistake at
+    once, except errors on an invented row: no label, grid or number can be made up for every problem.
     """
     trial = Trial(problem, invented)
     row = trial.made_row(*pair) if pair is not None else trial.fit_row(rows)
