@@ -6,7 +6,7 @@ was asked once is remembered, so variants that agree share their steps, and a so
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from copy import copy
 from functools import wraps
 from typing import Any, Concatenate, ParamSpec, TypeVar, cast
@@ -190,12 +190,18 @@ class Line:
         line.known = {what: made for what, made in self.known.items() if what[0] not in OF_SEEDS}
         return line
 
-    def looks(self) -> Iterator[Line]:
-        """The line at each number of seeds that the recipe declares, from its own on; itself if it declares none."""
-        yield self
+    def looks(self) -> list[Line]:
+        """The line at each number of seeds that the recipe declares, from its own on; itself if it declares none.
+
+        All their keys are made at once: what changes while the first look runs, such as a model's folder, must not give the
+        seeds of later ones another model.
+        """
+        found = [self]
         for look in self.recipe.seeds.looks:
             if look > len(self.recipe.seeds):
-                yield self.at(look)
+                found.append(found[-1].at(look))
+                found[-1].steps()
+        return found
 
     def answering(self) -> list[Member]:
         """The members that are scored, in the recipe's order."""
