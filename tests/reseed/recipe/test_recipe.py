@@ -102,7 +102,7 @@ def test_members_are_every_variant_with_every_seed(tmp_path: Path) -> None:
         ({"seeds": [-1]}, ["seeds: seed -1", "wanted 0 to", "saw [-1]"]),
         ({"seeds": ["a"]}, ["seeds: seed a is not a valid seed", "wanted 0 to", "saw ['a']"]),
         ({"seeds": 3}, ["seeds: wanted a list", "{start: 3, most: 10}", "saw 3"]),
-        ({"seeds": {"start": 3}}, ["seeds: has the keys start; wanted a list", "{start: 3, most: 10}"]),
+        ({"seeds": {"start": 3}}, ["seeds: wanted a list", "{start: 3, most: 10}, saw {start: 3}"]),
         ({"seeds": {"start": 7, "most": 10}}, ["seeds: start 7 and most 10; wanted two of 3, 4, 5, 6, 8, 10"]),
         ({"seeds": {"start": 5, "most": 4}}, ["seeds: start 5 and most 4", "the smaller one first"]),
         ({"variants": {"untrained": {}}}, ["variants.untrained: a name without '/', and neither untrained nor"]),
