@@ -22,8 +22,9 @@ def run_experiment(
     """Run the recipe of that name; what the store already has is not run again."""
     with session():
         line = read_line(recipe, profile, overrides or [])  # every step and key; nothing has run
+        planned = looks(line, until_decided)  # one, unless seeds are added until the question is decided
         prepare(line)
-        for look in looks(line, until_decided):  # one, unless seeds are added until the question is decided
+        for look in planned:
             results = answer(look)
             if is_settled(results):
                 break

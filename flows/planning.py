@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 
 from reseed.evaluation.experiment import check_comparable
 from reseed.leaks import refuse_leaks
@@ -36,7 +36,7 @@ def read_line(recipe: str, profile: str, overrides: Sequence[str], say: Say | No
     return line
 
 
-def looks(line: Line, until_decided: bool) -> Iterable[Line]:
+def looks(line: Line, until_decided: bool) -> list[Line]:
     """The line, and where seeds are added until the question is decided, the line at each later look."""
     if not until_decided:
         return [line]

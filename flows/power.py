@@ -21,6 +21,7 @@ def planned_design(
     """The design, with spreads as stated, or as the newest result of `earlier` or of the recipe itself measured them."""
     from reseed.evaluation.design import from_result, from_spreads
     from reseed.evaluation.experiment import latest_results
+    from reseed.evaluation.looks import LEVEL, last_level
     from reseed.recipe.stages import scored_variants
     from reseed.reporting.verdict import headlines
 
@@ -30,15 +31,16 @@ def planned_design(
             "--set seeds=[0,1,2]"
         )
     variants = len(scored_variants(recipe))  # stages are compared with nothing
+    level = last_level(recipe.seeds.most) if recipe.seeds.looks else LEVEL
     if spread is not None:
-        return from_spreads(*stated(spread), recipe.seeds.most, wanted_groups(groups), variants)
+        return from_spreads(*stated(spread), recipe.seeds.most, wanted_groups(groups), variants, level)
     results = latest_results(store, earlier or recipe.name)
     measured = [found for found in headlines(results) if found.low is not None]
     if not measured:
         raise ReseedError(
             f"results '{results.experiment}': no comparison has an interval; give --spread SEED,GROUP --groups N"
         )
-    design = from_result(measured[0], recipe.seeds.most, variants)
+    design = from_result(measured[0], recipe.seeds.most, variants, level)
     return design if groups is None else design.with_groups(wanted_groups(groups))
 
 

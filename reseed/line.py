@@ -6,7 +6,7 @@ was asked once is remembered, so variants that agree share their steps, and a so
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from copy import copy
 from functools import wraps
 from typing import Any, Concatenate, ParamSpec, TypeVar, cast
@@ -17,7 +17,7 @@ from reseed.evaluation.looks import Plan
 from reseed.generation.pairs import draw_pairs
 from reseed.language.prompts import prompt_format
 from reseed.models.names import ENGINE
-from reseed.problems import load_problem
+from reseed.problems import ProblemModule, load_problem
 from reseed.recipe.pins import pin
 from reseed.recipe.profile import Profile, student
 from reseed.recipe.recipe import Recipe, Variant
@@ -122,7 +122,7 @@ class Line:
         """What a member learns."""
         own = self.variants[member.variant]
         inputs, start = {"partition": self.partition(member.variant).artifact}, self.start(member)
-        work = training_of(own, self.place, member)
+        work = training_of(own, self.place, member, self.recipe.problem)
         return Step(work, f"{own.recipe}-{member.variant}", inputs | ({"start": start} if start else {}), member.seed)
 
     def start(self, member: Member) -> Artifact | None:
@@ -192,12 +192,18 @@ class Line:
         line.known = {what: made for what, made in self.known.items() if what[0] not in OF_SEEDS}
         return line
 
-    def looks(self) -> Iterator[Line]:
-        """The line at each number of seeds that the recipe declares, from its own on; itself if it declares none."""
-        yield self
+    def looks(self) -> list[Line]:
+        """The line at each number of seeds that the recipe declares, from its own on; itself if it declares none.
+
+        All their keys are made at once: what changes while the first look runs, such as a model's folder, must not give the
+        seeds of later ones another model.
+        """
+        found = [self]
         for look in self.recipe.seeds.looks:
             if look > len(self.recipe.seeds):
-                yield self.at(look)
+                found.append(found[-1].at(look))
+                found[-1].steps()
+        return found
 
     def answering(self) -> list[Member]:
         """The members that are scored, in the recipe's order."""
@@ -296,23 +302,23 @@ def shard_size(settings: GenerationSettings, place: Profile) -> int:
     return settings.shard_rows or place.engines.batch_size
 
 
-def training_of(variant: Variant, place: Profile, member: Member) -> Train:
-    """What makes a member of a variant."""
+def training_of(variant: Variant, place: Profile, member: Member, scored_by: ProblemModule) -> Train:
+    """What makes a member of a variant, in a recipe whose problem scores it."""
     return Train(
         problem=variant.problem,
         model=student(variant, place).model_copy(update={"engine": ENGINE}),  # which trains nothing
         settings=variant.training,
         workers=place.training.workers,
         micro_batch_size=place.training.micro_batch_size,
-        judge=judge_of(variant, place),
+        judge=judge_of(variant, place, scored_by),
         member=member,
         experiment=variant.recipe,
     )
 
 
-def judge_of(variant: Variant, place: Profile) -> Judge | None:
+def judge_of(variant: Variant, place: Profile, scored_by: ProblemModule) -> Judge | None:
     """Who scores a member's answers while it trains, or None where the loss alone chooses the best step."""
     if variant.training.choose_by == "loss":
         return None
-    higher = load_problem(variant.problem).higher_is_better
-    return Judge(place.roles.embedder, variant.prediction.max_new_tokens, higher)
+    higher, other = load_problem(scored_by).higher_is_better, scored_by if variant.problem != scored_by else None
+    return Judge(place.roles.embedder, variant.prediction.max_new_tokens, higher, other)

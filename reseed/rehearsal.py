@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from itertools import islice
 
 from reseed.data.partition import check_column
@@ -37,8 +38,9 @@ def rehearse(line: Line) -> list[str]:
             rows = head(source, variant, problem, line.store) if source is not None else []
             said += dry_call(problem, rows)
         check_groups([variant, *others], rows)
-        for own in different_problems([variant, *others], problem):
-            said += dry_call(own, rows)
+        kept = [row for row in rows if problem.refuse(row) is None][:1]
+        for own in different_problems([variant, *others], problem, rows):
+            said += dry_call(own, kept, invented=pair is not None)
     if problem.votes and recipe.seeds.most > 1:
         said.append(
             f"problem '{problem.name}' has no blend, so its ensembles answer what most of the {recipe.seeds.most} seeds "
@@ -47,16 +49,26 @@ def rehearse(line: Line) -> list[str]:
     return list(dict.fromkeys(said))
 
 
-def different_problems(variants: Sequence[Variant], shared: Problem) -> list[Problem]:
-    """The problems of variants that are asked in another way. Raises ReseedError for one that is scored in another way."""
+def different_problems(variants: Sequence[Variant], shared: Problem, rows: Sequence[Row]) -> list[Problem]:
+    """The problems of variants that are asked in another way, with what a run takes from the shared one in its place.
+
+    Raises ReseedError for one that is scored in another way, or needs columns that its rows will not have.
+    """
     own = [load_problem(module) for module in dict.fromkeys(variant.problem for variant in variants)]
+    columns = [*shared.columns, *(rows[0] if rows else ())]
     for problem in own:
+        if lacking := [column for column in problem.columns if column not in columns]:
+            raise ReseedError(
+                f"problem '{problem.name}' of a variant: it needs {', '.join(lacking)}, but its rows are those of the recipe's "
+                f"problem '{shared.name}', which have {', '.join(shared.columns)}; let '{shared.name}' name all columns"
+            )
         if (problem.metric, problem.higher_is_better) != (shared.metric, shared.higher_is_better):
             raise ReseedError(
                 f"problem '{problem.name}' of a variant: its metric is {direction(problem)}, the recipe's is "
                 f"{direction(shared)}; variants are compared by one metric, so take metric and scores from '{shared.name}'"
             )
-    return [problem for problem in own if problem.name != shared.name]
+    from_shared = {part: getattr(shared, part) for part in ("columns", "refuse", "scores", "blend")}
+    return [replace(problem, **from_shared) for problem in own if problem.name != shared.name]
 
 
 def direction(problem: Problem) -> str:

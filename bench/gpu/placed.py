@@ -37,7 +37,7 @@ def member(setup: Setup) -> Row:
         write_rows(parts / f"{part}.parquet", some)
     curated = Artifact("curated", recipe.name, "made-by-hand")
     partition = store.write(Step(Partition(recipe.data), recipe.name, {"curated": curated}, recipe.data.seed), parts)
-    work = training_of(recipe.variant("default"), profile, Member("default", 0))
+    work = training_of(recipe.variant("default"), profile, Member("default", 0), recipe.problem)
     started = time.perf_counter()
     made = train.fn(profile, Step(work, "day-default", {"partition": partition}, 0))
     metrics = store.manifest(made).metrics

@@ -17,11 +17,15 @@ INFLUENTIAL = 5  # groups whose absence is told
 
 @dataclass(frozen=True)
 class Rule:
-    """How differences are judged: which way the metric improves, δ, and the level that all of one kind hold at together."""
+    """How differences are judged: which way the metric improves, δ, and the level that all of one kind hold at together.
+
+    `last_level` is that of the last look, where there are more to come.
+    """
 
     higher_is_better: bool
     delta: float | None = None
     level: float = 0.95
+    last_level: float | None = None
 
 
 @dataclass(frozen=True)
@@ -83,7 +87,7 @@ def compare_family(
             inside = is_inside(one.side, other.side, groups, len(sides), rule)
             result = replace(result, adjusted_p=p, verdict=verdict_of(compared.difference, p, inside, rule))
         split = one.side.crossed or other.side.crossed  # then members are not so many draws of one kind
-        results.append(result if split else with_power(result, compared, rule))
+        results.append(result if split else with_power(result, compared, rule, len(sides)))
     return results
 
 
@@ -128,8 +132,8 @@ def is_inside(a: Side, b: Side, groups: Sequence[str], comparisons: int, rule: R
     return -rule.delta < found.low and found.high < rule.delta
 
 
-def with_power(result: ComparisonResult, found: Comparison, rule: Rule) -> ComparisonResult:
-    """The power of this design, and what would decide what it leaves open."""
+def with_power(result: ComparisonResult, found: Comparison, rule: Rule, comparisons: int) -> ComparisonResult:
+    """The power of this design, and what would decide what it leaves open: at a look before the last one, more seeds."""
     wanted = abs(rule.delta or found.difference)
     uneven = len({count for count in found.seeds if count > 1}) > 1  # then there is no one number of seeds to speak of
     if not found.known or not wanted or uneven:
@@ -139,7 +143,10 @@ def with_power(result: ComparisonResult, found: Comparison, rule: Rule) -> Compa
     result = replace(result, sought=wanted, power=own)
     if result.verdict != "undecided" or own >= WANTED:
         return result
-    needed = cheapest(spread, wanted, seeds, found.groups, found.effective_groups, result.level)
+    level, fewest = result.level, 0
+    if rule.last_level is not None and rule.last_level < rule.level:
+        level, fewest = bonferroni_level(rule.last_level, comparisons), seeds + 1
+    needed = cheapest(spread, wanted, seeds, found.groups, found.effective_groups, level, fewest=fewest)
     return replace(result, needed=needed)
 
 

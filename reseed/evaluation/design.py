@@ -33,7 +33,7 @@ class Planned:
         return power(self.spread, difference, seeds or self.seeds, self.effective * factor, self.level)
 
 
-def from_result(found: ComparisonResult, seeds: int, variants: int) -> Planned:
+def from_result(found: ComparisonResult, seeds: int, variants: int, level: float = 0.95) -> Planned:
     """What an earlier comparison measured, for a recipe of so many seeds. Two variants have twice the variance by seeds."""
     spread = spread_of_result(found)
     if not spread.sides:
@@ -44,19 +44,19 @@ def from_result(found: ComparisonResult, seeds: int, variants: int) -> Planned:
     sides = min(variants, 2)
     more = sides / spread.sides
     scaled = Spread(spread.seed * more, spread.group, spread.both * more, sides)
-    return Planned(scaled, seeds, found.groups, found.effective_groups, level_of(variants))
+    return Planned(scaled, seeds, found.groups, found.effective_groups, level_of(variants, level))
 
 
-def from_spreads(seed: float, group: float, seeds: int, groups: int, variants: int) -> Planned:
+def from_spreads(seed: float, group: float, seeds: int, groups: int, variants: int, level: float = 0.95) -> Planned:
     """Stated standard deviations: of the score from seed to seed, and of the difference from group to group."""
     sides = min(variants, 2)
     spread = Spread(sides * seed**2, group**2, 0.0, sides)
-    return Planned(spread, seeds, groups, float(groups), level_of(variants))
+    return Planned(spread, seeds, groups, float(groups), level_of(variants, level))
 
 
-def level_of(variants: int) -> float:
+def level_of(variants: int, level: float) -> float:
     """The level of each comparison with the baseline, all but one of the variants being compared with it."""
-    return bonferroni_level(0.95, variants - 1)
+    return bonferroni_level(level, variants - 1)
 
 
 def smallest_difference(design: Planned, wanted: float = WANTED) -> float:

@@ -86,7 +86,8 @@ def evaluate(
     table, constants = score_all(scorer, groups, untrained, members, ensembles, asked.constants, train)
     trained = {member: trained_member(store, evidence.of("adapter", member)) for member in asked.members}
     variants = with_history(store, variant_results(table, trained), evidence)
-    rule = Rule(problem.higher_is_better, asked.delta, asked.look.level if asked.look else LEVEL)
+    look = asked.look
+    rule = Rule(problem.higher_is_better, asked.delta, look.level if look else LEVEL, look.last_level if look else None)
     results = Results(
         experiment=experiment,
         question=asked.question,
@@ -105,11 +106,11 @@ def evaluate(
         level=rule.level,
         comparisons=all_comparisons(table, asked.baseline, asked.constants, rule),
     )
-    if asked.look is None:
+    if look is None:
         return results, table
     before = artifacts.get("results before")
     earlier = load_results(store, before).looks if before is not None else ()
-    return with_looks(results, asked.look, earlier), table
+    return with_looks(results, look, earlier), table
 
 
 def dataset_of(store: ArtifactStore, partition: Artifact) -> DatasetStats:

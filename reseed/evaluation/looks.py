@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from reseed.evaluation.statistics import look_level
+from reseed.recipe.seeds import LOOKS
 from reseed.records import ComparisonResult, Look, Results
 
 LEVEL = 0.95
@@ -24,6 +25,23 @@ class Plan:
     def level(self) -> float:
         """The level of this look: all of them together call an equal variant better or worse in one of twenty experiments."""
         return look_level(self.seeds, self.before, self.most, LEVEL)
+
+    @property
+    def last_level(self) -> float:
+        """The level of the last look: what any other design is judged at before it runs, since an early look is stricter."""
+        return last_level(self.most)
+
+
+def last_level(most: int) -> float:
+    """The level of the last of the looks that end at so many seeds."""
+    return look_level(most, max(look for look in LOOKS if look < most), most, LEVEL)
+
+
+def planned_level(results: Results, found: ComparisonResult) -> float:
+    """The level at which another design of the comparison would be judged: that of the last look, if there are several."""
+    if results.most_seeds is None:
+        return found.level
+    return 1 - (1 - found.level) * (1 - last_level(results.most_seeds)) / (1 - results.level)
 
 
 def asked(comparisons: Sequence[ComparisonResult], baseline: str | None) -> list[ComparisonResult]:

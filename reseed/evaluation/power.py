@@ -84,16 +84,17 @@ WANTED = 0.8
 
 def cheapest(
     spread: Spread, difference: float, seeds: int, groups: int, effective: float, level: float = 0.95,
-    training: float = 1.0, wanted: float = WANTED,
+    training: float = 1.0, wanted: float = WANTED, fewest: int = 0,
 ) -> Design | None:  # fmt: skip
     """The cheapest design that sees a true difference with the power wanted; None if 30 seeds and 50 × the groups do not.
 
+    It has no fewer seeds than `fewest`.
     Its cost is seeds × (`training` + groups, in those there are): by default training a member costs as much as its answers.
     More groups are taken to be as uneven as those there are.
     """
     found: Design | None = None
     least = float("inf")
-    for own in SEEDS if spread.sides else (max(seeds, 1),):
+    for own in [own for own in SEEDS if own >= fewest] if spread.sides else (max(seeds, 1),):
         for factor in GROUPS:
             if own * (training + factor) >= least:
                 break

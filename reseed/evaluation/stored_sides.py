@@ -8,13 +8,15 @@ from typing import Any
 
 from reseed.evaluation.comparisons import Named, Rule, compare_family
 from reseed.evaluation.experiment import KIND, latest, load_results
+from reseed.evaluation.looks import last_level, settled_at
 from reseed.evaluation.score_table import UNTRAINED, ScoreTable, load_scores, member_column
 from reseed.evaluation.statistics import Side, recipe_side
 from reseed.mistakes import nearest
-from reseed.records import Artifact, ComparisonResult, ReseedError, Results
+from reseed.records import Artifact, ComparisonResult, ReseedError, Results, Verdict
 from reseed.store.artifacts import ArtifactStore
 from reseed.store.lookup import find_artifact
 
+TURNED: dict[Verdict, Verdict] = {"better": "worse", "worse": "better"}  # as the other side has it
 SAME = ("problem", "embedder")  # keys of a result's spec that scores depend on
 
 
@@ -23,13 +25,14 @@ class StoredSide:
     """One side, what it is, and the result that it is from."""
 
     name: str
+    artifact: Artifact
+    who: str  # what it is called there
     side: Side
     ensemble: bool
     recipe: bool
     table: ScoreTable
     results: Results
     spec: Mapping[str, Any]
-    place: tuple[Artifact, str]  # where its scores are
 
 
 def compare_stored(
@@ -42,17 +45,30 @@ def compare_stored(
     if delta is not None and not 0 < delta < float("inf"):
         raise ReseedError(f"--delta {delta:g}: wanted a difference above 0, the smallest that matters")
     first, second = open_side(store, a), open_side(store, b)
-    if first.place == second.place:
+    if (first.artifact, first.who) == (second.artifact, second.who):
         raise ReseedError(f"{first.name} and {second.name} are the same scores; name two sides that may differ")
     check_same_metric(first, second)
     places = shared_rows(first, second)
     other = at_rows(second.side, places)
     blends = (first.ensemble or second.ensemble) and not (first.recipe or second.recipe)
     level = max(first.results.level, second.results.level)  # a strict one where seeds are added until it is decided
-    rule = Rule(first.results.higher_is_better, delta or shared_delta(first, second), level)
+    last = [last_level(side.results.most_seeds) for side in (first, second) if side.results.most_seeds is not None]
+    rule = Rule(first.results.higher_is_better, delta or shared_delta(first, second), level, max(last, default=None))
     sides, base = [Named(first.name, first.side)], Named(second.name, other)
     (found,) = compare_family(sides, base, first.table.groups, "ensemble" if blends else "recipe", rule)
-    return found, first.results
+    return (found if delta is not None else as_decided(found, first, second)), first.results
+
+
+def as_decided(found: ComparisonResult, a: StoredSide, b: StoredSide) -> ComparisonResult:
+    """The comparison with the verdict that an earlier look at the same result reached, if one did: it stays."""
+    if a.artifact != b.artifact:
+        return found
+    looks = a.results.looks
+    if (look := settled_at(looks, a.who, b.who)) is not None:
+        return replace(found, verdict=look.verdict, decided_at=look.seeds)
+    if (look := settled_at(looks, b.who, a.who)) is not None and look.verdict is not None:
+        return replace(found, verdict=TURNED.get(look.verdict, look.verdict), decided_at=look.seeds)
+    return found
 
 
 def at_rows(side: Side, places: list[int]) -> Side:
@@ -82,8 +98,9 @@ def open_side(store: ArtifactStore, text: str) -> StoredSide:
     who = who or results.baseline or results.variants[0].name
     side, ensemble = side_of(table, who, text)
     recipe = side.seeds is not None and not ensemble
-    spec = store.manifest(artifact).spec
-    return StoredSide(f"{whole}/{who}", side, ensemble, recipe, table, results, spec, (artifact, who))
+    return StoredSide(
+        f"{whole}/{who}", artifact, who, side, ensemble, recipe, table, results, store.manifest(artifact).spec
+    )
 
 
 def side_of(table: ScoreTable, who: str, text: str) -> tuple[Side, bool]:

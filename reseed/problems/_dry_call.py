@@ -19,14 +19,16 @@ if TYPE_CHECKING:
 INVENTED = "An invented answer."
 
 
-def dry_call(problem: Problem, rows: Sequence[Row] = (), pair: tuple[str, str] | None = None) -> list[str]:
+def dry_call(
+    problem: Problem, rows: Sequence[Row] = (), pair: tuple[str, str] | None = None, invented: bool = False
+) -> list[str]:
     """Call every function that a run calls; return notes on what looks odd.
 
     The row is the first of `rows` that the problem does not refuse, else one made from a source and an instruction
-    (`pair`), else an invented one. Raises ReseedError with every mistake at once, except errors on an invented row: no
-    label, grid or number can be made up for every problem.
+    (`pair`), else an invented one; `invented` says that `rows` are invented too. Raises ReseedError with every mistake at
+    once, except errors on an invented row: no label, grid or number can be made up for every problem.
     """
-    trial = Trial(problem)
+    trial = Trial(problem, invented)
     row = trial.made_row(*pair) if pair is not None else trial.fit_row(rows)
     trial.call("prompt", lambda: problem.prompt(row), text_fault)
     completion = trial.call("completion", lambda: problem.completion(row), kind_fault)
@@ -58,9 +60,8 @@ class WatchedRow(dict[str, str]):
 class Trial:
     """Calls a problem's functions and collects what is wrong with them."""
 
-    def __init__(self, problem: Problem) -> None:
-        self.problem = problem
-        self.invented = False
+    def __init__(self, problem: Problem, invented: bool = False) -> None:
+        self.problem, self.invented = problem, invented
         self.wrong: dict[str, str] = {}  # the first mistake of each function
         self.notes: list[str] = []
 

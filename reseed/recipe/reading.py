@@ -10,7 +10,7 @@ from typing import Any
 from reseed.mistakes import mistake_list, nearest
 from reseed.problems import check_known, find_problem
 from reseed.recipe.by_profile import on_profile, profile_mistakes
-from reseed.recipe.recipe import VARIABLE, Recipe, examine
+from reseed.recipe.recipe import OF_VARIANTS, VARIABLE, Recipe, examine
 from reseed.recipe.stages import stage_mistakes
 from reseed.recipe.values import merge, parse_override, read_yaml
 from reseed.records import ReseedError
@@ -77,8 +77,8 @@ def override(values: dict[str, Any], text: str) -> dict[str, Any]:
     if text.partition("=")[0].strip() == "variants":
         return {**values, **new}  # the whole set is replaced
     changed = merge(values, new)
-    changes = {key: value for key, value in new.items() if key in VARIABLE}
-    for key in ("profiles", "variants"):
+    for key, may in (("profiles", VARIABLE), ("variants", OF_VARIANTS)):
+        changes = {part: value for part, value in new.items() if part in may}
         if changes and isinstance(changed.get(key), dict):
             changed[key] = {
                 name: merge(own, changes) if isinstance(own, dict) else own for name, own in changed[key].items()

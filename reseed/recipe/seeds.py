@@ -87,7 +87,8 @@ def split(value: Mapping[object, object]) -> Seeds:
 def until_decided(value: Mapping[object, object]) -> Seeds:
     """The first look's seeds, from `{start: 3, most: 10}`."""
     if set(value) != {"start", "most"}:
-        raise ValueError(f"has the keys {', '.join(map(str, value)) or '(none)'}; {WANTED}")
+        seen = ", ".join(f"{key}: {own}" for key, own in value.items())
+        raise ValueError(f"{WANTED}, saw {{{seen}}}")
     start, most = value["start"], value["most"]
     if (
         start not in LOOKS

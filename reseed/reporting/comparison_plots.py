@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from statistics import median
 from typing import TYPE_CHECKING
 
+from reseed.evaluation.looks import planned_level
 from reseed.evaluation.power import WANTED, power, spread_of_result
 from reseed.records import ComparisonResult, Results
 from reseed.reporting.drawing import COLOURS, GREY, INK, dress, legend, notice, svg
@@ -135,19 +136,15 @@ def power_curve(results: Results) -> str:
     dress(axes)
     wanted, spread, seeds = found.sought or abs(found.difference), spread_of_result(found), max(*found.seeds, 1)
     more = sorted({seeds, 3, 5, 10}) if spread.sides else [seeds]
+    level = planned_level(results, found)
     for colour, own in zip(COLOURS, more, strict=False):
-        curve = [power(spread, wanted, own, found.effective_groups * factor, found.level) for factor in MORE_GROUPS]
+        curve = [power(spread, wanted, own, found.effective_groups * factor, level) for factor in MORE_GROUPS]
         label = count(own, "seed") if spread.sides else None
         axes.plot([found.groups * factor for factor in MORE_GROUPS], curve, color=colour, linewidth=2, label=label)
     axes.plot([found.groups], [found.power], "o", color=INK, markerfacecolor="none", markersize=10, markeredgewidth=1.8)
-    axes.annotate(
-        "you are here",
-        (found.groups, found.power),
-        (8, -14 if found.power > 0.2 else 9),
-        textcoords="offset points",
-        color=INK,
-        fontsize=9,
-    )
+    here = "you are here" if level >= found.level else "you are here: an early look is judged more strictly"
+    below = -14 if found.power > 0.2 else 9
+    axes.annotate(here, (found.groups, found.power), (8, below), textcoords="offset points", color=INK, fontsize=9)
     axes.axhline(WANTED, color=GREY, linewidth=1, linestyle=(0, (4, 3)))
     axes.set_ylim(0, 1.02)
     axes.set_xlabel(plural_of(noun(results.group_by)), color=INK, parse_math=False)

@@ -12,7 +12,8 @@ FEW = 10  # effective groups below which the words say how few they are
 BEFORE = "an older version scored this, which took rows for independent; run the recipe again"
 HOW_LOOKED = (
     "The looks were declared before the first one. Each is judged at the level that it may spend (Lan and DeMets), so that all "
-    "of them together call an equal variant better or worse in at most one of twenty experiments. What a look decides stays."
+    "of them together call an equal variant better or worse in at most one of twenty experiments. What a look decides of these "
+    "comparisons stays."
 )
 SHARES = {0.333: "About a third", 0.5: "About half", 0.667: "About two thirds", 0.75: "About three quarters",
           0.9: "About nine tenths", 1.0: "Nearly all"}  # fmt: skip

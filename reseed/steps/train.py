@@ -45,7 +45,7 @@ class Train:
         }
         if self.judge is not None:
             judge = {"embedder": identity(self.judge.embedder), "max_new_tokens": self.judge.max_new_tokens}
-            spec["judge"] = judge
+            spec["judge"] = judge | ({"problem": problem_identity(self.judge.problem)} if self.judge.problem else {})
         return spec
 
     @property

@@ -8,17 +8,22 @@ from typing import Protocol
 
 from reseed.models.names import ModelSpec
 from reseed.models.sizes import Size
+from reseed.problems import ProblemModule
 from reseed.records import LossPoint
 from reseed.settings import TrainingSettings
 
 
 @dataclass(frozen=True)
 class Judge:
-    """What scoring during training needs besides the problem: which model embeds the answers, and how long they may be."""
+    """What scoring during training needs besides the problem: which model embeds the answers, and how long they may be.
+
+    `problem` scores them where a variant is taught by another one: its best step is chosen by what it will be scored by.
+    """
 
     embedder: ModelSpec
     max_new_tokens: int
     higher_is_better: bool
+    problem: ProblemModule | None = None
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from reseed.language.prompts import PromptFormat, prompt_format
 from reseed.language.tokens import TooLongError, fit
 from reseed.language.writing import write
-from reseed.problems import Problem
+from reseed.problems import Problem, load_problem
 from reseed.records import Row, Sampling
 from reseed.training.zero.sharded import unsharded
 
@@ -34,6 +34,7 @@ class ValidationMetric:
 
     def __init__(self, problem: Problem, rows: Sequence[Row], tokenizer: Any, job: TrainJob, judge: Judge) -> None:
         self.problem, self.tokenizer, self.judge, self.size = problem, tokenizer, judge, job.micro_batch_size
+        self.scores = problem.scores if judge.problem is None else load_problem(judge.problem).scores
         self.rows = sorted(rows, key=lambda row: row["id"])[: job.settings.metric_rows]
         style = prompt_format(job.settings)
         budget = job.settings.max_tokens - judge.max_new_tokens
@@ -73,6 +74,4 @@ class ValidationMetric:
         if self._embed is None:
             with unsharded():
                 self._embed = load_embedder(self.judge.embedder)
-        return float(
-            self.problem.scores([answers.get(row["id"], "") for row in self.rows], self.rows, self._embed).mean()
-        )
+        return float(self.scores([answers.get(row["id"], "") for row in self.rows], self.rows, self._embed).mean())

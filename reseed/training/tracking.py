@@ -230,6 +230,8 @@ def summary_of(results: Results) -> dict[str, Any]:
         found |= {f"{variant.name}/{name}": value for name, value in values.items() if value is not None}
     for one in results.comparisons:
         names = f"{one.a} − {one.b}" + (" (ensemble)" if one.estimand == "ensemble" else "")
-        said = {name: getattr(one, name) for name in ("difference", "low", "high", "adjusted_p", "verdict")}
+        said = {
+            name: getattr(one, name) for name in ("difference", "low", "high", "adjusted_p", "verdict", "decided_at")
+        }
         found |= {f"{names}/{name}": value for name, value in said.items() if value is not None}
     return found

@@ -17,17 +17,19 @@ from reseed.store.artifacts import ArtifactStore
 
 def line(folder: Path, seeds: object) -> Line:
     place = load_profile("laptop", (f"store={folder}/store",))
-    return Line(load_recipe(str(save_recipe(folder, seeds=seeds)), (), place.name), place, ArtifactStore(place.store))
+    texts = ("generation.passages=seeds/passages.txt", "generation.prompts=seeds/prompts.txt")
+    recipe = load_recipe(str(save_recipe(folder, seeds=seeds)), texts, place.name)
+    return Line(recipe, place, ArtifactStore(place.store))
 
 
 def test_a_list_of_seeds_cannot_grow(tmp_path: Path) -> None:
     own = line(tmp_path, [0, 1])
-    assert list(looks(own, until_decided=False)) == [own]
+    assert looks(own, until_decided=False) == [own]
     with pytest.raises(ReseedError, match=r"its seeds are a list, .*\{start: 3, most: 10\}.*chance of a false call"):
         looks(own, until_decided=True)
 
 
 def test_without_the_flag_only_the_first_look_is_made(tmp_path: Path) -> None:
     own = line(tmp_path, {"start": 3, "most": 5})
-    assert list(looks(own, until_decided=False)) == [own]
+    assert looks(own, until_decided=False) == [own]
     assert [len(look.recipe.seeds) for look in looks(own, until_decided=True)] == [3, 4, 5]

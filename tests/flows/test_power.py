@@ -10,6 +10,7 @@ import pytest
 from flows.cli import parser
 from flows.power import planned_design, power_lines, wanted_difference
 from reseed.evaluation.design import Planned, from_result, smallest_difference
+from reseed.evaluation.looks import Plan
 from reseed.evaluation.power import Spread
 from reseed.recipe.reading import load_recipe
 from reseed.records import ComparisonResult, NoiseParts, ReseedError
@@ -30,6 +31,13 @@ def test_a_design_that_sees_little_is_shown_beside_cheaper_and_better_ones() -> 
     assert [line.split()[:2] for line in lines[4:7]] == [["3", "seeds"], ["5", "seeds"], ["10", "seeds"]]
     assert lines[4].endswith("← this design")
     assert lines[-1].startswith("the cheapest design: ")
+
+
+def test_a_design_of_looks_is_judged_as_the_last_one() -> None:
+    recipe = load_recipe("quickstart", ("seeds={start: 3, most: 10}",), "laptop")
+    design = planned_design(recipe, ArtifactStore("unused"), None, "0.015,0.06", 40)
+    assert (design.seeds, design.level) == (10, Plan(10, 8, 10).level)
+    assert design.level == pytest.approx(0.9784, abs=1e-4)
 
 
 def test_smallest_difference_is_seen_with_the_power_wanted_and_no_smaller_one() -> None:

@@ -15,6 +15,7 @@ from tiny import save_model
 
 from reseed.language.prompts import RENDERING
 from reseed.line import Line, plan_line
+from reseed.problems import ProblemModule
 from reseed.recipe.profile import load_profile
 from reseed.recipe.reading import load_recipe
 from reseed.records import Artifact, Member, ReseedError
@@ -415,12 +416,24 @@ def test_a_later_look_makes_only_what_more_seeds_change(tmp_path: Path) -> None:
     assert "results before" not in first.results().inputs
 
 
+def test_what_changes_while_a_look_runs_is_no_matter_of_later_ones(tmp_path: Path) -> None:
+    shutil.copytree(save_model(tmp_path / "model"), tmp_path / "copy")
+    place = (f"roles.student={{name: {tmp_path / 'copy'}, dtype: float32}}",)
+    recipe = save_recipe(tmp_path, seeds={"start": 3, "most": 5})
+    looks = iter(planned(recipe, place=place).looks())
+    first = next(looks).adapter(Member("a", 0))
+    (tmp_path / "copy/config.json").write_text("{}")
+    assert [look.adapter(Member("a", seed)).spec["model"] for seed, look in enumerate(looks, 3)] == [
+        first.spec["model"], first.spec["model"],
+    ]  # fmt: skip
+
+
 def test_declared_looks_are_in_the_results_key_and_a_list_has_none(tmp_path: Path) -> None:
     listed = planned(save_recipe(tmp_path, seeds=[0, 1, 2]))
     ten, five = (planned(save_recipe(tmp_path, seeds={"start": 3, "most": most})) for most in (10, 5))
     assert changed(listed, ten) == {"results"}, "the same members, judged otherwise"
     assert changed(ten, five) == {"results"}
-    assert list(listed.looks()) == [listed]
+    assert listed.looks() == [listed]
     assert any("adds seeds at 4, 5, 6, 8, 10 until" in note for note in ten.notes())
 
 
@@ -448,3 +461,22 @@ def test_split_seeds_are_members_of_their_own(tmp_path: Path) -> None:
     assert split.adapter(Member("a", 1, 0)).work.job().order_seed == 0
     assert "adapter a seed 1.0" in split.results().inputs
     assert "order" not in planned(save_recipe(tmp_path)).adapter(Member("a", 1)).spec
+
+
+def test_a_variant_taught_by_another_problem_is_judged_by_the_recipes(tmp_path: Path) -> None:
+    text = "from reseed.problems.prompt_recovery import *\n"
+    (tmp_path / "shouted.py").write_text(text)
+    (tmp_path / "whispered.py").write_text(f"{text}# as the other\n")
+    variants = {"a": {}, "b": {"problem": "shouted"}}
+
+    def judges(problem: str) -> list[ProblemModule | None]:
+        recipe = save_recipe(tmp_path, problem=problem, variants=variants, training={"choose_by": "metric"}, seeds=[0])
+        works = [planned(recipe).adapter(Member(name, 0)).work for name in variants]
+        return [work.judge.problem for work in works if work.judge is not None]
+
+    found = judges("prompt-recovery")
+    assert found == [None, ProblemModule("prompt-recovery")]
+    first = planned(str(tmp_path / "small.yaml"))
+    assert first.adapter(Member("b", 0)).spec["judge"]["problem"] == "prompt-recovery"
+    assert "problem" not in first.adapter(Member("a", 0)).spec["judge"], "so that keys do not move"
+    assert [judge and judge.name for judge in judges("whispered")] == [None, "whispered"]

@@ -324,3 +324,61 @@ def test_a_variants_own_problem_is_tried_too(tmp_path: Path, store: ArtifactStor
     variants["b"]["problem"] = "thirs"
     with pytest.raises(ReseedError, match="problem 'thirs': unknown"):
         recipe(tmp_path, LABELS, train, variants=variants)
+
+
+OWN = {"a": {}, "b": {"problem": "theirs"}}
+
+
+def with_own(folder: Path, problem: str, theirs: str, train: str | None = None, **changes: Any) -> Recipe:
+    """A recipe of which one variant has the problem `theirs`."""
+    (folder / "own").mkdir(exist_ok=True)
+    (folder / "own" / "theirs.py").write_text(theirs)
+    return recipe(folder, problem, train, variants=OWN, **changes)
+
+
+@pytest.mark.parametrize("train", ["rows.csv", None], ids=["a file", "the hub"])
+def test_a_variants_problem_cannot_have_columns_of_its_own(
+    tmp_path: Path, store: ArtifactStore, train: str | None
+) -> None:
+    save(tmp_path, ("a", "good"))
+    theirs = LABELS.replace('("text", "label")', '("text", "label", "reason")')
+    wanted = r"'theirs' of a variant: it needs reason, but its rows are those of .* 'mine', which have text, label; let 'mine'"
+    with pytest.raises(ReseedError, match=wanted):
+        rehearse(with_own(tmp_path, LABELS, theirs, train and str(tmp_path / train)), store)
+    theirs = f'{LABELS}def completion(row): return row["reason"]\n'
+    with pytest.raises(
+        ReseedError, match=r"completion: it reads row\['reason'\], which is none of its columns text, label"
+    ):
+        rehearse(with_own(tmp_path, LABELS, theirs, train and str(tmp_path / train)), store)
+
+
+def test_a_variants_problem_is_tried_on_a_row_that_the_recipes_keeps(tmp_path: Path, store: ArtifactStore) -> None:
+    train = save(tmp_path, ("a", ""), ("b", "3"))
+    refuses = f'{LABELS}def refuse(row): return None if row["label"] else "no label"\n'
+    number = f'{LABELS}def completion(row): return str(int(row["label"]))\n'
+    assert rehearse(with_own(tmp_path, refuses, number, train), store) == []
+    unasked = f'{number}def refuse(row): return "whatever it is"\n'
+    assert rehearse(with_own(tmp_path, refuses, unasked, train), store) == [], "rows are the recipe's problem's matter"
+
+
+def test_a_variants_problem_is_tried_by_the_recipes_metric(tmp_path: Path, store: ArtifactStore) -> None:
+    train = save(tmp_path, ("a", "good"))
+    careless = f"{LABELS}def scores(answers, rows, embed): return [1.0] * len(answers)\n"
+    assert rehearse(with_own(tmp_path, LABELS, careless, train), store) == [], "its own scores are never asked"
+    chatty = f"{LABELS}def completion(row): return f\"because: {{row['label']}}\"\n"
+    (note,) = rehearse(with_own(tmp_path, LABELS, chatty, train), store)
+    assert note == (
+        "problem 'theirs': the right answer and a blank one both score 0; does scores compare what parse finds in a completion?"
+    )
+
+
+def test_an_invented_answer_of_the_generator_is_no_mistake_of_a_variants_problem(
+    tmp_path: Path, store: ArtifactStore
+) -> None:
+    generates = (
+        f"{LABELS}def request(source, instruction): return source\n"
+        'def row(source, instruction, answer): return {"text": source, "label": answer}\n'
+    )
+    number = f'{LABELS}def completion(row): return str(int(row["label"]))\n'
+    data = {"validation": HOLDOUT, "test": HOLDOUT}
+    assert rehearse(with_own(tmp_path, number + generates, number, data=data, generation={"rows": 64}), store) == []

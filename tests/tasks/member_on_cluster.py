@@ -51,7 +51,7 @@ def main(profile_path: str, recipe_path: str) -> None:
         )
         partition = ArtifactStore(profile.store).write(partitioning, Path(folder))
     ArtifactStore.discard_scratch = tell_and_discard  # type: ignore[method-assign]
-    work = training_of(recipe.variant("default"), profile, Member("default", 0))
+    work = training_of(recipe.variant("default"), profile, Member("default", 0), recipe.problem)
     print(train.fn(profile, Step(work, "tiny-default", {"partition": partition}, 0)).path)
 
 

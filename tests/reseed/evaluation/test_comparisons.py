@@ -5,6 +5,7 @@ from __future__ import annotations
 import tracemalloc
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,10 +13,11 @@ from plain_step import plain_step
 
 from reseed.evaluation.comparisons import Rule, all_comparisons, constant_names
 from reseed.evaluation.experiment import KIND, save_results
+from reseed.evaluation.looks import Plan
 from reseed.evaluation.score_table import FILE, ScoreTable, save_scores
 from reseed.evaluation.statistics import Side, compare
 from reseed.evaluation.stored_sides import compare_stored
-from reseed.records import Artifact, ComparisonResult, MemberResult, ReseedError, Results, VariantResult
+from reseed.records import Artifact, ComparisonResult, Design, Look, MemberResult, ReseedError, Results, VariantResult
 from reseed.store.artifacts import ArtifactStore
 
 PROMPTS, EACH, SEEDS = 40, 3, 5
@@ -103,6 +105,21 @@ def test_undecided_comparison_names_a_design_that_its_power_reaches() -> None:
     assert found.needed.seeds * found.needed.groups > SEEDS * PROMPTS
 
 
+def test_what_would_settle_a_look_is_judged_as_the_last_one_and_has_more_seeds() -> None:
+    plan, scores = Plan(3, 0, 10), table(0.03, seeds=3)
+
+    def needed(rule: Rule) -> Design:
+        found = by_names(all_comparisons(scores, "old", (), rule))["new", "old", "recipe"]
+        assert found.verdict == "undecided"
+        assert found.needed is not None
+        return found.needed
+
+    first = Rule(True, None, plan.level)
+    assert needed(first).seeds == 10, "as if ten seeds were judged as strictly as three"
+    assert needed(replace(first, last_level=plan.last_level)) == needed(Rule(True, None, plan.last_level))
+    assert needed(replace(first, last_level=0.5)).seeds > 3, "the next look has more seeds, whatever three would see"
+
+
 def test_groups_whose_absence_moves_it_most_come_first() -> None:
     odd = table(better=0.0)
     columns = dict(odd.columns)
@@ -115,7 +132,13 @@ def test_groups_whose_absence_moves_it_most_come_first() -> None:
 
 
 def put(
-    store: ArtifactStore, folder: Path, name: str, scores: ScoreTable, metric: str = "scs", embedder: str = "e"
+    store: ArtifactStore,
+    folder: Path,
+    name: str,
+    scores: ScoreTable,
+    metric: str = "scs",
+    embedder: str = "e",
+    **looked: Any,
 ) -> Artifact:
     """A stored result of these scores, and its `latest`."""
     step = plain_step("score", 4, KIND, name, {"problem": "p", "embedder": embedder, "of": name})
@@ -124,7 +147,17 @@ def put(
     members = tuple(MemberResult(one.seed, 0.5, 1, "adapter/x/1") for one in scores.members("old"))
     variants = tuple(VariantResult(variant, members, 0.5, None, 0.5) for variant in scores.variants())
     results = Results(
-        name, "Is it?", "p", metric, True, len(scores.ids), 0.5, variants, baseline="old", group_by="prompt"
+        name,
+        "Is it?",
+        "p",
+        metric,
+        True,
+        len(scores.ids),
+        0.5,
+        variants,
+        baseline="old",
+        group_by="prompt",
+        **looked,
     )
     save_results(results, place / "results.json")
     save_scores(scores, place / FILE)
@@ -154,6 +187,24 @@ def test_sides_of_two_runs_are_compared_row_by_row(local: ArtifactStore, tmp_pat
     assert (across.verdict, across.b) == ("better", f"two@{artifact.key[:9]}/old")
     same, _ = compare_stored(local, "one", "two/old")
     assert (same.difference, same.verdict) == (0.0, "undecided"), "equal seeds here say nothing of others"
+
+
+def test_what_an_earlier_look_decided_stays_where_its_sides_are_compared_again(
+    local: ArtifactStore, tmp_path: Path
+) -> None:
+    first = Look(3, 0.97, "new", "old", 0.2, 0.1, 0.3, "better")
+    again = replace(first, seeds=4, difference=0.0, low=-0.1, high=0.1, verdict="undecided")
+    plan = Plan(4, 3, 5)
+    put(local, tmp_path, "one", table(0.0, seeds=4), looks=(first, again), most_seeds=plan.most, level=plan.level)
+    decided = {
+        (a, b): compare_stored(local, f"one/{a}", f"one/{b}")[0]
+        for a, b in (("new", "old"), ("old", "new"), ("new", "untrained"), ("new/ensemble", "old/ensemble"))
+    }
+    assert [(found.verdict, found.decided_at) for found in decided.values()] == [
+        ("better", 3), ("worse", 3), ("undecided", None), ("undecided", None),
+    ]  # fmt: skip
+    assert decided["new", "old"].level == plan.level
+    assert compare_stored(local, "one/new", "one/old", delta=1.0)[0].verdict == "no difference beyond δ", "as is asked"
 
 
 @pytest.mark.parametrize(

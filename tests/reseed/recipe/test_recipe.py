@@ -112,7 +112,7 @@ def test_members_are_every_variant_with_every_seed(tmp_path: Path) -> None:
         ({"seeds": {"initialisation": [0, 1]}}, ["seeds: order is None, wanted a list of two seeds or more"]),
         ({"seeds": {"initialisation": [0, 1], "order": [3, 3]}}, ["seeds: seed 3 is listed twice"]),
         ({"seeds": {"initialisation": [0, 1], "order": [0, 1], "most": 5}}, ["seeds: has the key most; wanted a list"]),
-        ({"seeds": {"start": 3}}, ["seeds: has the keys start; wanted a list", "{start: 3, most: 10}"]),
+        ({"seeds": {"start": 3}}, ["seeds: wanted a list", "{start: 3, most: 10}, saw {start: 3}"]),
         ({"seeds": {"start": 7, "most": 10}}, ["seeds: start 7 and most 10; wanted two of 3, 4, 5, 6, 8, 10"]),
         ({"seeds": {"start": 5, "most": 4}}, ["seeds: start 5 and most 4", "the smaller one first"]),
         ({"variants": {"untrained": {}}}, ["variants.untrained: a name without '/', and neither untrained nor"]),
@@ -352,6 +352,21 @@ def test_override_of_one_variant_leaves_the_others(tmp_path: Path) -> None:
     recipe = load_recipe(path, ("variants.b.training.rank=6",))
     assert [recipe.variant(name).training.rank for name in recipe.variants] == [2, 6]
     assert list(load_recipe(path, ("variants={c: {}}",)).variants) == ["c"]
+
+
+def test_override_of_the_problem_is_that_of_all_variants(tmp_path: Path) -> None:
+    for name in ("one", "other"):
+        (tmp_path / f"{name}.py").write_text("from reseed.problems.prompt_recovery import *\n")
+    path = written(tmp_path, {"variants": {"a": {}, "b": {"problem": "one"}}, "profiles": {"gpu": {"model": "m"}}})
+
+    def problems(*overrides: str) -> list[str]:
+        recipe = load_recipe(path, overrides)
+        return [recipe.problem.name, *(recipe.variant(name).problem.name for name in recipe.variants)]
+
+    assert problems() == ["prompt-recovery", "prompt-recovery", "one"]
+    assert problems("problem=other") == ["other", "other", "other"]
+    assert problems("variants.a.problem=other") == ["prompt-recovery", "other", "one"]
+    assert problems("problem=other", "variants.b.problem=one") == ["other", "other", "one"]
 
 
 def test_override_of_a_key_that_all_share_is_no_variant_change(tmp_path: Path) -> None:

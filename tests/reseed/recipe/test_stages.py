@@ -158,7 +158,7 @@ def earlier(
 ) -> Artifact:
     """An adapter that an earlier run trained on the partition `rows`."""
     recipe, profile = recipe_of(folder, {"default": {}}, name="before", training=training), load_profile("laptop")
-    work = training_of(recipe.variant("default"), profile, Member("default", 0))
+    work = training_of(recipe.variant("default"), profile, Member("default", 0), recipe.problem)
     step = Step(work, "before-default", {"partition": rows} | ({"start": start} if start else {}), 0)
     (folder / "files").mkdir(exist_ok=True)
     (folder / "files" / "curve.jsonl").write_text("")

@@ -7,12 +7,13 @@ from dataclasses import replace
 import pytest
 from report_samples import comparison, sample
 
-from reseed.evaluation.looks import Plan, is_settled, with_looks
-from reseed.evaluation.statistics import look_level
+from reseed.evaluation.looks import Plan, is_settled, planned_level, with_looks
+from reseed.evaluation.statistics import bonferroni_level, look_level
 from reseed.records import ComparisonResult, Results
+from reseed.reporting.comparison_plots import power_curve
 from reseed.reporting.html import html_report
 from reseed.reporting.markdown import markdown_report
-from reseed.reporting.verdict import verdict
+from reseed.reporting.verdict import percent, verdict
 
 BASE = replace(sample(), baseline="old", comparisons=())
 
@@ -78,3 +79,23 @@ def test_every_look_is_in_the_report() -> None:
         assert "99.97 %" in page
         assert "declared before the first one" in page
     assert "Looks" not in markdown_report(sample()) + html_report(sample())
+
+
+def test_a_level_of_many_variants_at_the_first_look_is_not_100_percent() -> None:
+    level = Plan(3, 0, 10).level
+    assert [percent(bonferroni_level(level, many)) for many in (1, 4, 8, 20)] == [
+        "99.97", "99.99", "99.996", "99.998",
+    ]  # fmt: skip
+    assert [percent(level) for level in (0.95, 0.975, 0.9975, 0.999, 0.9995)] == [
+        "95", "97.5", "99.8", "99.9", "99.95",
+    ]  # fmt: skip
+
+
+def test_another_design_is_judged_as_the_last_look() -> None:
+    plan = Plan(3, 0, 10)
+    found = replace(comparison("a", "old", 0.1, 0.2, "undecided"), level=bonferroni_level(plan.level, 2))
+    looked = with_looks(replace(result(found), level=plan.level), plan, ())
+    assert planned_level(looked, found) == pytest.approx(bonferroni_level(Plan(10, 8, 10).level, 2))
+    assert planned_level(sample(), found) == found.level
+    assert "an early look is judged more strictly" in power_curve(looked)
+    assert "an early look" not in power_curve(sample())

@@ -246,6 +246,7 @@ def test_the_experiment_has_a_run_with_mean_spread_and_every_member(nobody: Path
         9,
         9.0,
         NoiseParts(0.1, 0.1, 0.0),
+        decided_at=3,
     )
     results = Results(
         experiment="tiny", question="Does it?", problem="p", metric="SCS", higher_is_better=True, rows=12, untrained=0.1,
@@ -261,6 +262,7 @@ def test_the_experiment_has_a_run_with_mean_spread_and_every_member(nobody: Path
         "default/ensemble": 0.6,
         "untrained": 0.1,
         "default − untrained/verdict": "better",
+        "default − untrained/decided_at": 3,
     }
     assert wanted.items() <= found.summary.items()
     table = next((tmp_path / "wandb").glob("offline-run-*/files/media/table/*.json"))

@@ -16,6 +16,7 @@ from tiny_rows import PROBLEM, SHORT, PowerError, Recorder, job, rows
 from reseed.generation.engines.transformers_engine import TransformersEngine
 from reseed.line import judge_of, plan_line
 from reseed.models.names import ModelSpec
+from reseed.problems import ProblemModule
 from reseed.recipe.profile import load_profile
 from reseed.recipe.reading import load_recipe
 from reseed.records import Member, ReseedError, Row, Sampling
@@ -93,6 +94,18 @@ def test_the_metric_is_that_of_the_answers_of_the_kept_adapter(
     assert summary.best_metric == pytest.approx(np.mean([len(PROBLEM.parse(answer.text)) for answer in written]))
 
 
+def test_the_metric_is_that_of_the_recipe_though_a_variant_is_taught_by_another_problem(
+    tiny_model: Path, embedder: ModelSpec, tmp_path: Path
+) -> None:
+    recipes = ProblemModule(
+        "recipes", 'columns = ("text",)\nmetric = "m"\nhigher_is_better = True\ndef prompt(row): ...\n'
+        "def completion(row): ...\ndef scores(answers, rows, embed): return [0.25 for _ in answers]\n",
+    )  # fmt: skip
+    what = judged(tiny_model, embedder, True)
+    assert what.judge is not None
+    assert run(tmp_path, replace(what, judge=replace(what.judge, problem=recipes)), True).best_metric == 0.25
+
+
 def test_asking_changes_nothing_of_the_training(tiny_model: Path, embedder: ModelSpec, tmp_path: Path) -> None:
     dropping = BY_METRIC.model_copy(update={"dropout": 0.1})
     asked = run(tmp_path / "asked", replace(judged(tiny_model, embedder, True), settings=dropping), True)
@@ -134,6 +147,7 @@ def test_the_judge_is_part_of_the_key_only_where_it_chooses() -> None:
     assert key(()) == key((), other_embedder)
     assert key(by_metric) != key(by_metric, other_embedder)
     assert key(by_metric) != key((*by_metric, "prediction.max_new_tokens=7"))
-    assert judge_of(load_recipe("quickstart").variant("default"), profile) is None
-    judge = judge_of(load_recipe("quickstart", by_metric).variant("default"), profile)
+    shared = load_recipe("quickstart").problem
+    assert judge_of(load_recipe("quickstart").variant("default"), profile, shared) is None
+    judge = judge_of(load_recipe("quickstart", by_metric).variant("default"), profile, shared)
     assert judge == Judge(profile.roles.embedder, 20, True)
