@@ -112,7 +112,7 @@ def test_members_are_every_variant_with_every_seed(tmp_path: Path) -> None:
         ({"seeds": {"initialisation": [0, 1]}}, ["seeds: order is None, wanted a list of two seeds or more"]),
         ({"seeds": {"initialisation": [0, 1], "order": [3, 3]}}, ["seeds: seed 3 is listed twice"]),
         ({"seeds": {"initialisation": [0, 1], "order": [0, 1], "most": 5}}, ["seeds: has the key most; wanted a list"]),
-        ({"seeds": {"start": 3}}, ["seeds: wanted a list", "{start: 3, most: 10}, saw {start: 3}"]),
+        ({"seeds": {"start": 3}}, ["seeds: wanted a list", "{start: 3, most: 10}", "saw {start: 3}"]),
         ({"seeds": {"start": 7, "most": 10}}, ["seeds: start 7 and most 10; wanted two of 3, 4, 5, 6, 8, 10"]),
         ({"seeds": {"start": 5, "most": 4}}, ["seeds: start 5 and most 4", "the smaller one first"]),
         ({"variants": {"untrained": {}}}, ["variants.untrained: a name without '/', and neither untrained nor"]),
