@@ -213,7 +213,11 @@ def track_results(run: TrackedRun, results: Results, inputs: Sequence[Reference]
     import wandb
 
     tracker = Tracker(run, Path(account.folder), account.mode)
-    rows = [[v.name, m.run, m.score, m.best_step, m.artifact] for v in results.variants for m in v.members]
+    rows = [
+        [v.name, m.seed if m.order is None else m.run, m.score, m.best_step, m.artifact]
+        for v in results.variants
+        for m in v.members
+    ]
     columns = ["variant", "seed", "score", "best_step", "artifact"]
     tracker.run.log({"members": wandb.Table(columns=columns, data=rows)})
     for source in inputs:

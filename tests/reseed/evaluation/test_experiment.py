@@ -124,10 +124,19 @@ def test_json_has_the_promised_keys() -> None:
     promised = {"experiment", "problem", "metric", "higher_is_better", "rows", "untrained", "variants"}
     assert promised <= set(record)
     assert record["untrained"] == {"score": 1 / 3}
-    assert [set(variant) for variant in record["variants"]] == [{"name", "members", "mean", "std", "ensemble"}] * 2
+    assert [set(variant) for variant in record["variants"]] == [
+        {"name", "members", "mean", "std", "ensemble", "seed_noise"}
+    ] * 2
     a, b = record["variants"]
     artifact = "adapter/small-a/abc"
-    assert a["members"][0] == {"seed": 0, "score": 0.1, "best_step": 10, "artifact": artifact, "cut_off": None}
+    assert a["members"][0] == {
+        "seed": 0,
+        "score": 0.1,
+        "best_step": 10,
+        "artifact": artifact,
+        "cut_off": None,
+        "order": None,
+    }
     assert (a["name"], a["mean"], a["std"], a["ensemble"]) == ("a", 0.2, math.sqrt(0.02), {"score": 0.4})
     assert b["std"] is None
     assert record["constants"] == [{"text": "Improve it.", "score": 0.25, "cross_fitted": False}]
