@@ -155,7 +155,8 @@ def how_compared(results: Results) -> str:
     delta = "" if results.delta is None else f" δ is {results.delta:g}."
     groups = plural_of(noun(results.group_by))
     return (
-        f"Intervals count other seeds and other {groups} (held out by {results.group_by}); those of several "
-        f"variants with the same B hold together, and p is adjusted likewise (Holm).{delta} “recipe”: what one more run would "
-        "give; “ensemble”: the blend of so many seeds; “member”: these models alone."
+        f"Intervals count other seeds and other {groups} (held out by {results.group_by}). Those of several variants with the "
+        "same B hold together (Bonferroni), and p is adjusted likewise (Holm); p decides, so a decided interval can "
+        f"just include zero.{delta} “recipe”: what one more run would give; “ensemble”: the blend of so many seeds; “member”: "
+        "these models alone."
     )
