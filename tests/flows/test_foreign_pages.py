@@ -128,6 +128,18 @@ def test_the_dashboard_asks_for_the_key_once(page: Any, server: LocalServer) -> 
     page.get_by_text("nightly").first.wait_for()
 
 
+def picture_of(element: Any) -> bytes:
+    """A screenshot of an element of a page that may draw itself anew meanwhile, which takes the element away."""
+    from playwright.sync_api import Error
+
+    for _ in range(20):
+        try:
+            return bytes(element.screenshot(timeout=10_000))
+        except Error:
+            element.page.wait_for_timeout(500)
+    raise AssertionError("the page never came to rest")
+
+
 @pytest.mark.parametrize(("scheme", "paper"), [("light", (252, 252, 251)), ("dark", (26, 28, 32))])
 def test_the_dashboard_shows_a_report_s_pictures_in_its_colours(
     scheme: str, paper: tuple[int, int, int], chromium: Any, server: LocalServer, undisturbed: LineProject
@@ -138,9 +150,8 @@ def test_the_dashboard_shows_a_report_s_pictures_in_its_colours(
     page.goto(f"{server.ui_url}/v2/artifacts/artifact/{shown[0]['latest_id']}")
     pictures = page.locator("img[src^='data:image/svg+xml;base64,']")
     page.wait_for_function(DRAWN, arg=5)
-    for i in range(5):  # each is waited for, as the page may draw them anew
-        one = pictures.nth(i)
-        drawn = Image.open(io.BytesIO(one.screenshot())).convert("RGB")
+    for i in range(5):
+        drawn = Image.open(io.BytesIO(picture_of(pictures.nth(i)))).convert("RGB")
         colours = Counter(drawn.getdata())
         assert colours.most_common(1)[0][0] == paper
         assert len(colours) > 30, "and something is drawn on it"
