@@ -2,25 +2,11 @@
 
 from __future__ import annotations
 
-from reseed.problems.prompt_recovery import (
-    blend,
-    columns,
-    higher_is_better,
-    metric,
-    prompt,
-    prompt_column,
-    refuse,
-    scores,
-)
+from reseed.problems.prompt_recovery import *  # noqa: F403
 from reseed.problems.prompt_recovery import completion as prompt_alone
 from reseed.problems.prompt_recovery import parse as first_line
 from reseed.problems.prompt_recovery import shorten as short_texts
 from reseed.records import Row
-
-__all__ = [
-    "blend", "columns", "completion", "higher_is_better", "metric", "parse", "prompt", "prompt_column", "refuse", "scores",
-    "shorten",
-]  # fmt: skip
 
 OF_WHOLE_TEXTS = "differences"  # a row's own column: what was counted before the texts were cut
 THEREFORE = "So the prompt was:"

@@ -13,7 +13,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar, cast
 
 from reseed.data.sources import Source, resolve_source
 from reseed.evaluation.experiment import Asked
-from reseed.evaluation.looks import Plan
+from reseed.evaluation.looks import LookPlan
 from reseed.generation.pairs import draw_pairs
 from reseed.language.prompts import prompt_format
 from reseed.models.names import ENGINE
@@ -151,9 +151,7 @@ class Line:
     @once
     def ensemble(self, variant: str) -> Step[Blend]:
         """The blend of a variant's members."""
-        own = sorted(
-            (m for m in self.answering() if m.variant == variant), key=lambda member: (member.seed, member.order)
-        )
+        own = sorted(member for member in self.answering() if member.variant == variant)
         inputs = {f"predictions {member}": self.answers(member).artifact for member in own}
         return Step(Blend(self.recipe.problem), f"{self.recipe.name}-{variant}", inputs)
 
@@ -175,7 +173,7 @@ class Line:
         asked = Asked(
             recipe.question, recipe.problem, self.place.roles.embedder, recipe.constants, tuple(members),
             recipe.first if recipe.first in self.scored else self.scored[0], recipe.delta,
-            Plan(len(seeds), seeds.before, seeds.most) if seeds.looks else None,
+            LookPlan(len(seeds), seeds.before, seeds.most) if seeds.looks else None,
         )  # fmt: skip
         return Step(Score(asked, tuple(recipe.variants)), recipe.name, inputs)
 

@@ -1,32 +1,14 @@
-"""Prompt recovery taught the first words of the text in place of the prompt: what must be worse, whatever the seed."""
+"""Prompt recovery taught the first words of the text in place of the prompt: what must be worse, whatever the seed.
+
+    PYTHONPATH=bench reseed run iteration-10-completions --set data.train=PATH.csv --set baseline=completion \\
+        --set 'variants={completion: {}, first-words: {problem: labels.first_words}}'
+"""
 
 from __future__ import annotations
 
-from reseed.problems.prompt_recovery import (
-    blend,
-    columns,
-    higher_is_better,
-    metric,
-    parse,
-    prompt,
-    refuse,
-    scores,
-    shorten,
-)
+from reseed.problems.prompt_recovery import *  # noqa: F403
 from reseed.records import Row
 
-__all__ = [
-    "blend",
-    "columns",
-    "completion",
-    "higher_is_better",
-    "metric",
-    "parse",
-    "prompt",
-    "refuse",
-    "scores",
-    "shorten",
-]
 WORDS = 8
 
 

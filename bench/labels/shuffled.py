@@ -1,36 +1,17 @@
-"""Prompt recovery taught the prompts of other rows: they show what a prompt looks like, and not which one it was."""
+"""Prompt recovery taught prompts that have nothing to do with the row: they show what a prompt looks like, and no more.
+
+    PYTHONPATH=bench reseed run iteration-10-completions --set data.train=PATH.csv --set baseline=completion \\
+        --set 'variants={completion: {}, shuffled: {problem: labels.shuffled}}'
+"""
 
 from __future__ import annotations
 
 import hashlib
 
-from reseed.problems.prompt_recovery import (
-    blend,
-    columns,
-    higher_is_better,
-    metric,
-    parse,
-    prompt,
-    refuse,
-    scores,
-    shorten,
-)
+from reseed.problems.prompt_recovery import *  # noqa: F403
 from reseed.records import Row
 
-__all__ = [
-    "blend",
-    "columns",
-    "completion",
-    "higher_is_better",
-    "metric",
-    "parse",
-    "prompt",
-    "refuse",
-    "scores",
-    "shorten",
-]
-
-PROMPTS = (  # from the same file; each row gets one of them by its id, so that none belongs to its texts
+PROMPTS = (  # from the same file; a row's id chooses one, which may happen to be its own
     "Frame this as if it were a tweet.",
     "Rework this as if it were a line from a fairy tale.",
     "Summarize this self-help book chapter in bullet points.",

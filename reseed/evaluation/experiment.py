@@ -11,7 +11,7 @@ from pydantic import TypeAdapter
 from reseed.data.rows import Rows, open_rows
 from reseed.evaluation.answers import read_answers
 from reseed.evaluation.comparisons import Rule, all_comparisons
-from reseed.evaluation.looks import LEVEL, Plan, with_looks
+from reseed.evaluation.looks import LEVEL, LookPlan, with_looks
 from reseed.evaluation.score_table import UNTRAINED, ScoreTable
 from reseed.evaluation.scoring import Scorer, TrainedMember, score_all, variant_results
 from reseed.files import read_jsonl
@@ -44,7 +44,7 @@ class Asked:
     members: tuple[Member, ...]  # that have answers
     baseline: str
     delta: float | None
-    look: Plan | None = None  # where seeds are added until it is decided
+    look: LookPlan | None = None  # where seeds are added until it is decided
 
     @property
     def variants(self) -> list[str]:

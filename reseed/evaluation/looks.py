@@ -13,7 +13,7 @@ LEVEL = 0.95
 
 
 @dataclass(frozen=True)
-class Plan:
+class LookPlan:
     """The place of a result among the looks that were declared: its number of seeds, that of the look before (0: none), and
     the greatest."""
 
@@ -44,7 +44,7 @@ def planned_level(results: Results, found: ComparisonResult) -> float:
     return 1 - (1 - found.level) * (1 - last_level(results.most_seeds)) / (1 - results.level)
 
 
-def asked(comparisons: Sequence[ComparisonResult], baseline: str | None) -> list[ComparisonResult]:
+def question_of(comparisons: Sequence[ComparisonResult], baseline: str | None) -> list[ComparisonResult]:
     """The recipe's question: each variant with the baseline; a single variant with the untrained model."""
     own = [found for found in comparisons if found.estimand != "ensemble"]
     return [found for found in own if found.b == baseline] or [
@@ -62,9 +62,9 @@ def settled_at(looks: Sequence[Look], a: str, b: str) -> Look | None:
     return next((look for look in looks if (look.a, look.b) == (a, b) and look.decides), None)
 
 
-def with_looks(results: Results, plan: Plan, earlier: Sequence[Look]) -> Results:
+def with_looks(results: Results, plan: LookPlan, earlier: Sequence[Look]) -> Results:
     """The result with this look added to the earlier ones. What one of those decided remains so: its error is spent."""
-    question = asked(results.comparisons, results.baseline)
+    question = question_of(results.comparisons, results.baseline)
     looks = (*earlier, *(look_of(found, plan.seeds) for found in question))
 
     def carried(found: ComparisonResult) -> ComparisonResult:
@@ -76,5 +76,5 @@ def with_looks(results: Results, plan: Plan, earlier: Sequence[Look]) -> Results
 
 def is_settled(results: Results) -> bool:
     """True if every comparison that the recipe asks for was decided, at this look or before."""
-    question = asked(results.comparisons, results.baseline)
+    question = question_of(results.comparisons, results.baseline)
     return bool(question) and all(settled_at(results.looks, found.a, found.b) is not None for found in question)

@@ -90,13 +90,8 @@ def until_decided(value: Mapping[object, object]) -> Seeds:
         seen = ", ".join(f"{key}: {own}" for key, own in value.items())
         raise ValueError(f"{WANTED}, saw {{{seen}}}")
     start, most = value["start"], value["most"]
-    if (
-        start not in LOOKS
-        or most not in LOOKS
-        or not isinstance(start, int)
-        or not isinstance(most, int)
-        or start >= most
-    ):
+    whole = isinstance(start, int) and isinstance(most, int)  # 3.0 is in LOOKS, too
+    if not whole or start not in LOOKS or most not in LOOKS or start >= most:
         known = ", ".join(map(str, LOOKS))
         raise ValueError(f"start {start} and most {most}; wanted two of {known}, the smaller one first")
     return Seeds(tuple(range(start)), tuple(look for look in LOOKS if start <= look <= most))

@@ -10,7 +10,7 @@ import pytest
 from flows.cli import parser
 from flows.power import planned_design, power_lines, wanted_difference
 from reseed.evaluation.design import Planned, from_result, smallest_difference
-from reseed.evaluation.looks import Plan
+from reseed.evaluation.looks import LookPlan
 from reseed.evaluation.power import Spread
 from reseed.recipe.reading import load_recipe
 from reseed.records import ComparisonResult, NoiseParts, ReseedError
@@ -36,7 +36,7 @@ def test_a_design_that_sees_little_is_shown_beside_cheaper_and_better_ones() -> 
 def test_a_design_of_looks_is_judged_as_the_last_one() -> None:
     recipe = load_recipe("quickstart", ("seeds={start: 3, most: 10}",), "laptop")
     design = planned_design(recipe, ArtifactStore("unused"), None, "0.015,0.06", 40)
-    assert (design.seeds, design.level) == (10, Plan(10, 8, 10).level)
+    assert (design.seeds, design.level) == (10, LookPlan(10, 8, 10).level)
     assert design.level == pytest.approx(0.9784, abs=1e-4)
 
 

@@ -13,7 +13,7 @@ from plain_step import plain_step
 
 from reseed.evaluation.comparisons import Rule, all_comparisons, constant_names
 from reseed.evaluation.experiment import KIND, save_results
-from reseed.evaluation.looks import Plan
+from reseed.evaluation.looks import LookPlan
 from reseed.evaluation.score_table import FILE, ScoreTable, save_scores
 from reseed.evaluation.statistics import Side, compare
 from reseed.evaluation.stored_sides import compare_stored
@@ -106,7 +106,7 @@ def test_undecided_comparison_names_a_design_that_its_power_reaches() -> None:
 
 
 def test_what_would_settle_a_look_is_judged_as_the_last_one_and_has_more_seeds() -> None:
-    plan, scores = Plan(3, 0, 10), table(0.03, seeds=3)
+    plan, scores = LookPlan(3, 0, 10), table(0.03, seeds=3)
 
     def needed(rule: Rule) -> Design:
         found = by_names(all_comparisons(scores, "old", (), rule))["new", "old", "recipe"]
@@ -194,7 +194,7 @@ def test_what_an_earlier_look_decided_stays_where_its_sides_are_compared_again(
 ) -> None:
     first = Look(3, 0.97, "new", "old", 0.2, 0.1, 0.3, "better")
     again = replace(first, seeds=4, difference=0.0, low=-0.1, high=0.1, verdict="undecided")
-    plan = Plan(4, 3, 5)
+    plan = LookPlan(4, 3, 5)
     put(local, tmp_path, "one", table(0.0, seeds=4), looks=(first, again), most_seeds=plan.most, level=plan.level)
     decided = {
         (a, b): compare_stored(local, f"one/{a}", f"one/{b}")[0]

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 from report_samples import comparison, sample
 
-from reseed.evaluation.looks import Plan, is_settled, planned_level, with_looks
+from reseed.evaluation.looks import LookPlan, is_settled, planned_level, with_looks
 from reseed.evaluation.statistics import bonferroni_level, look_level
 from reseed.records import ComparisonResult, Results
 from reseed.reporting.comparison_plots import power_curve
@@ -23,7 +23,7 @@ def result(*comparisons: ComparisonResult) -> Results:
 
 
 def test_looks_spend_no_more_than_one_level_together() -> None:
-    plans = [Plan(seeds, before, 10) for before, seeds in ((0, 3), (3, 4), (4, 5), (5, 6), (6, 8), (8, 10))]
+    plans = [LookPlan(seeds, before, 10) for before, seeds in ((0, 3), (3, 4), (4, 5), (5, 6), (6, 8), (8, 10))]
     assert [plan.level for plan in plans] == [look_level(plan.seeds, plan.before, 10) for plan in plans]
     assert sum(1 - plan.level for plan in plans) == pytest.approx(0.05)
     assert [plan.level for plan in plans] == sorted((plan.level for plan in plans), reverse=True)
@@ -32,7 +32,7 @@ def test_looks_spend_no_more_than_one_level_together() -> None:
 def test_what_a_look_decided_stays_and_the_last_question_ends_it() -> None:
     first = with_looks(
         result(comparison("a", "old", 0.1, 0.02, "better"), comparison("b", "old", 0.02, 0.1, "undecided")),
-        Plan(3, 0, 5),
+        LookPlan(3, 0, 5),
         (),
     )
     assert not is_settled(first), "b is open"
@@ -42,7 +42,7 @@ def test_what_a_look_decided_stays_and_the_last_question_ends_it() -> None:
             comparison("a", "old", 0.05, 0.06, "undecided", seeds=(4, 4)),
             comparison("b", "old", 0.05, 0.02, "better", seeds=(4, 4)),
         ),
-        Plan(4, 3, 5),
+        LookPlan(4, 3, 5),
         first.looks,
     )
     assert is_settled(second)
@@ -59,9 +59,9 @@ def test_what_a_look_decided_stays_and_the_last_question_ends_it() -> None:
 def test_single_variant_asks_whether_it_beats_the_untrained_model() -> None:
     own = comparison("old", "untrained", 0.1, 0.02, "better")
     blend = replace(own, estimand="ensemble")
-    assert is_settled(with_looks(result(own, blend), Plan(3, 0, 5), ()))
-    assert not is_settled(with_looks(result(replace(own, verdict="undecided"), blend), Plan(3, 0, 5), ()))
-    assert not is_settled(with_looks(result(replace(own, verdict=None)), Plan(3, 0, 5), ())), (
+    assert is_settled(with_looks(result(own, blend), LookPlan(3, 0, 5), ()))
+    assert not is_settled(with_looks(result(replace(own, verdict="undecided"), blend), LookPlan(3, 0, 5), ()))
+    assert not is_settled(with_looks(result(replace(own, verdict=None)), LookPlan(3, 0, 5), ())), (
         "no verdict settles nothing"
     )
 
@@ -73,7 +73,7 @@ def test_a_list_of_seeds_is_never_settled() -> None:
 
 def test_every_look_is_in_the_report() -> None:
     open_ = comparison("a", "old", 0.1, 0.2, "undecided")
-    results = with_looks(result(replace(open_, level=0.99965)), Plan(3, 0, 5), ())
+    results = with_looks(result(replace(open_, level=0.99965)), LookPlan(3, 0, 5), ())
     for page in (markdown_report(results), html_report(results)):
         assert "Looks" in page
         assert "99.97 %" in page
@@ -82,7 +82,7 @@ def test_every_look_is_in_the_report() -> None:
 
 
 def test_a_level_of_many_variants_at_the_first_look_is_not_100_percent() -> None:
-    level = Plan(3, 0, 10).level
+    level = LookPlan(3, 0, 10).level
     assert [percent(bonferroni_level(level, many)) for many in (1, 4, 8, 20)] == [
         "99.97", "99.99", "99.996", "99.998",
     ]  # fmt: skip
@@ -92,10 +92,10 @@ def test_a_level_of_many_variants_at_the_first_look_is_not_100_percent() -> None
 
 
 def test_another_design_is_judged_as_the_last_look() -> None:
-    plan = Plan(3, 0, 10)
+    plan = LookPlan(3, 0, 10)
     found = replace(comparison("a", "old", 0.1, 0.2, "undecided"), level=bonferroni_level(plan.level, 2))
     looked = with_looks(replace(result(found), level=plan.level), plan, ())
-    assert planned_level(looked, found) == pytest.approx(bonferroni_level(Plan(10, 8, 10).level, 2))
+    assert planned_level(looked, found) == pytest.approx(bonferroni_level(LookPlan(10, 8, 10).level, 2))
     assert planned_level(sample(), found) == found.level
     assert "an early look is judged more strictly" in power_curve(looked)
     assert "an early look" not in power_curve(sample())
