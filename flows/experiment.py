@@ -7,7 +7,7 @@ from prefect import flow
 from flows.planning import check_rows, looks, read_line
 from reseed.evaluation.looks import is_settled
 from reseed.line import Line
-from reseed.records import Results
+from reseed.results import Results
 from tasks.ask import ask
 from tasks.make import make
 from tasks.report import report

@@ -8,9 +8,9 @@ from prefect.cache_policies import NO_CACHE
 
 from reseed.evaluation.experiment import KIND, load_results
 from reseed.recipe.profile import Profile
-from reseed.records import Results
 from reseed.reporting.markdown import markdown_text, pictured_report
 from reseed.reporting.verdict import verdict_lines
+from reseed.results import Results
 from reseed.steps.score import Report, Score
 from reseed.store.artifacts import ArtifactStore
 from reseed.store.step import Step

@@ -7,7 +7,8 @@ from statistics import median
 from typing import Any
 
 from reseed.problems import Problem
-from reseed.records import DatasetStats, Row
+from reseed.records import Row
+from reseed.results import DatasetStats
 
 CHUNK = 1000  # rows tokenised at once: all tokens of many rows together take gigabytes
 

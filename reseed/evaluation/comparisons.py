@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from reseed.evaluation.power import WANTED, cheapest, power, spread_of
 from reseed.evaluation.score_table import BEST_CONSTANT, UNTRAINED, ScoreTable, constant_column
 from reseed.evaluation.statistics import Comparison, Side, bonferroni_level, compare, holm, without_each_group
-from reseed.records import ComparisonResult, Estimand, Influence, NoiseParts, Verdict
+from reseed.results import ComparisonResult, Estimand, Influence, NoiseParts, Verdict
 from reseed.text import one_line
 
 INFLUENTIAL = 5  # groups whose absence is told

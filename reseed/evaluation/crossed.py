@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from reseed.records import SeedNoise
+from reseed.results import SeedNoise
 
 if TYPE_CHECKING:
     import numpy as np

@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 
 from reseed.evaluation.power import WANTED, Spread, power, spread_of_result
 from reseed.evaluation.statistics import bonferroni_level
-from reseed.records import ComparisonResult, ReseedError
+from reseed.records import ReseedError
+from reseed.results import ComparisonResult
 
 FACTORS = (1, 2, 4, 8)  # times the groups there are
 STEPS = 20  # of the search for the smallest difference, each of which halves what is left

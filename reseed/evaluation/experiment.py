@@ -18,16 +18,8 @@ from reseed.files import read_jsonl
 from reseed.language.embedding import load_embedder
 from reseed.models.names import ModelSpec
 from reseed.problems import ProblemModule, load_problem
-from reseed.records import (
-    Artifact,
-    DatasetStats,
-    LossPoint,
-    Member,
-    MemberResult,
-    ReseedError,
-    Results,
-    VariantResult,
-)
+from reseed.records import Artifact, LossPoint, Member, ReseedError
+from reseed.results import DatasetStats, MemberResult, Results, VariantResult
 from reseed.store.artifacts import ArtifactStore
 
 KIND = "results"

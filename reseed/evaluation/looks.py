@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from reseed.evaluation.statistics import look_level
 from reseed.recipe.seeds import LOOKS
-from reseed.records import ComparisonResult, Look, Results
+from reseed.results import ComparisonResult, Look, Results
 
 LEVEL = 0.95
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from reseed.evaluation.statistics import Comparison, Noise, degrees_of_freedom, two_way_variance
-from reseed.records import ComparisonResult, Design
+from reseed.results import ComparisonResult, Design
 
 if TYPE_CHECKING:
     import numpy as np

@@ -22,7 +22,8 @@ from reseed.evaluation.score_table import (
 )
 from reseed.evaluation.statistics import cross_fitted_choice
 from reseed.problems import Problem
-from reseed.records import ConstantResult, Member, MemberResult, ReseedError, Row, SeedNoise, VariantResult
+from reseed.records import Member, ReseedError, Row
+from reseed.results import ConstantResult, MemberResult, SeedNoise, VariantResult
 from reseed.text import one_line
 
 if TYPE_CHECKING:

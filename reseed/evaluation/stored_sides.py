@@ -12,7 +12,8 @@ from reseed.evaluation.looks import last_level, settled_at
 from reseed.evaluation.score_table import UNTRAINED, ScoreTable, load_scores, member_column
 from reseed.evaluation.statistics import Side, recipe_side
 from reseed.mistakes import nearest
-from reseed.records import Artifact, ComparisonResult, ReseedError, Results, Verdict
+from reseed.records import Artifact, ReseedError
+from reseed.results import ComparisonResult, Results, Verdict
 from reseed.store.artifacts import ArtifactStore
 from reseed.store.lookup import find_artifact
 

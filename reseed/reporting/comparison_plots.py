@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 from reseed.evaluation.looks import planned_level
 from reseed.evaluation.power import WANTED, power, spread_of_result
-from reseed.records import ComparisonResult, Results
 from reseed.reporting.drawing import COLOURS, GREY, INK, dress, legend, notice, svg
 from reseed.reporting.text import count, plural_of
 from reseed.reporting.verdict import headlines, noun, pair
+from reseed.results import ComparisonResult, Results
 from reseed.text import one_line
 
 if TYPE_CHECKING:

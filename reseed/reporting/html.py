@@ -5,7 +5,6 @@ from __future__ import annotations
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from reseed.records import ComparisonResult, DatasetStats, Results
 from reseed.reporting.comparison_plots import forest, noise, power_curve
 from reseed.reporting.plots import loss_curves, scores, seed_colours
 from reseed.reporting.tables import COMPARISON_HEADERS, LOOK_HEADERS, comparison_cells, lines, look_cells, score_columns
@@ -20,6 +19,7 @@ from reseed.reporting.verdict import (
     seed_noise_lines,
     verdict_lines,
 )
+from reseed.results import ComparisonResult, DatasetStats, Results
 from reseed.text import one_line
 
 if TYPE_CHECKING:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 
-from reseed.records import DatasetStats, Results
 from reseed.reporting.comparison_plots import forest, noise, power_curve
 from reseed.reporting.pictures import markdown_picture
 from reseed.reporting.plots import loss_curves, scores
 from reseed.reporting.tables import COMPARISON_HEADERS, LOOK_HEADERS, comparison_cells, lines, look_cells, score_columns
 from reseed.reporting.text import count, cut_off, direction, plural_of, score
 from reseed.reporting.verdict import HOW_LOOKED, how_compared, looked, noun, seed_noise_lines, verdict_lines
+from reseed.results import DatasetStats, Results
 from reseed.text import one_line
 
 Draw = Callable[[str, Callable[[Results], str]], list[str]]  # the blocks of Markdown that show a plot, with its title

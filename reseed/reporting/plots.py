@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from reseed.records import LossPoint, MemberResult, Results, VariantResult
+from reseed.records import LossPoint
 from reseed.reporting.drawing import COLOURS, GREY, INK, dress, legend, notice, svg
 from reseed.reporting.tables import seeds_of
 from reseed.reporting.text import direction
+from reseed.results import MemberResult, Results, VariantResult
 from reseed.text import one_line
 
 if TYPE_CHECKING:

@@ -6,9 +6,9 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from reseed.records import ComparisonResult, ConstantResult, Results, VariantResult
 from reseed.reporting.text import count, direction, mean_and_std, p_value, score, signed
 from reseed.reporting.verdict import headlines, pair, percent, said
+from reseed.results import ComparisonResult, ConstantResult, Results, VariantResult
 from reseed.text import one_line
 
 if TYPE_CHECKING:

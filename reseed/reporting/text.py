@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from reseed.records import MemberResult
+from reseed.results import MemberResult
 
 SMALLEST = 0.00005  # that 4 decimals show
 

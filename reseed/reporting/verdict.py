@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from reseed.evaluation.looks import is_settled
 from reseed.evaluation.power import WANTED
-from reseed.records import ComparisonResult, Results
 from reseed.reporting.text import count, plural_of, signed
+from reseed.results import ComparisonResult, Results
 from reseed.text import one_line
 
 FEW = 10  # effective groups below which the words say how few they are

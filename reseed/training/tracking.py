@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from reseed.records import Artifact, LossPoint, Results
+from reseed.records import Artifact, LossPoint
+from reseed.results import Results
 from reseed.store.artifacts import ArtifactStore
 
 PROJECT = "reseed"  # unless WANDB_PROJECT or `wandb init` says another

@@ -14,7 +14,8 @@ from plain_step import plain_step
 
 from reseed.evaluation.experiment import KIND, save_results
 from reseed.evaluation.score_table import FILE, ScoreTable, save_scores
-from reseed.records import Artifact, MemberResult, Results, VariantResult
+from reseed.records import Artifact
+from reseed.results import MemberResult, Results, VariantResult
 from reseed.store.artifacts import ArtifactStore
 
 RESEED = Path(sys.executable).parent / "reseed"

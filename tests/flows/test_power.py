@@ -13,7 +13,8 @@ from reseed.evaluation.design import Planned, from_result, smallest_difference
 from reseed.evaluation.looks import LookPlan
 from reseed.evaluation.power import Spread
 from reseed.recipe.reading import load_recipe
-from reseed.records import ComparisonResult, NoiseParts, ReseedError
+from reseed.records import ReseedError
+from reseed.results import ComparisonResult, NoiseParts
 from reseed.store.artifacts import ArtifactStore
 
 RECIPE = load_recipe("quickstart", (), "laptop")

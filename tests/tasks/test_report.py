@@ -8,7 +8,7 @@ import pytest
 from offline_runs import read_back
 from plain_step import plain_step
 
-from reseed.records import MemberResult, Results, VariantResult
+from reseed.results import MemberResult, Results, VariantResult
 from reseed.store.artifacts import ArtifactStore
 from reseed.store.step import Step
 from tasks.report import track

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from reseed.data.statistics import dataset_stats
 from reseed.problems import load_problem
 from reseed.problems.prompt_recovery import QUESTION
-from reseed.records import DatasetStats
+from reseed.results import DatasetStats
 
 PROBLEM = load_problem("prompt-recovery")
 FIXED = len(f"Original text: Rewritten text: {QUESTION}".split())

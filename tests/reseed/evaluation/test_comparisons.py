@@ -17,7 +17,8 @@ from reseed.evaluation.looks import LookPlan
 from reseed.evaluation.score_table import FILE, ScoreTable, save_scores
 from reseed.evaluation.statistics import Side, compare
 from reseed.evaluation.stored_sides import compare_stored
-from reseed.records import Artifact, ComparisonResult, Design, Look, MemberResult, ReseedError, Results, VariantResult
+from reseed.records import Artifact, ReseedError
+from reseed.results import ComparisonResult, Design, Look, MemberResult, Results, VariantResult
 from reseed.store.artifacts import ArtifactStore
 
 PROMPTS, EACH, SEEDS = 40, 3, 5

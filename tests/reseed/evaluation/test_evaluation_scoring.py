@@ -16,7 +16,8 @@ from reseed.evaluation.comparisons import Rule, all_comparisons
 from reseed.evaluation.score_table import FILE, ScoreTable, load_scores, save_scores
 from reseed.evaluation.scoring import Scorer, TrainedMember, best_constant, score_all, variant_results
 from reseed.problems import load_problem
-from reseed.records import ConstantResult, Member, ReseedError, Row, VariantResult
+from reseed.records import Member, ReseedError, Row
+from reseed.results import ConstantResult, VariantResult
 
 if TYPE_CHECKING:
     from reseed.problems import Embed

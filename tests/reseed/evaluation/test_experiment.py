@@ -22,20 +22,16 @@ from reseed.evaluation.experiment import (
 from reseed.files import write_jsonl
 from reseed.models.names import ModelSpec
 from reseed.problems import ProblemModule, load_problem
-from reseed.records import (
-    Artifact,
+from reseed.records import Artifact, LossPoint, Member, ReseedError, Row
+from reseed.results import (
     ComparisonResult,
     ConstantResult,
     DatasetStats,
     Design,
     Influence,
-    LossPoint,
-    Member,
     MemberResult,
     NoiseParts,
-    ReseedError,
     Results,
-    Row,
     VariantResult,
 )
 from reseed.steps.score import score_inputs

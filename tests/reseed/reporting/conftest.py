@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 from report_samples import sample
 
-from reseed.records import Results
+from reseed.results import Results
 
 
 @pytest.fixture

@@ -2,14 +2,14 @@ from __future__ import annotations
 
 import math
 
-from reseed.records import (
+from reseed.records import LossPoint
+from reseed.results import (
     ComparisonResult,
     ConstantResult,
     DatasetStats,
     Design,
     Estimand,
     Influence,
-    LossPoint,
     MemberResult,
     NoiseParts,
     Results,

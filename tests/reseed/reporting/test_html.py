@@ -15,10 +15,10 @@ import pytest
 from jinja2 import UndefinedError
 from report_samples import sample, variant
 
-from reseed.records import Results
 from reseed.reporting import html as html_module
 from reseed.reporting.html import html_report
 from reseed.reporting.verdict import verdict_lines
+from reseed.results import Results
 
 ROOT = Path(__file__).resolve().parents[3]
 VOID = {"meta", "br"}

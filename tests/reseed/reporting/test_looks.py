@@ -9,11 +9,11 @@ from report_samples import comparison, sample
 
 from reseed.evaluation.looks import LookPlan, is_settled, planned_level, with_looks
 from reseed.evaluation.statistics import bonferroni_level, look_level
-from reseed.records import ComparisonResult, Results
 from reseed.reporting.comparison_plots import power_curve
 from reseed.reporting.html import html_report
 from reseed.reporting.markdown import markdown_report
 from reseed.reporting.verdict import percent, verdict
+from reseed.results import ComparisonResult, Results
 
 BASE = replace(sample(), baseline="old", comparisons=())
 

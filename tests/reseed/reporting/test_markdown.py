@@ -5,9 +5,9 @@ from dataclasses import replace
 from markdown_it import MarkdownIt
 from report_samples import variant
 
-from reseed.records import ConstantResult, Results
 from reseed.reporting.markdown import markdown_report
 from reseed.reporting.verdict import verdict_lines
+from reseed.results import ConstantResult, Results
 
 
 def cells(report: str) -> list[list[str]]:

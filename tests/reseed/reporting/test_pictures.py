@@ -8,11 +8,11 @@ from xml.etree import ElementTree
 import pytest
 from pictures_in import SVG, pictures_in, texts
 
-from reseed.records import Results
 from reseed.reporting.comparison_plots import forest, noise
 from reseed.reporting.markdown import markdown_report, pictured_report
 from reseed.reporting.pictures import LARGEST, markdown_picture, picture
 from reseed.reporting.plots import loss_curves, scores
+from reseed.results import Results
 
 Plot = Callable[[Results], str]
 

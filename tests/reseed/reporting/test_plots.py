@@ -10,9 +10,10 @@ from xml.etree import ElementTree
 import pytest
 from report_samples import comparison, curve, variant
 
-from reseed.records import ConstantResult, LossPoint, Results, VariantResult
+from reseed.records import LossPoint
 from reseed.reporting.comparison_plots import ends, forest
 from reseed.reporting.plots import COLOURS, loss_curves, scores
+from reseed.results import ConstantResult, Results, VariantResult
 
 Plot = Callable[[Results], str]
 

@@ -6,9 +6,9 @@ from dataclasses import replace
 from report_samples import comparison, variant
 from rich.console import Console
 
-from reseed.records import ConstantResult, Results
 from reseed.reporting.tables import comparison_cells, lines, results_table
 from reseed.reporting.verdict import verdict
+from reseed.results import ConstantResult, Results
 
 
 def shown(results: Results, styled: bool = False) -> str:

@@ -7,9 +7,9 @@ from dataclasses import replace
 import pytest
 from report_samples import comparison
 
-from reseed.records import Design, NoiseParts, Results
 from reseed.reporting.text import plural_of, score, signed
 from reseed.reporting.verdict import headlines, noun, sentence, verdict, verdict_lines
+from reseed.results import Design, NoiseParts, Results
 
 OPEN = comparison("default", "untrained", 0.0301, 0.0622, "undecided")
 

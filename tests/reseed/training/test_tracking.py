@@ -12,7 +12,8 @@ import pytest
 from offline_runs import read_back
 from plain_step import plain_step
 
-from reseed.records import Artifact, ComparisonResult, LossPoint, MemberResult, NoiseParts, Results, VariantResult
+from reseed.records import Artifact, LossPoint
+from reseed.results import ComparisonResult, MemberResult, NoiseParts, Results, VariantResult
 from reseed.store.artifacts import ArtifactStore
 from reseed.training.tracking import Account, TrackedRun, Tracker, find_account, reference, track_results
 
