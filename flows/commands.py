@@ -56,7 +56,8 @@ def env(options: argparse.Namespace) -> int:
 def plan(options: argparse.Namespace) -> int:
     """Print every step and whether the store has it."""
     from flows.plan_memory import print_memory, print_room
-    from reseed.line import plan_line
+    from reseed.in_turn import each_split
+    from reseed.line import different, plan_line
     from reseed.recipe.pins import pin
     from reseed.recipe.profile import load_profile
     from reseed.recipe.reading import load_recipe, split_overrides
@@ -72,9 +73,10 @@ def plan(options: argparse.Namespace) -> int:
     store = ArtifactStore(profile.store)
     line = plan_line(recipe, profile, store)
     notes = [*line.notes(), *rehearse(line)]
-    stored = store.finished(step.artifact for step in line.steps())
+    steps = different(step for one in each_split(line) for step in one.steps())
+    stored = store.finished(step.artifact for step in steps)
     joined = {step.artifact for step in line.all_shards()} - {step.artifact for step in line.needed_shards()}
-    for step in line.steps():
+    for step in steps:
         missing = "not needed" if step.artifact in joined else "would run"
         state = "in the store" if step.artifact in stored else missing
         seed = f" seed {step.seed}" if step.seed is not None else ""
@@ -94,14 +96,14 @@ def run(options: argparse.Namespace) -> int:
     os.environ.clear()  # a user's own PREFECT_* must not lead this run to another server
     os.environ.update(whole)
     from flows.experiment import run_experiment
-    from flows.planning import looks, read_line
+    from flows.planning import in_turn, read_line
     from reseed.reporting.tables import results_table
     from reseed.reporting.verdict import verdict
     from tasks.leftovers import end_together, start_server
 
     # A user's mistake shows before anything starts; what is only doubtful, the flow says.
     refuse_credentials(options.overrides)
-    looks(read_line(options.recipe, options.profile, options.overrides, lambda note: None), options.until_decided)
+    in_turn(read_line(options.recipe, options.profile, options.overrides, lambda note: None), options.until_decided)
     end_together()  # before the server starts: it ends with this process too
     start_server()
     found = run_experiment(options.recipe, options.profile, options.overrides, options.until_decided)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from prefect import flow
 
-from flows.planning import check_rows, looks, read_line
+from flows.planning import check_rows, in_turn, read_line
 from reseed.evaluation.looks import is_settled
-from reseed.line import Line
+from reseed.line import Line, different
 from reseed.results import Results
 from tasks.ask import ask
 from tasks.make import make
@@ -22,22 +22,24 @@ def run_experiment(
     """Run the recipe of that name; what the store already has is not run again."""
     with session():
         line = read_line(recipe, profile, overrides or [])  # every step and key; nothing has run
-        planned = looks(line, until_decided)  # one, unless seeds are added until the question is decided
-        prepare(line)
-        for look in planned:
-            results = answer(look)
+        lines = in_turn(line, until_decided)  # one, unless seeds are added, or the rows are split several times
+        prepare(lines)
+        for one in lines:
+            results = answer(one)
             if is_settled(results):
                 break
         return results
 
 
-def prepare(line: Line) -> None:
+def prepare(lines: list[Line]) -> None:
     """Import or generate the rows, curate and partition them. Leaks are refused before training."""
-    if shards := line.needed_shards():
-        ask(line.place, shards)
-    for step in line.preparing():
-        make(line.place, step)
-    check_rows(line)
+    first = lines[0]
+    if shards := first.needed_shards():
+        ask(first.place, shards)
+    for step in different(step for line in lines for step in line.preparing()):
+        make(first.place, step)
+    for line in lines:
+        check_rows(line)
 
 
 def answer(line: Line) -> Results:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from reseed.evaluation.experiment import check_comparable
+from reseed.in_turn import each_look, each_split
 from reseed.leaks import refuse_leaks
 from reseed.line import Line, plan_line
 from reseed.recipe.profile import load_profile
@@ -36,17 +37,17 @@ def read_line(recipe: str, profile: str, overrides: Sequence[str], say: Say | No
     return line
 
 
-def looks(line: Line, until_decided: bool) -> list[Line]:
-    """The line, and where seeds are added until the question is decided, the line at each later look."""
+def in_turn(line: Line, until_decided: bool) -> list[Line]:
+    """The line at each split of the rows; where seeds are added until the question is decided, at each look; else itself."""
     if not until_decided:
-        return [line]
+        return each_split(line)
     if not line.recipe.seeds.looks:
         raise ReseedError(
             f"recipe '{line.recipe.name}': its seeds are a list, so none can be added until it is decided; wanted "
             "seeds: {start: 3, most: 10}. The looks have to be declared before the first one, as each adds to the chance of "
             "a false call"
         )
-    return line.looks()
+    return each_look(line)
 
 
 def refuse_unpinned(line: Line) -> None:

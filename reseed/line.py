@@ -7,7 +7,6 @@ was asked once is remembered, so variants that agree share their steps, and a so
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from copy import copy
 from functools import wraps
 from typing import Any, Concatenate, ParamSpec, TypeVar, cast
 
@@ -20,7 +19,7 @@ from reseed.models.names import ENGINE
 from reseed.problems import ProblemModule, load_problem
 from reseed.recipe.pins import pin
 from reseed.recipe.profile import Profile, student
-from reseed.recipe.recipe import Recipe, Variant
+from reseed.recipe.recipe import Recipe, Variant, split_by
 from reseed.recipe.stages import scored_variants, start_of, training_order, variants_of
 from reseed.records import Artifact, Member, ReseedError, Sampling
 from reseed.settings import GenerationSettings
@@ -41,7 +40,6 @@ NO_DELTA = (
 )
 P = ParamSpec("P")
 T = TypeVar("T")
-OF_SEEDS = ("ensemble", "results", "report")  # what another number of seeds changes
 AnyStep = Step[Any]
 
 
@@ -63,7 +61,9 @@ class Line:
 
     def __init__(self, recipe: Recipe, place: Profile, store: ArtifactStore) -> None:
         pinned = pin(recipe, place)
-        self.recipe, self.place, self.store = pinned.recipe, pinned.place, store
+        self.place, self.store, self.splits = pinned.place, store, pinned.recipe.splits
+        self.recipe = split_by(pinned.recipe, self.splits[0]) if self.splits else pinned.recipe
+        self.earlier: Line | None = None  # that of the look or the split before
         self.unpinned = pinned.unknown  # models whose commit is not known, since the hub cannot be reached
         self.variants = variants_of(self.recipe)
         self.scored = scored_variants(self.recipe)  # the others are stages that these continue
@@ -159,7 +159,7 @@ class Line:
     def results(self) -> Step[Score]:
         """The scores of everything."""
         recipe, members, seeds = self.recipe, self.answering(), self.recipe.seeds
-        before = self.at(seeds.before).results().artifact if seeds.before else None
+        before = self.earlier.results().artifact if self.earlier else None
         inputs = score_inputs(
             {
                 name: self.partition(name).artifact
@@ -174,6 +174,7 @@ class Line:
             recipe.question, recipe.problem, self.place.roles.embedder, recipe.constants, tuple(members),
             recipe.first if recipe.first in self.scored else self.scored[0], recipe.delta,
             LookPlan(len(seeds), seeds.before, seeds.most) if seeds.looks else None,
+            recipe.data.seed if self.splits else None,
         )  # fmt: skip
         return Step(Score(asked, tuple(recipe.variants)), recipe.name, inputs)
 
@@ -181,27 +182,6 @@ class Line:
     def report(self) -> Step[Report]:
         """The pages."""
         return report_step(self.results().artifact)
-
-    def at(self, look: int) -> Line:
-        """The same line with the seeds of another look. Sources are not looked at again, and no step is made twice."""
-        line = copy(self)
-        line.recipe = self.recipe.model_copy(update={"seeds": self.recipe.seeds.at(look)})
-        line.members = training_order(line.recipe)
-        line.known = {what: made for what, made in self.known.items() if what[0] not in OF_SEEDS}
-        return line
-
-    def looks(self) -> list[Line]:
-        """The line at each number of seeds that the recipe declares, from its own on; itself if it declares none.
-
-        All their keys are made at once: what changes while the first look runs, such as a model's folder, must not give the
-        seeds of later ones another model.
-        """
-        found = [self]
-        for look in self.recipe.seeds.looks:
-            if look > len(self.recipe.seeds):
-                found.append(found[-1].at(look))
-                found[-1].steps()
-        return found
 
     def answering(self) -> list[Member]:
         """The members that are scored, in the recipe's order."""

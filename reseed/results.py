@@ -108,6 +108,36 @@ class Look:
 
 
 @dataclass(frozen=True)
+class Split:
+    """The scores on one of several splits of the rows: of every member of each variant, one of what was not trained."""
+
+    seed: int  # data.seed
+    train_rows: int
+    rows: int  # that were tested
+    scores: dict[str, tuple[float, ...]]
+
+
+@dataclass(frozen=True)
+class OverSplits:
+    """A minus B over several splits, whose training rows differ too, and the verdict of A; of recipes, not of ensembles.
+
+    `level` and `adjusted_p` are as in `ComparisonResult`. Without noise to be measured there is neither interval nor verdict.
+    """
+
+    a: str
+    b: str
+    difference: float
+    level: float
+    seeds: tuple[int, int]  # of a and of b; 0 for what was not trained
+    splits: int
+    low: float | None = None
+    high: float | None = None
+    p: float | None = None
+    adjusted_p: float | None = None
+    verdict: Verdict | None = None
+
+
+@dataclass(frozen=True)
 class Interval:
     """A difference with half of its interval: what `reseed results --json` calls `gain`."""
 
@@ -191,6 +221,10 @@ class Results:
     level: float = 0.95  # that all comparisons with the same thing are judged at together
     looks: tuple[Look, ...] = ()  # where seeds are added until it is decided: of this look and those before it
     most_seeds: int | None = None  # how many there may be then
+    splits: tuple[
+        Split, ...
+    ] = ()  # where rows are split several times: this one, the last of them, and those before it
+    over_splits: tuple[OverSplits, ...] = ()
 
     @property
     def gain(self) -> Interval | None:
@@ -244,6 +278,8 @@ class Results:
             "comparisons": [found.to_json() for found in self.comparisons],
             "looks": [asdict(look) for look in self.looks],
             "most_seeds": self.most_seeds,
+            "splits": [asdict(split) for split in self.splits],
+            "over_splits": [asdict(found) for found in self.over_splits],
             "gain": asdict(self.gain) if self.gain else None,
             "dataset": asdict(self.dataset) if self.dataset else None,
         }

@@ -14,6 +14,7 @@ from reseed.evaluation.comparisons import Rule, all_comparisons
 from reseed.evaluation.looks import LEVEL, LookPlan, with_looks
 from reseed.evaluation.score_table import UNTRAINED, ScoreTable
 from reseed.evaluation.scoring import Scorer, TrainedMember, score_all, variant_results
+from reseed.evaluation.splits import with_splits
 from reseed.files import read_jsonl
 from reseed.language.embedding import load_embedder
 from reseed.models.names import ModelSpec
@@ -37,6 +38,7 @@ class Asked:
     baseline: str
     delta: float | None
     look: LookPlan | None = None  # where seeds are added until it is decided
+    split: int | None = None  # the rows' seed, where they are split several times
 
     @property
     def variants(self) -> list[str]:
@@ -98,11 +100,12 @@ def evaluate(
         level=rule.level,
         comparisons=all_comparisons(table, asked.baseline, asked.constants, rule),
     )
-    if look is None:
-        return results, table
-    before = artifacts.get("results before")
-    earlier = load_results(store, before).looks if before is not None else ()
-    return with_looks(results, look, earlier), table
+    before = load_results(store, artifacts["results before"]) if "results before" in artifacts else None
+    if look is not None:
+        results = with_looks(results, look, before.looks if before else ())
+    if asked.split is not None:
+        results = with_splits(results, asked.split, before.splits if before else (), rule)
+    return results, table
 
 
 def dataset_of(store: ArtifactStore, partition: Artifact) -> DatasetStats:

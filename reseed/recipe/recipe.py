@@ -61,6 +61,9 @@ class Recipe(Section):
     baseline: str | None = None
     delta: float | None = Field(default=None, gt=0, allow_inf_nan=False)  # the smallest difference that matters
     seeds: Annotated[Seeds, PlainValidator(as_seeds)] = Seeds((0, 1, 2))
+    splits: tuple[
+        Annotated[int, Field(ge=0, lt=2**32)], ...
+    ] = ()  # data.seed of each, where rows are split several times
 
     @model_validator(mode="after")
     def _parts_agree(self) -> Recipe:
@@ -79,6 +82,7 @@ class Recipe(Section):
         if not self.variants:
             wrong.append("variants: at least one is needed; leave the key out for a single one")
         wrong += baseline_mistakes(self.baseline, self.variants)
+        wrong += split_mistakes(self)
         wrong += [
             f"variants.{name}: a name without '/', and neither untrained nor best constant, as comparisons call other things so"
             for name in self.variants
@@ -106,10 +110,35 @@ class Recipe(Section):
 
     def variant(self, name: str) -> Variant:
         """One variant with all its settings."""
-        shared = self.model_dump(exclude={"profiles", "variants", "baseline", "problem", "seeds"})
+        shared = self.model_dump(exclude={"profiles", "variants", "baseline", "problem", "seeds", "splits"})
         shared["problem"] = self.problem  # the module itself, not the mapping that model_dump makes of it
         whole = validate(merge(shared, self.variants[name]), f"recipe '{self.name}', variant '{name}'")
         return Variant(recipe=self.name, **{part: getattr(whole, part) for part in OF_VARIANTS})
+
+
+def split_mistakes(recipe: Recipe) -> list[str]:
+    """What is wrong with several splits of the rows."""
+    splits, seeds = recipe.splits, recipe.seeds
+    if not splits:
+        return []
+    wrong = []
+    if len(splits) < 2 or len(set(splits)) < len(splits):
+        wrong.append(f"splits: {list(splits)}; wanted two values of data.seed or more that differ, as in [0, 1, 2]")
+    if seeds.looks or seeds.orders or len(seeds) < 2:
+        wrong.append("seeds: every split is trained with the same list of them; wanted two or more, as in [0, 1, 2]")
+    own = {f"{what}s.{name}.": changes for what, of in (("variant", recipe.variants), ("profile", recipe.profiles))
+           for name, changes in of.items()}  # fmt: skip
+    wrong += [
+        f"{where}data.seed: {changes['data']['seed']}, but the recipe's splits are the values of data.seed; leave one out"
+        for where, changes in {"": recipe.model_dump(include={"data": {"seed"}}, exclude_defaults=True), **own}.items()
+        if "seed" in (changes.get("data") or {})
+    ]
+    return wrong
+
+
+def split_by(recipe: Recipe, seed: int) -> Recipe:
+    """The recipe with one of its splits as its `data.seed`."""
+    return recipe.model_copy(update={"data": recipe.data.model_copy(update={"seed": seed})})
 
 
 def baseline_mistakes(baseline: object, variants: object) -> list[str]:

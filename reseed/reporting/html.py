@@ -7,19 +7,29 @@ from typing import TYPE_CHECKING, Any
 
 from reseed.reporting.comparison_plots import forest, noise, power_curve
 from reseed.reporting.plots import loss_curves, scores, seed_colours
-from reseed.reporting.tables import COMPARISON_HEADERS, LOOK_HEADERS, comparison_cells, lines, look_cells, score_columns
+from reseed.reporting.tables import (
+    COMPARISON_HEADERS,
+    LOOK_HEADERS,
+    comparison_cells,
+    lines,
+    look_cells,
+    score_columns,
+    split_table,
+)
 from reseed.reporting.text import count, cut_off, direction, plural_of, score, signed
 from reseed.reporting.verdict import (
     HOW_LOOKED,
+    HOW_SPLIT,
     headlines,
     how_compared,
     looked,
     noun,
     pair,
     seed_noise_lines,
+    split_headlines,
     verdict_lines,
 )
-from reseed.results import ComparisonResult, DatasetStats, Results
+from reseed.results import DatasetStats, Results, Verdict
 from reseed.text import one_line
 
 if TYPE_CHECKING:
@@ -37,6 +47,9 @@ def html_report(results: Results) -> str:
         comparison_headers=list(COMPARISON_HEADERS),
         how_compared=how_compared(results),
         seed_noise=seed_noise_lines(results),
+        split_headers=split_table(results)[0],
+        splits=split_table(results)[1],
+        how_split=HOW_SPLIT,
         looks=look_cells(results),
         look_headers=list(LOOK_HEADERS),
         how_looked=" ".join([*looked(results), HOW_LOOKED]),
@@ -81,15 +94,17 @@ def _printed(value: Any) -> Any:
 
 def _verdicts(results: Results) -> list[tuple[str, str]]:
     """The verdict's lines, each with its colour."""
-    said, main = verdict_lines(results), headlines(results)
-    return (
-        list(zip((_tone(found) for found in main), said, strict=True)) if main else [("unknown", line) for line in said]
-    )
+    said, of_splits = verdict_lines(results), split_headlines(results)
+    verdicts = [found.verdict for found in of_splits] + (
+        [None] if results.splits else []
+    )  # where the last split begins
+    verdicts += [found.verdict for found in headlines(results)]
+    return list(zip(map(_tone, verdicts), said, strict=True)) if verdicts else [("unknown", line) for line in said]
 
 
-def _tone(found: ComparisonResult) -> str:
+def _tone(verdict: Verdict | None) -> str:
     """The colour of a verdict: a class of the page."""
-    return {"better": "better", "worse": "worse", "undecided": "noise"}.get(found.verdict or "", "unknown")
+    return {"better": "better", "worse": "worse", "undecided": "noise"}.get(verdict or "", "unknown")
 
 
 def _dataset(stats: DatasetStats | None) -> dict[str, Any]:

@@ -8,9 +8,17 @@ from collections.abc import Callable, Sequence
 from reseed.reporting.comparison_plots import forest, noise, power_curve
 from reseed.reporting.pictures import markdown_picture
 from reseed.reporting.plots import loss_curves, scores
-from reseed.reporting.tables import COMPARISON_HEADERS, LOOK_HEADERS, comparison_cells, lines, look_cells, score_columns
+from reseed.reporting.tables import (
+    COMPARISON_HEADERS,
+    LOOK_HEADERS,
+    comparison_cells,
+    lines,
+    look_cells,
+    score_columns,
+    split_table,
+)
 from reseed.reporting.text import count, cut_off, direction, plural_of, score
-from reseed.reporting.verdict import HOW_LOOKED, how_compared, looked, noun, seed_noise_lines, verdict_lines
+from reseed.reporting.verdict import HOW_LOOKED, HOW_SPLIT, how_compared, looked, noun, seed_noise_lines, verdict_lines
 from reseed.results import DatasetStats, Results
 from reseed.text import one_line
 
@@ -38,6 +46,7 @@ def _report(results: Results, draw: Draw) -> str:
         *draw("Scores", scores),
         *_comparisons(results, draw),
         *_looks(results),
+        *_splits(results),
         *_section("Loss curves", loss_curves, draw),
         "## Members",
         _members(results),
@@ -94,6 +103,14 @@ def _looks(results: Results) -> list[str]:
     rows = [[markdown_text(cell) for cell in cells] for cells in look_cells(results)]
     table = markdown_table(list(LOOK_HEADERS), rows, texts=(1, 5))
     return ["## Looks", table, *map(markdown_text, looked(results)), markdown_text(HOW_LOOKED)]
+
+
+def _splits(results: Results) -> list[str]:
+    if not results.over_splits:
+        return []
+    headers, rows = split_table(results)
+    cells = [[markdown_text(cell) for cell in row] for row in rows]
+    return ["## Splits", markdown_table(headers, cells, texts=(0, len(headers) - 1)), HOW_SPLIT]
 
 
 def _members(results: Results) -> str:

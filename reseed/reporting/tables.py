@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from statistics import fmean
 from typing import TYPE_CHECKING
 
 from reseed.reporting.text import count, direction, mean_and_std, p_value, score, signed
@@ -112,6 +113,22 @@ def look_cells(results: Results) -> list[tuple[str, ...]]:
             look.verdict or "no verdict",
         )
         for look in results.looks
+    ]
+
+
+def split_table(results: Results) -> tuple[list[str], list[tuple[str, ...]]]:
+    """Headers and cells: every comparison over several splits of the rows, and its difference on each of them."""
+    headers = ["A − B", *(f"split {split.seed}" for split in results.splits), "over all", "interval", "p", "verdict"]
+    return headers, [
+        (
+            one_line(f"{found.a} − {found.b}"),
+            *(signed(fmean(split.scores[found.a]) - fmean(split.scores[found.b])) for split in results.splits),
+            signed(found.difference),
+            "" if found.low is None or found.high is None else f"{signed(found.low)} to {signed(found.high)}",
+            "" if found.adjusted_p is None else p_value(found.adjusted_p),
+            found.verdict or "no verdict",
+        )
+        for found in results.over_splits
     ]
 
 

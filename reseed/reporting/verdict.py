@@ -5,7 +5,7 @@ from __future__ import annotations
 from reseed.evaluation.looks import is_settled
 from reseed.evaluation.power import WANTED
 from reseed.reporting.text import count, plural_of, signed
-from reseed.results import ComparisonResult, Results
+from reseed.results import ComparisonResult, OverSplits, Results
 from reseed.text import one_line
 
 FEW = 10  # effective groups below which the words say how few they are
@@ -14,6 +14,10 @@ HOW_LOOKED = (
     "The looks were declared before the first one. Each is judged at the level that it may spend (Lan and DeMets), so that all "
     "of them together call an equal variant better or worse in at most one of twenty experiments. What a look decides of these "
     "comparisons stays."
+)
+HOW_SPLIT = (
+    "Each split trains anew, on other rows. Splits share rows, so that their mean is less certain than that of so many draws: "
+    "Nadeau and Bengio's variance (2003), with that of the seeds, which all splits share."
 )
 SHARES = {0.333: "About a third", 0.5: "About half", 0.667: "About two thirds", 0.75: "About three quarters",
           0.9: "About nine tenths", 1.0: "Nearly all"}  # fmt: skip
@@ -32,7 +36,25 @@ def verdict_lines(results: Results) -> list[str]:
         return ["No variant was trained."]
     if not results.comparisons:
         return [f"No verdict: {BEFORE}."]
-    return [sentence(found, noun(results.group_by)) for found in headlines(results)]
+    own = [sentence(found, noun(results.group_by)) for found in headlines(results)]
+    if not results.splits:
+        return own
+    here = f"On the last split alone, data.seed {results.splits[-1].seed}:"
+    return [*map(sentence_over_splits, split_headlines(results)), here, *own]
+
+
+def split_headlines(results: Results) -> list[OverSplits]:
+    """The comparisons of `headlines`, over several splits of the rows."""
+    asked = [(found.a, found.b) for found in headlines(results)]
+    return [found for found in results.over_splits if (found.a, found.b) in asked]
+
+
+def sentence_over_splits(found: OverSplits) -> str:
+    """What several splits say together."""
+    names = f"Over {found.splits} splits, {one_line(f'{found.a} − {found.b}')}: {signed(found.difference)}"
+    if found.low is None or found.high is None:
+        return f"{names}: no verdict, since the difference is the same in every one."
+    return f"{names} ({percent(found.level)} % {signed(found.low)} to {signed(found.high)}): {found.verdict}."
 
 
 def verdict(results: Results) -> str:

@@ -41,6 +41,7 @@ class Score:
             "baseline": asked.baseline,
             "delta": asked.delta,
             **({"look": [asked.look.before, asked.look.most]} if asked.look is not None else {}),
+            **({"split": asked.split} if asked.split is not None else {}),
         }
 
     def make(self, step: Step[Any], store: ArtifactStore, folder: Path) -> Metrics:
@@ -62,7 +63,7 @@ def score_inputs(
     ensembles: Mapping[str, Artifact],
     before: Artifact | None = None,
 ) -> dict[str, Artifact]:
-    """The inputs of a result, under the names that `Evidence` expects. `before` is the result of the look before."""
+    """The inputs of a result, under the names that `Evidence` expects. `before` is that of the look or the split before."""
     inputs = {f"partition {name}": made for name, made in partitions.items()}
     inputs |= {f"adapter {member}": made for member, made in adapters.items()}
     inputs |= {f"predictions {member or 'untrained'}": made for member, made in predictions.items()}
