@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from tiny import save_recipe
 
-from flows.planning import looks
+from flows.planning import in_turn
 from reseed.line import Line
 from reseed.recipe.profile import load_profile
 from reseed.recipe.reading import load_recipe
@@ -24,12 +24,12 @@ def line(folder: Path, seeds: object) -> Line:
 
 def test_a_list_of_seeds_cannot_grow(tmp_path: Path) -> None:
     own = line(tmp_path, [0, 1])
-    assert looks(own, until_decided=False) == [own]
+    assert in_turn(own, until_decided=False) == [own]
     with pytest.raises(ReseedError, match=r"its seeds are a list, .*\{start: 3, most: 10\}.*chance of a false call"):
-        looks(own, until_decided=True)
+        in_turn(own, until_decided=True)
 
 
 def test_without_the_flag_only_the_first_look_is_made(tmp_path: Path) -> None:
     own = line(tmp_path, {"start": 3, "most": 5})
-    assert looks(own, until_decided=False) == [own]
-    assert [len(look.recipe.seeds) for look in looks(own, until_decided=True)] == [3, 4, 5]
+    assert in_turn(own, until_decided=False) == [own]
+    assert [len(look.recipe.seeds) for look in in_turn(own, until_decided=True)] == [3, 4, 5]

@@ -13,6 +13,7 @@ import yaml
 from plain_step import plain_step
 from tiny import save_model
 
+from reseed.in_turn import each_look, each_split
 from reseed.language.prompts import RENDERING
 from reseed.line import Line, plan_line
 from reseed.problems import ProblemModule
@@ -200,7 +201,7 @@ def test_text_that_the_generator_reads_changes_the_shards(tmp_path: Path, name: 
     before, there = planned(recipe), f"generation.{name}={copy}"
     assert changed(before, planned(recipe, there)) == set(), "the same text from another place"
     lines = copy.read_text(encoding="utf-8").splitlines()
-    copy.write_text("\n".join(["Another text altogether.", *lines[1:]]), encoding="utf-8")
+    copy.write_text("\n".join(f"Another text, {line}" for line in lines), encoding="utf-8")  # not all of them are drawn
     assert changed(before, planned(recipe, there)) == EVERYTHING
 
 
@@ -406,7 +407,7 @@ def test_a_spec_is_looked_at_once(tmp_path: Path) -> None:
 
 
 def test_a_later_look_makes_only_what_more_seeds_change(tmp_path: Path) -> None:
-    first, second, third = planned(save_recipe(tmp_path, seeds={"start": 3, "most": 5})).looks()
+    first, second, third = each_look(planned(save_recipe(tmp_path, seeds={"start": 3, "most": 5})))
     assert [len(look.members) for look in (first, second, third)] == [6, 8, 10]
     assert set(keys(first)["adapter"]) < set(keys(second)["adapter"])
     assert second.partition("a") is first.partition("a"), "what was resolved once is not looked at again"
@@ -416,11 +417,23 @@ def test_a_later_look_makes_only_what_more_seeds_change(tmp_path: Path) -> None:
     assert "results before" not in first.results().inputs
 
 
+def test_another_split_makes_nothing_of_the_source_anew(tmp_path: Path) -> None:
+    recipe = save_recipe(tmp_path, splits=[4, 0, 9])
+    first, second, third = each_split(planned(recipe))
+    assert [line.recipe.data.seed for line in (first, second, third)] == [4, 0, 9]
+    assert second.curated("a") is first.curated("a")
+    assert changed(first, second) == {"partition", "untrained", "adapter", "predictions", "ensemble", "results"}
+    assert "results before" not in first.results().inputs
+    assert third.results().inputs["results before"] == second.results().artifact
+    alone = planned(recipe, "splits=[]", "data.seed=9")
+    assert changed(alone, third) == {"results"}, "the members are those of a run of that split alone"
+
+
 def test_what_changes_while_a_look_runs_is_no_matter_of_later_ones(tmp_path: Path) -> None:
     shutil.copytree(save_model(tmp_path / "model"), tmp_path / "copy")
     place = (f"roles.student={{name: {tmp_path / 'copy'}, dtype: float32}}",)
     recipe = save_recipe(tmp_path, seeds={"start": 3, "most": 5})
-    looks = iter(planned(recipe, place=place).looks())
+    looks = iter(each_look(planned(recipe, place=place)))
     first = next(looks).adapter(Member("a", 0))
     (tmp_path / "copy/config.json").write_text("{}")
     assert [look.adapter(Member("a", seed)).spec["model"] for seed, look in enumerate(looks, 3)] == [
@@ -433,7 +446,7 @@ def test_declared_looks_are_in_the_results_key_and_a_list_has_none(tmp_path: Pat
     ten, five = (planned(save_recipe(tmp_path, seeds={"start": 3, "most": most})) for most in (10, 5))
     assert changed(listed, ten) == {"results"}, "the same members, judged otherwise"
     assert changed(ten, five) == {"results"}
-    assert listed.looks() == [listed]
+    assert each_look(listed) == [listed]
     assert any("adds seeds at 4, 5, 6, 8, 10 until" in note for note in ten.notes())
 
 

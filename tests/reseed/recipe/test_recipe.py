@@ -106,6 +106,23 @@ def test_members_are_every_variant_with_every_seed(tmp_path: Path) -> None:
         ({"data": {"test": {"fraction": 1.0}}}, ["data.test.fraction: ", "less than 1", "saw 1.0"]),
         ({"seeds": [0, 1, 0]}, ["seeds: seed 0 is listed twice", "saw [0, 1, 0]"]),
         ({"seeds": []}, ["seeds: wanted at least one seed"]),
+        ({"splits": [1]}, ["splits: [1]; wanted two values of data.seed or more that differ"]),
+        ({"splits": [1, 1]}, ["splits: [1, 1]; wanted two"]),
+        ({"splits": [0, -1]}, ["splits.1: ", "greater than or equal to 0", "saw -1"]),
+        ({"splits": [0, 1], "seeds": [0]}, ["seeds: every split is trained with the same list of them; wanted two"]),
+        ({"splits": [0, 1], "seeds": {"start": 3, "most": 5}}, ["seeds: every split is trained with the same list"]),
+        (
+            {"splits": [0, 1], "data": {"seed": 3}},
+            ["data.seed: 3, but the recipe's splits are the values of data.seed"],
+        ),
+        (
+            {"splits": [0, 1], "variants": {"a": {"data": {"seed": 2}}}},
+            ["variants.a.data.seed: 2, but the recipe's splits"],
+        ),
+        (
+            {"splits": [0, 1], "variants": {"a": {"data": {"seed": 0}}}},
+            ["variants.a.data.seed: 0, but the recipe's splits"],
+        ),
         ({"seeds": [-1]}, ["seeds: seed -1", "wanted 0 to", "saw [-1]"]),
         ({"seeds": ["a"]}, ["seeds: seed a is not a valid seed", "wanted 0 to", "saw ['a']"]),
         ({"seeds": 3}, ["seeds: wanted a list", "{start: 3, most: 10}", "saw 3"]),
