@@ -33,6 +33,7 @@ Job = tuple[str, tuple[int, ...], int, int, int]  # section, cell, chunk, compar
 def sections() -> dict[str, tuple[Callable[..., Any], list[tuple[int, ...]]]]:
     """Name → the function that draws and judges, and its cells."""
     from verdict import claims, rates
+    from verdict import splits as over_splits
     from verdict.noise import ALL, MODELS
 
     models, groups, seeds = range(len(MODELS)), rates.GROUPS, rates.SEEDS
@@ -47,6 +48,7 @@ def sections() -> dict[str, tuple[Callable[..., Any], list[tuple[int, ...]]]]:
             claims.split_seeds,
             list(product(range(len(claims.PARTS)), range(len(claims.SHAPES)), [30, 100])),
         ),
+        "splits": (over_splits.splits, list(product(range(len(over_splits.PARTS)), over_splits.SPLITS, [2, 3, 5]))),
         "equivalence": (claims.equivalence, list(product(groups, seeds))),
         "constants": (claims.constants, [()]),
         "binary": (claims.binary, list(product([0, 1], [5, 10, 20], seeds))),

@@ -9,6 +9,8 @@ from verdict.claims import CONSTANT_SCORE, CONSTANTS, DELTAS, INDEPENDENT, PARTS
 from verdict.habits import BOOTSTRAPS, HABITS, RESAMPLES
 from verdict.noise import ALL, MODELS
 from verdict.rates import COVERED, GROUPS, OURS, SEEDS, Tally, predicted, rate
+from verdict.splits import BY_PAIRS, SPLITS
+from verdict.splits import PARTS as PARTS_OF_SPLITS
 
 Cells = dict[tuple[int, ...], Tally]
 Goal = tuple[str, str, str, bool]  # what, goal, measured, met
@@ -19,7 +21,8 @@ def page(kept: dict[str, Any]) -> str:
     """The goals, and all tables of the sections that have run."""
     makers: dict[str, Callable[[Cells], str]] = {
         "false calls": false_calls, "power": power, "ensembles": ensembles, "log loss": log_loss, "families": families,
-        "looks": looks, "split seeds": split_seeds, "equivalence": equivalence, "constants": constants, "binary": binary,
+        "looks": looks, "split seeds": split_seeds, "splits": over_splits, "equivalence": equivalence,
+        "constants": constants, "binary": binary,
     }  # fmt: skip
     shown = [(what, goal, measured, "yes" if met else "**no**") for what, goal, measured, met in goals(kept)]
     found = cells_of(kept)
@@ -69,6 +72,13 @@ def reached(found: dict[str, Cells], size: dict[str, float]) -> Iterator[Goal]:
             "3 initialisations × 3 orders: false calls, worst", worst(cells, OURS, lambda cell: cell[1] == 1), 0.055
         )
         yield at_most("two of either: false calls, worst", worst(cells, OURS, lambda cell: cell[1] != 1), 0.065)
+    if cells := found.get("splits"):
+        yield at_most(
+            "several splits: false calls, worst at K ≤ 3", worst(cells, OURS, lambda cell: cell[2] < 5), 0.055
+        )
+        yield at_most(
+            "several splits, 5 seeds: false calls, worst", worst(cells, OURS, lambda cell: cell[2] == 5), 0.065
+        )
     if cells := found.get("equivalence"):
         names = [f"{delta} {delta}" for delta in DELTAS]
         yield at_most("no difference beyond δ, said at δ, worst", max(worst(cells, name) for name in names), 0.06)
@@ -224,6 +234,20 @@ def split_seeds(cells: Cells) -> str:
     return (
         "**Seeds split** into initialisations × orders: false calls, and beside them those of the members taken for "
         f"independent.\n\n{table(['', '', *names], rows)}"
+    )
+
+
+def over_splits(cells: Cells) -> str:
+    rows = [
+        [f"noise of {name}", f"{splits} splits", *(
+            f"{short(rate(cells[part, splits, seeds], OURS))} ({short(rate(cells[part, splits, seeds], BY_PAIRS))})"
+            for seeds in (2, 3, 5)
+        )]
+        for part, (name, *_) in enumerate(PARTS_OF_SPLITS) for splits in SPLITS
+    ]  # fmt: skip
+    return (
+        "**Several splits** of the same rows: false calls, and beside them those of a paired t-test over the splits.\n\n"
+        + table(["", "", "2 seeds", "3 seeds", "5 seeds"], rows)
     )
 
 
