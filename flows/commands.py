@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from flows.terminal import open_console
 from reseed.credentials import without_credentials
-from reseed.records import ReseedError
+from reseed.records import ReseedError, run_name
 from reseed.text import visible
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ def plan(options: argparse.Namespace) -> int:
     for step in steps:
         missing = "not needed" if step.artifact in joined else "would run"
         state = "in the store" if step.artifact in stored else missing
-        seed = f" seed {step.seed}" if step.seed is not None else ""
+        seed = f" seed {run_name(step.seed, step.spec.get('order'))}" if step.seed is not None else ""
         print(f"{state:13} {step.verb:10} {visible(str(step.artifact))}{seed}")
     print(*(visible(f"note: {note}\n") for note in notes), sep="", end="")
     return print_room(

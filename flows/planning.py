@@ -33,21 +33,21 @@ def read_line(recipe: str, profile: str, overrides: Sequence[str], say: Say | No
     refuse_unpinned(line)
     for note in [*line.notes(), *rehearse(line)]:
         say(note)
-    check_room(line, say)
+    check_room([line], say)
     return line
 
 
 def in_turn(line: Line, until_decided: bool) -> list[Line]:
     """The line at each split of the rows; where seeds are added until the question is decided, at each look; else itself."""
     if not until_decided:
-        return each_split(line)
+        return with_room(each_split(line))
     if not line.recipe.seeds.looks:
         raise ReseedError(
-            f"recipe '{line.recipe.name}': its seeds are a list, so none can be added until it is decided; wanted "
+            f"recipe '{line.recipe.name}': its seeds are fixed, so none can be added until it is decided; wanted "
             "seeds: {start: 3, most: 10}. The looks have to be declared before the first one, as each adds to the chance of "
             "a false call"
         )
-    return each_look(line)
+    return with_room(each_look(line))
 
 
 def refuse_unpinned(line: Line) -> None:
@@ -59,10 +59,18 @@ def refuse_unpinned(line: Line) -> None:
         )
 
 
-def check_room(line: Line, say: Say) -> None:
+def with_room(lines: list[Line]) -> list[Line]:
+    """The lines, once the members of all of them would fit: those of the first may be stored, and were not looked at then."""
+    if len(lines) > 1:
+        check_room(lines, lambda doubt: None)  # which planning the first has said
+    return lines
+
+
+def check_room(lines: Sequence[Line], say: Say) -> None:
     """Refuse training that certainly does not fit, and name settings that would. Variants in the store do not count."""
-    stored = line.store.finished(step.artifact for step in line.adapters())
-    waiting = {member.variant for member in line.members if line.adapter(member).artifact not in stored}
+    line = lines[0]
+    stored = line.store.finished({step.artifact for one in lines for step in one.adapters()})
+    waiting = {m.variant for one in lines for m in one.members if one.adapter(m).artifact not in stored}
     if not waiting:
         return
     refuse_workers(line.place)

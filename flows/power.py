@@ -35,6 +35,11 @@ def planned_design(
     if spread is not None:
         return from_spreads(*stated(spread), recipe.seeds.most, wanted_groups(groups), variants, level)
     results = latest_results(store, earlier or recipe.name)
+    if any(own.seed_noise is not None for own in results.variants):
+        raise ReseedError(
+            f"results '{results.experiment}': its seeds were split, so its spread is not that of so many independent seeds; "
+            "name a result of a list of seeds with --from, or give --spread SEED,GROUP --groups N"
+        )
     measured = [found for found in headlines(results) if found.low is not None]
     if not measured:
         raise ReseedError(

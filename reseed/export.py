@@ -15,7 +15,7 @@ from reseed.models.cache import materialise
 from reseed.models.loading import load_model
 from reseed.models.names import ModelSpec, identity
 from reseed.models.tokenizers import load_tokenizer
-from reseed.records import Artifact, ReseedError
+from reseed.records import Artifact, ReseedError, run_name
 from reseed.reporting.markdown import markdown_table, markdown_text
 from reseed.reporting.text import count
 from reseed.store.artifacts import ArtifactStore
@@ -100,7 +100,7 @@ def cells_of(store: ArtifactStore, name: str, answers: Artifact) -> list[str]:
         return ["untrained", answers.path, "none", ""]
     adapter = store.manifest(Artifact(*path.split("/")))
     return [
-        name or f"{adapter.name} seed {adapter.seed}",
+        name or f"{adapter.name} seed {run_name(adapter.seed, adapter.spec.get('order'))}",
         answers.path,
         path,
         str(adapter.metrics.get("best_step", "")),

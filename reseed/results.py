@@ -13,6 +13,10 @@ Estimand = Literal["recipe", "ensemble", "member"]
 Verdict = Literal["better", "worse", "no difference beyond δ", "undecided"]
 
 
+Crossing = tuple[int, int] | None
+"""How many initialisations and orders a side's members cross; None where seeds are not split."""
+
+
 @dataclass(frozen=True)
 class NoiseParts:
     """The standard deviation of a difference by seeds, by groups, and by seeds within groups.
@@ -70,7 +74,7 @@ class ComparisonResult:
     p: float | None
     adjusted_p: float | None
     verdict: Verdict | None
-    seeds: tuple[int, int]  # of a and of b; 0 for what was not drawn from many
+    seeds: tuple[int, int]  # how many members a and b have; 0 for what was not drawn from many
     groups: int
     effective_groups: float
     noise: NoiseParts
@@ -78,6 +82,7 @@ class ComparisonResult:
     power: float | None = None  # None too where the sides have different numbers of seeds
     needed: Design | None = None  # the cheapest design that would see it; None if it is decided, or none would
     influence: tuple[Influence, ...] = ()  # the groups whose absence moves the difference most
+    crossed: tuple[Crossing, Crossing] = (None, None)
     decided_at: int | None = None  # the number of seeds at which the verdict was reached, where seeds were added
 
     def to_json(self) -> dict[str, Any]:

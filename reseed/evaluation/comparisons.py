@@ -46,13 +46,15 @@ def all_comparisons(
 ) -> tuple[ComparisonResult, ...]:
     """Each variant with the baseline, the untrained model, each constant and the best one: as recipe and as ensemble.
 
-    A variant of one seed has no ensemble, and says nothing about its recipe: then only these models are compared.
+    A variant of one seed has no ensemble, and says nothing about its recipe: then only these models are compared. Ensembles of
+    split seeds are not compared (`ScoreTable.ensemble`).
     """
     alone = [Named(UNTRAINED, table.fixed(UNTRAINED))]
     alone += [Named(name, table.fixed(constant_column(text))) for text, name in constant_names(constants).items()]
     alone += [Named(BEST_CONSTANT, table.fixed(BEST_CONSTANT))] if BEST_CONSTANT in table.columns else []
     recipes = [Named(name, table.recipe(name)) for name in table.variants()]
-    ensembles = [Named(name, table.ensemble(name)) for name in table.variants() if len(table.members(name)) > 1]
+    blends = [name for name in table.variants() if len(table.members(name)) > 1 and not table.is_split(name)]
+    ensembles = [Named(name, table.ensemble(name)) for name in blends]
     kinds: list[tuple[Estimand, list[Named]]] = [("recipe", recipes), ("ensemble", ensembles)]
     found: list[ComparisonResult] = []
     for estimand, sides in kinds:
@@ -108,6 +110,7 @@ def result_of(
         adjusted_p=None,
         verdict=None,
         seeds=found.seeds,
+        crossed=(a.side.crossed, b.side.crossed),
         groups=found.groups,
         effective_groups=found.effective_groups,
         noise=NoiseParts(noise.seeds**0.5, noise.groups**0.5, noise.both**0.5),

@@ -168,6 +168,17 @@ def latest_results(store: ArtifactStore, experiment: str) -> Results:
     return load_results(store, latest(store, experiment))
 
 
+def is_followed(store: ArtifactStore, artifact: Artifact) -> bool:
+    """True if the newest result is of a later look, or a later split, than this one."""
+    ref = store.ref(KIND, artifact.name, "latest")
+    path = ref.artifact.path if ref is not None else None
+    while path is not None:
+        path = store.manifest(Artifact(*path.split("/"))).inputs.get("results before")
+        if path == artifact.path:
+            return True
+    return False
+
+
 def latest(store: ArtifactStore, experiment: str) -> Artifact:
     """The newest result of an experiment."""
     ref = store.ref(KIND, experiment, "latest")

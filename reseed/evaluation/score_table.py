@@ -84,14 +84,24 @@ class ScoreTable:
         members = self.members(variant)
         return recipe_side(np.stack([self.columns[member_column(one)] for one in members]), crossing(members))
 
+    def is_split(self, variant: str) -> bool:
+        """True where a variant's seeds are split into initialisation and order."""
+        return crossing(self.members(variant)) is not None
+
     def ensemble(self, variant: str) -> Side:
-        """A variant's ensemble."""
+        """A variant's ensemble. Raises ReseedError for one of split seeds: without one of several members that share an
+        initialisation it hardly changes, however much other initialisations would change it."""
         import numpy as np
 
         members, blend = self.members(variant), self.columns[ensemble_column(variant)]
+        if self.is_split(variant):
+            raise ReseedError(
+                f"variant '{variant}': its seeds are split, and what other seeds would make of its ensemble is not known; "
+                "compare the variant itself, or run it with a list, --set seeds=[0,1,2]"
+            )
         if len(members) < 2:  # one seed, which says nothing of others
             return recipe_side(blend[None])
-        return ensemble_side(blend, np.stack([self.columns[without_column(one)] for one in members]), crossing(members))
+        return ensemble_side(blend, np.stack([self.columns[without_column(one)] for one in members]))
 
     def fixed(self, column: str) -> Side:
         """One model or constant that was not drawn from many."""

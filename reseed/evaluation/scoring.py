@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import mean, stdev
@@ -114,8 +115,8 @@ def score_all(
 
 
 def without_each_member(scorer: Scorer, members: Mapping[Member, Answers]) -> dict[str, NDArray[np.float64]]:
-    """The scores of the blends without one member each; none of a single member."""
-    if len(members) < 2:
+    """The scores of the blends without one member each; none of a single member, nor of split seeds."""
+    if len(members) < 2 or crossing(list(members)) is not None:
         return {}
     blends = {
         left_out: blend(scorer.problem, [own for member, own in members.items() if member != left_out])
@@ -139,8 +140,10 @@ def variant_results(table: ScoreTable, members: Mapping[Member, TrainedMember]) 
             MemberResult(member.seed, means[member], known.best_step, known.artifact, order=member.order)
             for member, known in own.items()
         )
-        values = list(means.values())
+        values, noise = list(means.values()), split_noise(means)
         spread = stdev(values) if len(values) > 1 else None
+        if noise is not None:  # members that share a seed differ by less than those of other runs would
+            spread = math.hypot(noise.initialisation, noise.order, noise.both)
         results.append(
             VariantResult(
                 name,
@@ -148,7 +151,7 @@ def variant_results(table: ScoreTable, members: Mapping[Member, TrainedMember]) 
                 mean(values),
                 spread,
                 float(table.columns[ensemble_column(name)].mean()),
-                split_noise(means),
+                noise,
             )
         )
     return tuple(results)

@@ -209,13 +209,13 @@ def recipe_side(members: Scores, crossed: tuple[int, int] | None = None) -> Side
     return Side(members.mean(axis=0), members, crossed)
 
 
-def ensemble_side(blend: Scores, without: Scores, crossed: tuple[int, int] | None = None) -> Side:
+def ensemble_side(blend: Scores, without: Scores) -> Side:
     """An ensemble of K members: the blend's scores, shape (n,), and those of the K blends without one member, shape (K, n).
 
     Its seeds are Tukey's pseudo-values, K · blend − (K−1) · blend without k. One member has none.
     """
     count = len(without)
-    return Side(blend, count * blend - (count - 1) * without if count > 1 else None, crossed)
+    return Side(blend, count * blend - (count - 1) * without if count > 1 else None)
 
 
 def holm(ps: Sequence[float]) -> list[float]:

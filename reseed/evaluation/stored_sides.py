@@ -8,7 +8,7 @@ from typing import Any
 
 from reseed.evaluation.comparisons import Named, Rule, compare_family
 from reseed.evaluation.experiment import KIND, latest, load_results
-from reseed.evaluation.looks import last_level, settled_at
+from reseed.evaluation.looks import decided, last_level, settled_at
 from reseed.evaluation.score_table import UNTRAINED, ScoreTable, load_scores, member_column
 from reseed.evaluation.statistics import Side, recipe_side
 from reseed.mistakes import nearest
@@ -66,9 +66,9 @@ def as_decided(found: ComparisonResult, a: StoredSide, b: StoredSide) -> Compari
         return found
     looks = a.results.looks
     if (look := settled_at(looks, a.who, b.who)) is not None:
-        return replace(found, verdict=look.verdict, decided_at=look.seeds)
+        return decided(found, look.verdict, look.seeds)
     if (look := settled_at(looks, b.who, a.who)) is not None and look.verdict is not None:
-        return replace(found, verdict=TURNED.get(look.verdict, look.verdict), decided_at=look.seeds)
+        return decided(found, TURNED.get(look.verdict, look.verdict), look.seeds)
     return found
 
 

@@ -76,6 +76,8 @@ def override(values: dict[str, Any], text: str) -> dict[str, Any]:
     new = parse_override(text)
     if text.partition("=")[0].strip() == "variants":
         return {**values, **new}  # the whole set is replaced
+    if isinstance(seeds := new.get("seeds"), dict) and set(seeds).isdisjoint(as_mapping(values.get("seeds"))):
+        return {**values, **new}  # another way to say seeds
     changed = merge(values, new)
     for key, may in (("profiles", VARIABLE), ("variants", OF_VARIANTS)):
         changes = {part: value for part, value in new.items() if part in may}
@@ -84,6 +86,11 @@ def override(values: dict[str, Any], text: str) -> dict[str, Any]:
                 name: merge(own, changes) if isinstance(own, dict) else own for name, own in changed[key].items()
             }
     return changed
+
+
+def as_mapping(value: object) -> dict[str, Any]:
+    """The value if it is a mapping, else an empty one."""
+    return value if isinstance(value, dict) else {}
 
 
 def split_overrides(overrides: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:

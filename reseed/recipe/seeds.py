@@ -79,6 +79,11 @@ def split(value: Mapping[object, object]) -> Seeds:
         if not isinstance(own := value.get(name), list | tuple) or len(own) < 2:
             raise ValueError(f"{name} is {own}, wanted a list of two seeds or more: one shows no noise; {WANTED}")
         parts.append(checked(tuple(own)))
+    if len(parts[0]) != len(parts[1]):
+        raise ValueError(
+            f"{len(parts[0])} initialisations and {len(parts[1])} orders; wanted as many of each, since the noise of the fewer "
+            "is known so much less that intervals would be too narrow"
+        )
     if strange := set(value) - {"initialisation", "order"}:
         raise ValueError(f"has the key {', '.join(map(str, strange))}; {WANTED}")
     return Seeds(parts[0], orders=parts[1])

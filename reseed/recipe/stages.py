@@ -66,6 +66,13 @@ def stage_mistakes(recipe: Recipe) -> list[str]:
         for name, variant in variants.items()
         if variant.training.keep_optimizer and variant.training.optimizer != "adamw"
     ]
+    if recipe.seeds.orders:
+        wrong += [
+            f"variants.{name}.training.start_from: {variant.training.start_from} decides the first weights of every member, so "
+            "seeds split into initialisation and order have nothing to tell apart; wanted a list, as in seeds: [0, 1, 2]"
+            for name, variant in variants.items()
+            if variant.training.start_from is not None and is_stored(variant.training.start_from)
+        ]
     base = recipe.first
     for name, variant in variants.items():
         if not wrong and base in stages(variants, name) and not has_rows_of(variant, variants[base]):

@@ -117,10 +117,12 @@ def side(name: str, found: ComparisonResult) -> str:
 
 
 def seeds_and_groups(found: ComparisonResult, group: str) -> str:
-    """`3 seeds × 12 prompts`."""
-    counts = list(dict.fromkeys(n for n in found.seeds if n)) or [0]  # A's first
-    seeds = " and ".join(str(n) for n in counts) + (" seed" if counts == [1] else " seeds")
-    return f"{seeds} × {count(found.groups, group)}" if counts != [0] else count(found.groups, group)
+    """`3 seeds × 12 prompts`, or `3 × 3 seeds × 12 prompts` where they are split."""
+    sides = zip(found.seeds, found.crossed, strict=True)
+    counts = list(dict.fromkeys(" × ".join(map(str, shape or [n])) for n, shape in sides if n))  # A's first
+    if not counts:
+        return count(found.groups, group)
+    return f"{' and '.join(counts)} {'seed' if counts == ['1'] else 'seeds'} × {count(found.groups, group)}"
 
 
 def why_not(found: ComparisonResult, group: str) -> str:

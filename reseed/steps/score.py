@@ -23,7 +23,7 @@ class Score:
     """The result: the scores of all members, ensembles and constants. Its inputs are the direct sources of every number."""
 
     verb: ClassVar[str] = "score"
-    version: ClassVar[int] = 4
+    version: ClassVar[int] = 5
     kind: ClassVar[str] = KIND
     on_ray: ClassVar[bool] = True  # the embedder runs where there is room for it
     asked: Asked  # its members are in the key as the inputs' names

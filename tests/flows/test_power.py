@@ -17,7 +17,7 @@ from reseed.records import ReseedError
 from reseed.results import ComparisonResult, NoiseParts
 from reseed.store.artifacts import ArtifactStore
 
-RECIPE = load_recipe("quickstart", (), "laptop")
+RECIPE = load_recipe("rewrites", (), "laptop")
 FOUND = ComparisonResult(
     "default", "untrained", "recipe", 0.03, -0.01, 0.07, 0.95, 0.1, 0.1, "undecided", (3, 0), 12, 11.0,
     NoiseParts(0.01, 0.02, 0.005),
@@ -35,7 +35,7 @@ def test_a_design_that_sees_little_is_shown_beside_cheaper_and_better_ones() -> 
 
 
 def test_a_design_of_looks_is_judged_as_the_last_one() -> None:
-    recipe = load_recipe("quickstart", ("seeds={start: 3, most: 10}",), "laptop")
+    recipe = load_recipe("rewrites", ("seeds={start: 3, most: 10}",), "laptop")
     design = planned_design(recipe, ArtifactStore("unused"), None, "0.015,0.06", 40)
     assert (design.seeds, design.level) == (10, LookPlan(10, 8, 10).level)
     assert design.level == pytest.approx(0.9784, abs=1e-4)
@@ -71,7 +71,7 @@ def test_stated_spreads_are_two_standard_deviations(spread: str) -> None:
 def test_what_is_missing_is_named(tmp_path: Path) -> None:
     with pytest.raises(ReseedError, match="--groups None: wanted the number of groups of test rows"):
         planned_design(RECIPE, ArtifactStore("unused"), None, "0.01,0.1", None)
-    with pytest.raises(ReseedError, match="results 'quickstart': the store"):
+    with pytest.raises(ReseedError, match="results 'rewrites': the store"):
         planned_design(RECIPE, ArtifactStore(str(tmp_path)), None, None, None)
     with pytest.raises(ReseedError, match="give --difference D, or `delta: D` in the recipe"):
         wanted_difference(RECIPE, None)
@@ -112,5 +112,5 @@ def test_a_small_difference_that_is_seen_is_no_zero() -> None:
 
 def test_spreads_are_stated_or_measured(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
-        parser().parse_args(["power", "quickstart", "--from", "quickstart", "--spread", "0.01,0.1"])
+        parser().parse_args(["power", "rewrites", "--from", "rewrites", "--spread", "0.01,0.1"])
     assert "argument --spread: not allowed with argument --from" in capsys.readouterr().err

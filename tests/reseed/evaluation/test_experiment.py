@@ -15,6 +15,7 @@ from reseed.evaluation.experiment import (
     KIND,
     Asked,
     evaluate,
+    is_followed,
     latest_results,
     load_results,
     save_results,
@@ -151,6 +152,21 @@ def test_latest_result_is_the_one_that_was_pointed_at_last(local: ArtifactStore,
         made = put_results(local, tmp_path / "work", replace(RESULTS, question=question))
         local.point(KIND, "small", "latest", made)
     assert latest_results(local, "small").question == "Second?"
+
+
+def test_a_result_is_followed_by_those_that_have_it_among_their_inputs(local: ArtifactStore, tmp_path: Path) -> None:
+    made: list[Artifact] = []
+    for look in (3, 4, 5):
+        inputs = {"results before": made[-1]} if made else {}
+        made.append(
+            put(local, tmp_path, plain_step("score", 1, KIND, "small", {"look": look}, inputs), {"rows.jsonl": []})
+        )
+    first, second, third = made
+    assert not is_followed(local, first), "nothing is the newest yet"
+    local.point(KIND, "small", "latest", second)
+    assert [is_followed(local, one) for one in made] == [True, False, False]
+    local.point(KIND, "small", "latest", third)
+    assert [is_followed(local, one) for one in made] == [True, True, False]
 
 
 def test_missing_result_is_reported_with_those_that_exist(local: ArtifactStore, tmp_path: Path) -> None:

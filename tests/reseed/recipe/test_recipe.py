@@ -58,6 +58,7 @@ def test_seeds_until_decided_begin_with_the_first_look(tmp_path: Path) -> None:
     assert (recipe.seeds.before, recipe.seeds.at(8).before) == (0, 6)
     assert load_recipe(path, ("seeds.most=4",)).seeds.looks == (3, 4)
     assert load_recipe(path, ("seeds=[7]",)).seeds.looks == ()
+    assert load_recipe(path, ("seeds={initialisation: [0, 1], order: [2, 3]}",)).seeds.orders == (2, 3)
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
@@ -106,6 +107,10 @@ def test_members_are_every_variant_with_every_seed(tmp_path: Path) -> None:
         ({"data": {"test": {"fraction": 1.0}}}, ["data.test.fraction: ", "less than 1", "saw 1.0"]),
         ({"seeds": [0, 1, 0]}, ["seeds: seed 0 is listed twice", "saw [0, 1, 0]"]),
         ({"seeds": []}, ["seeds: wanted at least one seed"]),
+        (
+            {"seeds": {"initialisation": [0, 1], "order": [0, 1, 2]}},
+            ["seeds: 2 initialisations and 3 orders; wanted as many of each"],
+        ),
         ({"splits": [1]}, ["splits: [1]; wanted two values of data.seed or more that differ"]),
         ({"splits": [1, 1]}, ["splits: [1, 1]; wanted two"]),
         ({"splits": [0, -1]}, ["splits.1: ", "greater than or equal to 0", "saw -1"]),

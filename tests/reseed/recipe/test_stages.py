@@ -219,6 +219,16 @@ def test_a_stored_adapter_that_does_not_fit_is_refused(
     assert wanted in str(raised.value)
 
 
+def test_split_seeds_cannot_continue_a_stored_adapter(tmp_path: Path) -> None:
+    """Its weights are the first ones of every member: those of one order would be the same adapter."""
+    split = {"initialisation": [0, 1], "order": [0, 1]}
+    with pytest.raises(
+        ReseedError, match=r"variants\.on\.training\.start_from: adapter/x/abc decides the first weights"
+    ):
+        recipe_of(tmp_path, {"anew": {}, "on": on("adapter/x/abc")}, seeds=split)
+    assert recipe_of(tmp_path, {"anew": {}, "on": on("anew")}, seeds=split).seeds.orders == (0, 1)
+
+
 def test_an_adapter_that_is_not_there_is_told_while_planning(store: ArtifactStore, tmp_path: Path) -> None:
     with pytest.raises(ReseedError, match=r"artifact 'adapter/before-default/abc': not in the store"):
         going_on(store, tmp_path, "adapter/before-default/abc")

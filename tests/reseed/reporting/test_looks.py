@@ -13,7 +13,7 @@ from reseed.reporting.comparison_plots import power_curve
 from reseed.reporting.html import html_report
 from reseed.reporting.markdown import markdown_report
 from reseed.reporting.verdict import percent, verdict
-from reseed.results import ComparisonResult, Results
+from reseed.results import ComparisonResult, Design, Results
 
 BASE = replace(sample(), baseline="old", comparisons=())
 
@@ -54,6 +54,13 @@ def test_what_a_look_decided_stays_and_the_last_question_ends_it() -> None:
         second
     )
     assert "4 of at most 5 seeds." in verdict(second)
+
+
+def test_what_was_decided_needs_no_more_seeds() -> None:
+    first = with_looks(result(comparison("a", "old", 0.1, 0.02, "better")), LookPlan(3, 0, 5), ())
+    later = replace(comparison("a", "old", 0.05, 0.06, "undecided", seeds=(4, 4)), needed=Design(8, 40, 0.82))
+    (found,) = with_looks(result(later), LookPlan(4, 3, 5), first.looks).comparisons
+    assert (found.verdict, found.needed) == ("better", None)
 
 
 def test_single_variant_asks_whether_it_beats_the_untrained_model() -> None:
