@@ -100,7 +100,7 @@ def cells_of(store: ArtifactStore, name: str, answers: Artifact) -> list[str]:
         return ["untrained", answers.path, "none", ""]
     adapter = store.manifest(Artifact(*path.split("/")))
     return [
-        name or f"{adapter.name} seed {run_name(adapter.seed, adapter.spec.get('order'))}",
+        name or f"{adapter.name} seed {run_name(adapter.seed or 0, adapter.spec.get('order'))}",
         answers.path,
         path,
         str(adapter.metrics.get("best_step", "")),

@@ -13,7 +13,7 @@ from reseed.evaluation.statistics import Side, compare, cross_fitted, ensemble_s
 from reseed.recipe.seeds import LOOKS
 
 CLASSES = 7
-SHAPES = ((2, 2), (3, 3), (5, 2))  # initialisations × orders
+SHAPES = ((2, 2), (3, 3), (4, 4))  # initialisations × orders
 PARTS = (
     (0.02, 0.02, 0.0),
     (0.03, 0.0, 0.0),
@@ -21,7 +21,7 @@ PARTS = (
     (0.02, 0.02, 0.02),
     (0.0, 0.0, 0.03),
 )  # sd by each, and by both
-INDEPENDENT = "members as if independent"
+INDEPENDENT, WITH_FIXED = "members as if independent", "with a model without seeds"
 NOISE_OF_ROWS = NoiseModel("rows and recipes alone", seed_sds=(0.0, 0.0))
 DELTAS = (0.06, 0.12)
 CONSTANTS, CONSTANT_SCORE = 140, 0.03
@@ -81,9 +81,11 @@ def looks(draw: np.random.Generator, count: int, model: int, groups: int) -> Tal
 
 
 def split_seeds(draw: np.random.Generator, count: int, part: int, shape: int, groups: int) -> Tally:
-    """Two equal recipes, each trained with every initialisation and every order; and taken for independent members."""
+    """Two equal recipes, each trained with every initialisation and every order; and taken for independent members; and the
+    first with a model that was not trained."""
     inits, orders = SHAPES[shape]
     (a, b), labels = draw_sides(NOISE_OF_ROWS, draw, count, inits * orders, groups)
+    fixed = b[:, 0].copy()
     for side in (a, b):
         for sd, size in zip(PARTS[part], ((inits, 1), (1, orders), (inits, orders)), strict=True):
             own = np.broadcast_to(draw.normal(0, sd, (count, *size)), (count, inits, orders))
@@ -92,7 +94,8 @@ def split_seeds(draw: np.random.Generator, count: int, part: int, shape: int, gr
         compare(recipe_side(x, (inits, orders)), recipe_side(y, (inits, orders)), labels)
         for x, y in zip(a, b, strict=True)
     ]
-    return tally({OURS: called(crossed), INDEPENDENT: called(judged(a, b, labels))})
+    with_fixed = [compare(recipe_side(x, (inits, orders)), Side(y), labels) for x, y in zip(a, fixed, strict=True)]
+    return tally({OURS: called(crossed), WITH_FIXED: called(with_fixed), INDEPENDENT: called(judged(a, b, labels))})
 
 
 def equivalence(draw: np.random.Generator, count: int, groups: int, seeds: int) -> Tally:
