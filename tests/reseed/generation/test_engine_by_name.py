@@ -53,7 +53,7 @@ def test_answers_are_of_their_engine_and_adapters_of_none(echo: None, tmp_path: 
     assert "engine" not in identity(ModelSpec(name="a/b")), "what was stored before is found"
     store, member = ArtifactStore(str(tmp_path / "store")), Member("default", 0)
     usual, other = (
-        Line(load_recipe("quickstart"), load_profile("laptop", overrides), store)
+        Line(load_recipe("rewrites"), load_profile("laptop", overrides), store)
         for overrides in ((), ("roles.student.engine=echo",))
     )
     assert usual.adapter(member).artifact == other.adapter(member).artifact

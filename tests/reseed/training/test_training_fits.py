@@ -57,7 +57,7 @@ def shapes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def need_of(model: Path, profile: Profile, *overrides: str) -> Need:
-    recipe = load_recipe("quickstart", (f"model={model}", *overrides), profile.name)
+    recipe = load_recipe("rewrites", (f"model={model}", *overrides), profile.name)
     return needs_of(variants_of(recipe), profile)[0]
 
 
@@ -229,7 +229,7 @@ def test_4_bit_model_under_zero_3_is_whole_while_it_is_loaded(mixtral: Path) -> 
 
 def test_variants_that_train_alike_are_one_need(mixtral: Path) -> None:
     variants = {"a": {}, "b": {"data": {"seed": 1}}, "c": {"training": {"method": "lora"}}}
-    recipe = load_recipe("quickstart", (f"model={mixtral}", f"variants={json.dumps(variants)}"), "gpu")
+    recipe = load_recipe("rewrites", (f"model={mixtral}", f"variants={json.dumps(variants)}"), "gpu")
     needs = needs_of(variants_of(recipe), load_profile("gpu"))
     assert [(need.variants, need.spec.four_bit) for need in needs] == [(("a", "b"), "nf4"), (("c",), None)]
 

@@ -139,7 +139,7 @@ def test_the_judge_is_part_of_the_key_only_where_it_chooses() -> None:
     member = Member("default", 0)
 
     def key(recipe: tuple[str, ...], place: tuple[str, ...] = ()) -> str:
-        loaded, where = load_recipe("quickstart", recipe), load_profile("laptop", place)
+        loaded, where = load_recipe("rewrites", recipe), load_profile("laptop", place)
         return plan_line(loaded, where, ArtifactStore("unused")).adapter(member).artifact.key
 
     by_metric = ("training.choose_by=metric",)
@@ -147,7 +147,7 @@ def test_the_judge_is_part_of_the_key_only_where_it_chooses() -> None:
     assert key(()) == key((), other_embedder)
     assert key(by_metric) != key(by_metric, other_embedder)
     assert key(by_metric) != key((*by_metric, "prediction.max_new_tokens=7"))
-    shared = load_recipe("quickstart").problem
-    assert judge_of(load_recipe("quickstart").variant("default"), profile, shared) is None
-    judge = judge_of(load_recipe("quickstart", by_metric).variant("default"), profile, shared)
+    shared = load_recipe("rewrites").problem
+    assert judge_of(load_recipe("rewrites").variant("default"), profile, shared) is None
+    judge = judge_of(load_recipe("rewrites", by_metric).variant("default"), profile, shared)
     assert judge == Judge(profile.roles.embedder, 20, True)
