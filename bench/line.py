@@ -1,4 +1,4 @@
-"""The quickstart twice in one run: through Prefect, Ray and the store, and as a bare sequential script.
+"""One experiment twice in one run: through Prefect, Ray and the store, and as a bare sequential script.
 
     .venv/bin/python bench/line.py [--rounds N] [--out FILE]
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from reseed.recipe.profile import Profile
     from reseed.recipe.recipe import Recipe
 
-RECIPE, PROFILE = "quickstart", "laptop"
+RECIPE, PROFILE = "rewrites", "laptop"
 
 
 def bare() -> dict[str, float]:

@@ -208,7 +208,7 @@ def test_plan_memory_is_a_table_for_each_model_that_is_trained(work: Path) -> No
     assert "ZeRO-3" in said
 
 
-@pytest.mark.parametrize(("recipe", "variant"), [("quickstart", "answer-alone"), ("rewrites", "default")])
+@pytest.mark.parametrize(("recipe", "variant"), [("quickstart", "rate-2e-3"), ("rewrites", "default")])
 @pytest.mark.parametrize("profile", ["gpu", "cluster"])
 @pytest.mark.parametrize("memory", [[], ["--memory"]], ids=["steps", "memory"])
 def test_plan_of_gpus_needs_neither_hub_nor_gpu(
