@@ -48,7 +48,10 @@ def sections() -> dict[str, tuple[Callable[..., Any], list[tuple[int, ...]]]]:
             claims.split_seeds,
             list(product(range(len(claims.PARTS)), range(len(claims.SHAPES)), [30, 100])),
         ),
-        "splits": (over_splits.splits, list(product(range(len(over_splits.PARTS)), over_splits.SPLITS, [2, 3, 5]))),
+        "splits": (
+            over_splits.splits,
+            list(product(range(len(over_splits.PARTS)), over_splits.SPLITS, over_splits.SEEDS_OF_SPLITS)),
+        ),
         "equivalence": (claims.equivalence, list(product(groups, seeds))),
         "constants": (claims.constants, [()]),
         "binary": (claims.binary, list(product([0, 1], [5, 10, 20], seeds))),

@@ -73,7 +73,8 @@ def plan(options: argparse.Namespace) -> int:
     store = ArtifactStore(profile.store)
     line = plan_line(recipe, profile, store)
     notes = [*line.notes(), *rehearse(line)]
-    steps = different(step for one in each_split(line) for step in one.steps())
+    lines = each_split(line)
+    steps = different(step for one in lines for step in one.steps())
     stored = store.finished(step.artifact for step in steps)
     joined = {step.artifact for step in line.all_shards()} - {step.artifact for step in line.needed_shards()}
     for step in steps:
@@ -83,8 +84,9 @@ def plan(options: argparse.Namespace) -> int:
         print(f"{state:13} {step.verb:10} {visible(str(step.artifact))}{seed}")
     print(*(visible(f"note: {note}\n") for note in notes), sep="", end="")
     return print_room(
-        line.recipe, line.place, {m.variant for m in line.members if line.adapter(m).artifact not in stored}
-    )
+        line.recipe, line.place,
+        {m.variant for one in lines for m in one.members if one.adapter(m).artifact not in stored},
+    )  # fmt: skip
 
 
 def run(options: argparse.Namespace) -> int:
@@ -202,13 +204,14 @@ def results(options: argparse.Namespace) -> int:
 def compare(options: argparse.Namespace) -> int:
     """Print whether A is better than B, from the rows' scores in the store."""
     from reseed.evaluation.stored_sides import compare_stored
-    from reseed.reporting.verdict import noun, sentence
+    from reseed.reporting.verdict import noun, sentence, which_split
 
     found, about = compare_stored(open_store(options), options.a, options.b, options.delta)
     if options.json:
         print(json.dumps(found.to_json(), indent=2, ensure_ascii=False))
     else:
-        open_console().print(sentence(found, noun(about.group_by)), markup=False)
+        alone = f" {which_split(about)}." if about.splits else ""
+        open_console().print(sentence(found, noun(about.group_by)) + alone, markup=False)
     return 0
 
 

@@ -37,17 +37,18 @@ def read_line(recipe: str, profile: str, overrides: Sequence[str], say: Say | No
     return line
 
 
-def in_turn(line: Line, until_decided: bool) -> list[Line]:
+def in_turn(line: Line, until_decided: bool, say: Say | None = None) -> list[Line]:
     """The line at each split of the rows; where seeds are added until the question is decided, at each look; else itself."""
+    say = say or log().warning
     if not until_decided:
-        return with_room(each_split(line))
+        return with_room(each_split(line), say)
     if not line.recipe.seeds.looks:
         raise ReseedError(
             f"recipe '{line.recipe.name}': its seeds are fixed, so none can be added until it is decided; wanted "
             "seeds: {start: 3, most: 10}. The looks have to be declared before the first one, as each adds to the chance of "
             "a false call"
         )
-    return with_room(each_look(line))
+    return with_room(each_look(line), say)
 
 
 def refuse_unpinned(line: Line) -> None:
@@ -59,18 +60,16 @@ def refuse_unpinned(line: Line) -> None:
         )
 
 
-def with_room(lines: list[Line]) -> list[Line]:
+def with_room(lines: list[Line], say: Say) -> list[Line]:
     """The lines, once the members of all of them would fit: those of the first may be stored, and were not looked at then."""
-    if len(lines) > 1:
-        check_room(lines, lambda doubt: None)  # which planning the first has said
+    if not waiting_variants(lines[:1]):
+        check_room(lines, say)
     return lines
 
 
 def check_room(lines: Sequence[Line], say: Say) -> None:
     """Refuse training that certainly does not fit, and name settings that would. Variants in the store do not count."""
-    line = lines[0]
-    stored = line.store.finished({step.artifact for one in lines for step in one.adapters()})
-    waiting = {m.variant for one in lines for m in one.members if one.adapter(m).artifact not in stored}
+    line, waiting = lines[0], waiting_variants(lines)
     if not waiting:
         return
     refuse_workers(line.place)
@@ -81,6 +80,12 @@ def check_room(lines: Sequence[Line], say: Say) -> None:
     for fit in fits:
         if fit.doubtful:
             say(str(fit))
+
+
+def waiting_variants(lines: Sequence[Line]) -> set[str]:
+    """The variants of which a member is not stored yet."""
+    stored = lines[0].store.finished({step.artifact for one in lines for step in one.adapters()})
+    return {m.variant for one in lines for m in one.members if one.adapter(m).artifact not in stored}
 
 
 def check_rows(line: Line) -> None:

@@ -30,6 +30,10 @@ def planned_design(
             f"recipe '{recipe.name}': the power of seeds split into initialisation and order is not known; ask for a list, "
             "--set seeds=[0,1,2]"
         )
+    if recipe.splits:
+        raise ReseedError(
+            f"recipe '{recipe.name}': the power over several splits is not known; ask for one of them, --set splits=[]"
+        )
     variants = len(scored_variants(recipe))  # stages are compared with nothing
     level = last_level(recipe.seeds.most) if recipe.seeds.looks else LEVEL
     if spread is not None:

@@ -13,6 +13,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar, cast
 from reseed.data.sources import Source, resolve_source
 from reseed.evaluation.experiment import Asked
 from reseed.evaluation.looks import LookPlan
+from reseed.evaluation.splits import SplitPlan
 from reseed.generation.pairs import draw_pairs
 from reseed.language.prompts import prompt_format
 from reseed.models.names import ENGINE
@@ -174,7 +175,7 @@ class Line:
             recipe.question, recipe.problem, self.place.roles.embedder, recipe.constants, tuple(members),
             recipe.first if recipe.first in self.scored else self.scored[0], recipe.delta,
             LookPlan(len(seeds), seeds.before, seeds.most) if seeds.looks else None,
-            recipe.data.seed if self.splits else None,
+            SplitPlan(seed := recipe.data.seed, self.splits.index(seed) + 1, len(self.splits)) if self.splits else None,
         )  # fmt: skip
         return Step(Score(asked, tuple(recipe.variants)), recipe.name, inputs)
 

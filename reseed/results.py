@@ -118,6 +118,7 @@ class Split:
 
     seed: int  # data.seed
     train_rows: int
+    validation_rows: int
     rows: int  # that were tested
     scores: dict[str, tuple[float, ...]]
 
@@ -226,10 +227,9 @@ class Results:
     level: float = 0.95  # that all comparisons with the same thing are judged at together
     looks: tuple[Look, ...] = ()  # where seeds are added until it is decided: of this look and those before it
     most_seeds: int | None = None  # how many there may be then
-    splits: tuple[
-        Split, ...
-    ] = ()  # where rows are split several times: this one, the last of them, and those before it
-    over_splits: tuple[OverSplits, ...] = ()
+    splits: tuple[Split, ...] = ()  # of the rows, where there are several: this one, the last of them, and those before
+    planned_splits: int | None = None  # how many there will be then
+    over_splits: tuple[OverSplits, ...] = ()  # once there are all of them
 
     @property
     def gain(self) -> Interval | None:
@@ -284,6 +284,7 @@ class Results:
             "looks": [asdict(look) for look in self.looks],
             "most_seeds": self.most_seeds,
             "splits": [asdict(split) for split in self.splits],
+            "planned_splits": self.planned_splits,
             "over_splits": [asdict(found) for found in self.over_splits],
             "gain": asdict(self.gain) if self.gain else None,
             "dataset": asdict(self.dataset) if self.dataset else None,

@@ -6,7 +6,7 @@ from prefect import task
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.cache_policies import NO_CACHE
 
-from reseed.evaluation.experiment import KIND, is_followed, load_results
+from reseed.evaluation.experiment import KIND, load_results, make_latest
 from reseed.recipe.profile import Profile
 from reseed.reporting.markdown import markdown_text, pictured_report
 from reseed.reporting.verdict import verdict_lines
@@ -22,13 +22,9 @@ from tasks.run_once import log, make_here
 
 @task(cache_policy=NO_CACHE, task_run_name="report")
 def report(place: Profile, scored: Step[Score], pages: Step[Report]) -> Results:
-    """Make the pages of a stored result, point its experiment's `latest` at it, and show it.
-
-    A run that passes through an early look again leaves `latest` at the later one: what was decided there stays.
-    """
-    store = ArtifactStore(place.store)
-    if not is_followed(store, scored.artifact):
-        store.point(KIND, scored.name, "latest", scored.artifact)
+    """Make the pages of a stored result, point its experiment's `latest` at it, and show it."""
+    store, split = ArtifactStore(place.store), scored.work.asked.split
+    make_latest(store, scored.artifact, always=split is not None and split.number == split.of)
     results = load_results(store, scored.artifact)
     make_here(store, pages)
     show(results)

@@ -14,7 +14,7 @@ from reseed.evaluation.comparisons import Rule, all_comparisons
 from reseed.evaluation.looks import LEVEL, LookPlan, with_looks
 from reseed.evaluation.score_table import UNTRAINED, ScoreTable
 from reseed.evaluation.scoring import Scorer, TrainedMember, score_all, variant_results
-from reseed.evaluation.splits import with_splits
+from reseed.evaluation.splits import SplitPlan, split_of, with_splits
 from reseed.files import read_jsonl
 from reseed.language.embedding import load_embedder
 from reseed.models.names import ModelSpec
@@ -38,7 +38,7 @@ class Asked:
     baseline: str
     delta: float | None
     look: LookPlan | None = None  # where seeds are added until it is decided
-    split: int | None = None  # the rows' seed, where they are split several times
+    split: SplitPlan | None = None  # where rows are split several times
 
     @property
     def variants(self) -> list[str]:
@@ -104,7 +104,8 @@ def evaluate(
     if look is not None:
         results = with_looks(results, look, before.looks if before else ())
     if asked.split is not None:
-        results = with_splits(results, asked.split, before.splits if before else (), rule)
+        own = split_of(results, asked.split.seed, len(part(store, first, "validation")))
+        results = with_splits(results, asked.split, own, before.splits if before else (), rule)
     return results, table
 
 
@@ -168,14 +169,24 @@ def latest_results(store: ArtifactStore, experiment: str) -> Results:
     return load_results(store, latest(store, experiment))
 
 
-def is_followed(store: ArtifactStore, artifact: Artifact) -> bool:
-    """True if the newest result is of a later look, or a later split, than this one."""
-    ref = store.ref(KIND, artifact.name, "latest")
-    path = ref.artifact.path if ref is not None else None
-    while path is not None:
-        path = store.manifest(Artifact(*path.split("/"))).inputs.get("results before")
+def make_latest(store: ArtifactStore, artifact: Artifact, always: bool = False) -> None:
+    """Point the experiment's `latest` at a result; unless `always`, not back from one that has it among its inputs: what a
+    later look decided stays, also where a run passes through an early one again."""
+    for _ in range(20):
+        ref = store.ref(KIND, artifact.name, "latest")
+        if ref is not None and not always and is_followed(store, ref.artifact, artifact):
+            return
+        if store.move_ref(KIND, artifact.name, "latest", artifact, expected=ref):
+            return
+    raise ReseedError(f"store {store.url}: {KIND}/{artifact.name}@latest is moved by others all the time; try again")
+
+
+def is_followed(store: ArtifactStore, later: Artifact, artifact: Artifact) -> bool:
+    """True if one result is of a later look, or a later split, than the other. One that was removed ends the search."""
+    while (manifest := store.find(later)) is not None and (path := manifest.inputs.get("results before")) is not None:
         if path == artifact.path:
             return True
+        later = Artifact(*path.split("/"))
     return False
 
 

@@ -76,8 +76,8 @@ def override(values: dict[str, Any], text: str) -> dict[str, Any]:
     new = parse_override(text)
     if text.partition("=")[0].strip() == "variants":
         return {**values, **new}  # the whole set is replaced
-    if isinstance(seeds := new.get("seeds"), dict) and set(seeds).isdisjoint(as_mapping(values.get("seeds"))):
-        return {**values, **new}  # another way to say seeds
+    if isinstance(seeds := new.get("seeds"), dict) and is_other_form(as_mapping(values.get("seeds")), seeds):
+        return {**values, **new}
     changed = merge(values, new)
     for key, may in (("profiles", VARIABLE), ("variants", OF_VARIANTS)):
         changes = {part: value for part, value in new.items() if part in may}
@@ -86,6 +86,12 @@ def override(values: dict[str, Any], text: str) -> dict[str, Any]:
                 name: merge(own, changes) if isinstance(own, dict) else own for name, own in changed[key].items()
             }
     return changed
+
+
+def is_other_form(old: dict[str, Any], new: dict[str, Any]) -> bool:
+    """True if seeds were split and are now added at looks, or the other way round: then nothing is merged."""
+    forms = {"start", "most"}, {"initialisation", "order"}
+    return any(set(old) & one and set(new) & other for one, other in (forms, forms[::-1]))
 
 
 def as_mapping(value: object) -> dict[str, Any]:

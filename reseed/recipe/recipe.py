@@ -18,6 +18,8 @@ from reseed.settings import DataSettings, GenerationSettings, PredictionSettings
 VARIABLE = ("generation", "data", "model", "training", "prediction")
 OF_VARIANTS = (*VARIABLE, "problem")
 
+SplitSeed = Annotated[int, Field(strict=True, ge=0, lt=2**32)]
+
 
 def as_module(value: object) -> ProblemModule:
     """A recipe's problem, which `load_recipe` has found by then; a validator."""
@@ -61,9 +63,7 @@ class Recipe(Section):
     baseline: str | None = None
     delta: float | None = Field(default=None, gt=0, allow_inf_nan=False)  # the smallest difference that matters
     seeds: Annotated[Seeds, PlainValidator(as_seeds)] = Seeds((0, 1, 2))
-    splits: tuple[
-        Annotated[int, Field(ge=0, lt=2**32)], ...
-    ] = ()  # data.seed of each, where rows are split several times
+    splits: tuple[SplitSeed, ...] = ()  # of the rows: data.seed of each, where they are split several times
 
     @model_validator(mode="after")
     def _parts_agree(self) -> Recipe:
@@ -124,8 +124,8 @@ def split_mistakes(recipe: Recipe) -> list[str]:
     wrong = []
     if len(splits) < 2 or len(set(splits)) < len(splits):
         wrong.append(f"splits: {list(splits)}; wanted two values of data.seed or more that differ, as in [0, 1, 2]")
-    if seeds.looks or seeds.orders or len(seeds) < 2:
-        wrong.append("seeds: every split is trained with the same list of them; wanted two or more, as in [0, 1, 2]")
+    if seeds.looks or seeds.orders or len(seeds) < 3:
+        wrong.append("seeds: every split is trained with the same list of them; wanted three or more, as in [0, 1, 2]")
     if "seed" in recipe.data.model_fields_set:
         wrong.append(
             f"data.seed: {recipe.data.seed}, but the recipe's splits are the values of data.seed; leave one out"

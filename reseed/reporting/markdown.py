@@ -18,7 +18,16 @@ from reseed.reporting.tables import (
     split_table,
 )
 from reseed.reporting.text import count, cut_off, direction, plural_of, score
-from reseed.reporting.verdict import HOW_LOOKED, HOW_SPLIT, how_compared, looked, noun, seed_noise_lines, verdict_lines
+from reseed.reporting.verdict import (
+    HOW_LOOKED,
+    HOW_SPLIT,
+    how_compared,
+    looked,
+    noun,
+    seed_noise_lines,
+    verdict_lines,
+    which_split,
+)
 from reseed.results import DatasetStats, Results
 from reseed.text import one_line
 
@@ -59,6 +68,7 @@ def _report(results: Results, draw: Draw) -> str:
 def _about(results: Results) -> str:
     trained = f"; trained on {count(results.train_rows, 'row')}" if results.train_rows else ""
     metric = f"{markdown_text(results.metric)}, {direction(results.higher_is_better)}"
+    trained += f"; {which_split(results)[0].lower()}{which_split(results)[1:]}" if results.splits else ""
     return f"{metric}; {count(results.rows, 'held-out row')}{trained}; problem {markdown_text(results.problem)}."
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
 from typing import TYPE_CHECKING
 
 from reseed.reporting.text import count, direction, mean_and_std, p_value, score, signed
-from reseed.reporting.verdict import headlines, pair, percent, said
-from reseed.results import ComparisonResult, ConstantResult, Results, VariantResult
+from reseed.reporting.verdict import headlines, pair, percent, said, split_headlines, which_split
+from reseed.results import ComparisonResult, ConstantResult, OverSplits, Results, VariantResult
 from reseed.text import one_line
 
 if TYPE_CHECKING:
@@ -46,7 +47,9 @@ def lines(results: Results) -> list[Line]:
     seeds = seeds_of(results)
     baselines = [("untrained", results.untrained)]
     baselines += [(constant_label(c), c.score) for c in results.constants]
-    better = {found.a for found in judging(results) if found.verdict == "better"}
+    better = {
+        found.a for found in judging(results) if found.verdict == "better"
+    }  # over all splits, if there are several
     table = []
     for v in results.variants:
         by_seed = {m.run: score(m.score) for m in v.members}
@@ -72,9 +75,9 @@ def constant_label(constant: ConstantResult) -> str:
     return f"{most} “{one_line(constant.text)}”"
 
 
-def judging(results: Results) -> list[ComparisonResult]:
+def judging(results: Results) -> Sequence[ComparisonResult | OverSplits]:
     """For each variant the comparison that judges it: with the baseline, and the baseline's own with the untrained model."""
-    main = headlines(results)
+    main: Sequence[ComparisonResult | OverSplits] = split_headlines(results) if results.splits else headlines(results)
     return [
         found for found in main if found.b == results.baseline or (found.a, found.b) == (results.baseline, "untrained")
     ]
@@ -157,6 +160,7 @@ def results_table(results: Results) -> Table:
     rows = lines(results)
     headers, cells = score_columns(results, rows)
     about = f"{one_line(results.metric)}, {direction(results.higher_is_better)}, {count(results.rows, 'row')}"
+    about += f"\n{which_split(results)}" if results.splits else ""
     table = Table(title=Text(one_line(results.experiment)), caption=Text(about), box=box.SIMPLE, pad_edge=False)
     table.add_column("variant", overflow="fold", min_width=LABEL)
     for header in headers:

@@ -17,7 +17,7 @@ HOW_LOOKED = (
 )
 HOW_SPLIT = (
     "Each split trains anew, on other rows. Splits share rows, so that their mean is less certain than that of so many draws: "
-    "Nadeau and Bengio's variance (2003), with that of the seeds, which all splits share."
+    "Nadeau and Bengio's variance (2003), by the share of rows that two of them have in common, and with that of the seeds."
 )
 SHARES = {0.333: "About a third", 0.5: "About half", 0.667: "About two thirds", 0.75: "About three quarters",
           0.9: "About nine tenths", 1.0: "Nearly all"}  # fmt: skip
@@ -39,8 +39,14 @@ def verdict_lines(results: Results) -> list[str]:
     own = [sentence(found, noun(results.group_by)) for found in headlines(results)]
     if not results.splits:
         return own
-    here = f"On the last split alone, data.seed {results.splits[-1].seed}:"
-    return [*map(sentence_over_splits, split_headlines(results)), here, *own]
+    return [*map(sentence_over_splits, split_headlines(results)), f"{which_split(results)}:", *own]
+
+
+def which_split(results: Results) -> str:
+    """Which of several splits the scores of a result are of."""
+    number, planned = len(results.splits), results.planned_splits
+    which = f"On the last of {planned} splits" if number == planned else f"On split {number} of {planned}"
+    return f"{which} alone, data.seed {results.splits[-1].seed}"
 
 
 def split_headlines(results: Results) -> list[OverSplits]:

@@ -41,7 +41,7 @@ class Score:
             "baseline": asked.baseline,
             "delta": asked.delta,
             **({"look": [asked.look.before, asked.look.most]} if asked.look is not None else {}),
-            **({"split": asked.split} if asked.split is not None else {}),
+            **({"split": [asked.split.seed, asked.split.of]} if asked.split is not None else {}),
         }
 
     def make(self, step: Step[Any], store: ArtifactStore, folder: Path) -> Metrics:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -239,4 +239,8 @@ def summary_of(results: Results) -> dict[str, Any]:
             name: getattr(one, name) for name in ("difference", "low", "high", "adjusted_p", "verdict", "decided_at")
         }
         found |= {f"{names}/{name}": value for name, value in said.items() if value is not None}
+    for over in results.over_splits:
+        names, said = f"{over.a} − {over.b} over splits", asdict(over)
+        kept = ("difference", "low", "high", "adjusted_p", "verdict", "splits")
+        found |= {f"{names}/{name}": said[name] for name in kept if said[name] is not None}
     return found

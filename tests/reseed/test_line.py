@@ -178,11 +178,11 @@ def test_more_rows_keep_the_shards_that_are_written(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("profile", "size"), [("laptop", 32), ("gpu", 64), ("cluster", 64)])
 def test_a_shard_fills_an_engine_s_batch(profile: str, size: int) -> None:
-    recipe = load_recipe("quickstart")
+    recipe = load_recipe("rewrites")
     place = load_profile(profile)
 
     def shards_of(*overrides: str) -> list[Step[WriteShard]]:
-        recipe = load_recipe("quickstart", ("model=some/model", "training.batch_size=8", *overrides))
+        recipe = load_recipe("rewrites", ("model=some/model", "training.batch_size=8", *overrides))
         return plan_line(recipe, place, ArtifactStore("unused")).all_shards()
 
     shards = shards_of()
@@ -418,7 +418,7 @@ def test_a_later_look_makes_only_what_more_seeds_change(tmp_path: Path) -> None:
 
 
 def test_another_split_makes_nothing_of_the_source_anew(tmp_path: Path) -> None:
-    recipe = save_recipe(tmp_path, splits=[4, 0, 9])
+    recipe = save_recipe(tmp_path, splits=[4, 0, 9], seeds=[0, 1, 2])
     first, second, third = each_split(planned(recipe))
     assert [line.recipe.data.seed for line in (first, second, third)] == [4, 0, 9]
     assert second.curated("a") is first.curated("a")

@@ -15,9 +15,10 @@ from reseed.evaluation.experiment import (
     KIND,
     Asked,
     evaluate,
-    is_followed,
+    latest,
     latest_results,
     load_results,
+    make_latest,
     save_results,
 )
 from reseed.files import write_jsonl
@@ -154,19 +155,29 @@ def test_latest_result_is_the_one_that_was_pointed_at_last(local: ArtifactStore,
     assert latest_results(local, "small").question == "Second?"
 
 
-def test_a_result_is_followed_by_those_that_have_it_among_their_inputs(local: ArtifactStore, tmp_path: Path) -> None:
+def test_latest_is_not_moved_back_by_a_run_that_passes_through_an_early_look(
+    local: ArtifactStore, tmp_path: Path
+) -> None:
     made: list[Artifact] = []
     for look in (3, 4, 5):
         inputs = {"results before": made[-1]} if made else {}
         made.append(
             put(local, tmp_path, plain_step("score", 1, KIND, "small", {"look": look}, inputs), {"rows.jsonl": []})
         )
+
+    def latest_after(artifact: Artifact, always: bool = False) -> Artifact:
+        make_latest(local, artifact, always)
+        return latest(local, "small")
+
     first, second, third = made
-    assert not is_followed(local, first), "nothing is the newest yet"
-    local.point(KIND, "small", "latest", second)
-    assert [is_followed(local, one) for one in made] == [True, False, False]
-    local.point(KIND, "small", "latest", third)
-    assert [is_followed(local, one) for one in made] == [True, True, False]
+    assert latest_after(first) == first
+    assert latest_after(third) == third
+    assert latest_after(first) == latest_after(second) == third
+    local.objects.remove(second.path)
+    assert latest_after(first) == first, "nothing says any more that it led to the third"
+    local.point(KIND, "small", "latest", replace(third, key="0" * 32))  # a result that was removed
+    assert latest_after(third) == third
+    assert latest_after(first, always=True) == first
 
 
 def test_missing_result_is_reported_with_those_that_exist(local: ArtifactStore, tmp_path: Path) -> None:

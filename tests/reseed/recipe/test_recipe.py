@@ -59,6 +59,8 @@ def test_seeds_until_decided_begin_with_the_first_look(tmp_path: Path) -> None:
     assert load_recipe(path, ("seeds.most=4",)).seeds.looks == (3, 4)
     assert load_recipe(path, ("seeds=[7]",)).seeds.looks == ()
     assert load_recipe(path, ("seeds={initialisation: [0, 1], order: [2, 3]}",)).seeds.orders == (2, 3)
+    assert load_recipe(path, ("seeds=[7]", "seeds.start=4", "seeds.most=6")).seeds.looks == (4, 5, 6)
+    assert load_recipe(path, ("seeds.order=[2, 3]", "seeds.initialisation=[0, 1]")).seeds.orders == (2, 3)
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
@@ -114,7 +116,11 @@ def test_members_are_every_variant_with_every_seed(tmp_path: Path) -> None:
         ({"splits": [1]}, ["splits: [1]; wanted two values of data.seed or more that differ"]),
         ({"splits": [1, 1]}, ["splits: [1, 1]; wanted two"]),
         ({"splits": [0, -1]}, ["splits.1: ", "greater than or equal to 0", "saw -1"]),
-        ({"splits": [0, 1], "seeds": [0]}, ["seeds: every split is trained with the same list of them; wanted two"]),
+        (
+            {"splits": [0, 1], "seeds": [0, 1]},
+            ["seeds: every split is trained with the same list of them; wanted three"],
+        ),
+        ({"splits": [True, 0]}, ["splits.0: ", "valid integer", "saw True"]),
         ({"splits": [0, 1], "seeds": {"start": 3, "most": 5}}, ["seeds: every split is trained with the same list"]),
         (
             {"splits": [0, 1], "data": {"seed": 3}},
