@@ -58,6 +58,7 @@ def plan(options: argparse.Namespace) -> int:
     from flows.plan_memory import print_memory, print_room
     from reseed.in_turn import each_split
     from reseed.line import different, plan_line
+    from reseed.notes import notes_of
     from reseed.recipe.pins import pin
     from reseed.recipe.profile import load_profile
     from reseed.recipe.reading import load_recipe, split_overrides
@@ -72,7 +73,7 @@ def plan(options: argparse.Namespace) -> int:
         return print_memory(pinned.recipe, pinned.place)
     store = ArtifactStore(profile.store)
     line = plan_line(recipe, profile, store)
-    notes = [*line.notes(), *rehearse(line)]
+    notes = [*notes_of(line), *rehearse(line)]
     lines = each_split(line)
     steps = different(step for one in lines for step in one.steps())
     stored = store.finished(step.artifact for step in steps)

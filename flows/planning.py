@@ -8,6 +8,7 @@ from reseed.evaluation.experiment import check_comparable
 from reseed.in_turn import each_look, each_split
 from reseed.leaks import refuse_leaks
 from reseed.line import Line, plan_line
+from reseed.notes import notes_of
 from reseed.recipe.profile import load_profile
 from reseed.recipe.reading import load_recipe, split_overrides
 from reseed.records import ReseedError
@@ -31,7 +32,7 @@ def read_line(recipe: str, profile: str, overrides: Sequence[str], say: Say | No
     place = load_profile(profile, where)
     line = plan_line(load_recipe(recipe, own, place.name), place, ArtifactStore(place.store))
     refuse_unpinned(line)
-    for note in [*line.notes(), *rehearse(line)]:
+    for note in [*notes_of(line), *rehearse(line)]:
         say(note)
     check_room([line], say)
     return line

@@ -35,10 +35,6 @@ from reseed.store.step import Step
 from reseed.training.arguments import check_place, micro_batch
 from reseed.training.job import Judge
 
-NO_DELTA = (
-    "the recipe compares variants but has no `delta`, the smallest difference that matters to you; without one no result "
-    "can say that there is no difference"
-)
 P = ParamSpec("P")
 T = TypeVar("T")
 AnyStep = Step[Any]
@@ -219,24 +215,6 @@ class Line:
     def ensembles(self) -> list[Step[Blend]]:
         """Of all variants."""
         return different(self.ensemble(name) for name in self.scored)
-
-    def notes(self) -> list[str]:
-        """What is doubtful about the sources, the models and the comparison."""
-        sources = [source for name in self.variants if (source := self.source_of(name)) is not None]
-        notes = list(dict.fromkeys(source.note for source in sources if source.note))
-        notes += [
-            f"model '{name}': the hub cannot be reached, and its commit was never looked up on this machine; a real run will "
-            "have other keys"
-            for name in self.unpinned
-        ]
-        if self.splits:
-            notes.append(f"{len(self.splits)} splits of the rows: all members are trained on each of them")
-        if seeds := self.recipe.seeds.looks[1:]:
-            notes.append(
-                f"{len(self.recipe.seeds)} seeds to begin with, judged more strictly than a list would be; `reseed run "
-                f"--until-decided` adds seeds at {', '.join(map(str, seeds))} until the question is decided"
-            )
-        return notes + ([NO_DELTA] if len(self.scored) > 1 and self.recipe.delta is None else [])
 
     def steps(self) -> list[AnyStep]:
         """Every step once, each after those that it rests on."""

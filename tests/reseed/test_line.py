@@ -16,6 +16,7 @@ from tiny import save_model
 from reseed.in_turn import each_look, each_split
 from reseed.language.prompts import RENDERING
 from reseed.line import Line, plan_line
+from reseed.notes import notes_of
 from reseed.problems import ProblemModule
 from reseed.recipe.profile import load_profile
 from reseed.recipe.reading import load_recipe
@@ -447,7 +448,7 @@ def test_declared_looks_are_in_the_results_key_and_a_list_has_none(tmp_path: Pat
     assert changed(listed, ten) == {"results"}, "the same members, judged otherwise"
     assert changed(ten, five) == {"results"}
     assert each_look(listed) == [listed]
-    assert any("adds seeds at 4, 5, 6, 8, 10 until" in note for note in ten.notes())
+    assert any("adds seeds at 4, 5, 6, 8, 10 until" in note for note in notes_of(ten))
 
 
 def test_a_variants_own_problem_changes_how_it_is_taught_and_nothing_else(tmp_path: Path) -> None:
