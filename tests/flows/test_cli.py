@@ -147,7 +147,7 @@ def test_overrides_reach_recipe_and_profile(work: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["plan", "quikstart"], ["recipe 'quikstart'", "did you mean 'rewrites'"]),
+        (["plan", "quikstart"], ["recipe 'quikstart'", "did you mean 'quickstart'"]),
         (["plan", "rewrites", "--profile", "labtop"], ["profile 'labtop'", "did you mean 'laptop'"]),
         (["plan", "rewrites", "--set", "training.epoch=2"], ["training.epoch: unknown key", "'epochs'"]),
         (["plan", "rewrites", "--set", "seeds=[1"], ["--set seeds=[1: ", "not readable as YAML"]),
@@ -157,7 +157,7 @@ def test_overrides_reach_recipe_and_profile(work: Path) -> None:
         (["plan", "rewrites", "--set", "data.train=gone.csv"], ["data.train: no file 'gone.csv'"]),
         (["plan", "rewrites", "--set", "generation.rows=99999"], ["generation.rows: 99999 pairs were asked for"]),
         (["plan", "rewrites", "--profile", "gpu", "--set", "model=null"], ["no model to train", "'gpu'"]),
-        (["run", "quikstart"], ["recipe 'quikstart'", "did you mean 'rewrites'"]),
+        (["run", "quikstart"], ["recipe 'quikstart'", "did you mean 'quickstart'"]),
         (["results", "nothing"], ["results 'nothing'", "no results yet", "`reseed run nothing` makes them"]),
         (["results", "nothing", "--json"], ["results 'nothing'"]),
         (["results", "small", "--set", "store=x"], ["--set store=x: no recipe is read here", "profile.store=FOLDER"]),
@@ -345,7 +345,7 @@ def test_fetch_takes_the_student_of_a_recipe_too(work: Path) -> None:
     profile = ("--profile", "big.yaml")
     assert reseed(work, "fetch", *profile).stdout.splitlines() == ["generator: generator", "embedder: embedder"]
     models = ("--set", "model=./one", "--set", "variants={a: {}, b: {model: ./other}, c: {training: {rank: 2}}}")
-    output = reseed(work, "fetch", "quickstart", *profile, *models).stdout.splitlines()
+    output = reseed(work, "fetch", "rewrites", *profile, *models).stdout.splitlines()
     assert output[2:] == ["student: one", "student: other"], "each model once"
     assert "no recipe is named" in mistake(work, "fetch", *profile, "--set", "model=./one")
 

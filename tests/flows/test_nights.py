@@ -103,7 +103,7 @@ def test_every_day_around_the_change_is_planned_once(hour: str) -> None:
 
 def test_a_nightly_takes_the_recipes_own_generation() -> None:
     """Not that of a variant, and no source: what is published is what was generated."""
-    base = load_recipe("quickstart", ("variants={few: {generation: {rows: 8}}, many: {}}", "data.train=rows.csv"))
+    base = load_recipe("rewrites", ("variants={few: {generation: {rows: 8}}, many: {}}", "data.train=rows.csv"))
     taken = generation_recipe(base)
     assert list(taken.variants) == ["default"]
     variant = taken.variant("default")
