@@ -100,7 +100,10 @@ def measured_size(seed: int, members: int, rows: int) -> dict[str, float]:
 
 def commit() -> str:
     done = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True)
-    return done.stdout.strip() or "unknown"
+    changed = subprocess.run(
+        ["git", "status", "--short", "-uno"], cwd=ROOT, capture_output=True, text=True
+    ).stdout.strip()
+    return (done.stdout.strip() or "unknown") + (" with changes" if changed else "")
 
 
 def main() -> None:

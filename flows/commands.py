@@ -76,12 +76,19 @@ def plan(options: argparse.Namespace) -> int:
     notes = [*notes_of(line), *rehearse(line)]
     lines = each_split(line)
     steps = different(step for one in lines for step in one.steps())
+    begins = {
+        one.partition(one.recipe.first).artifact: f"split {number} of {len(lines)}, data.seed {one.recipe.data.seed}:"
+        for number, one in enumerate(lines, 1)
+        if len(lines) > 1
+    }
     stored = store.finished(step.artifact for step in steps)
     joined = {step.artifact for step in line.all_shards()} - {step.artifact for step in line.needed_shards()}
     for step in steps:
         missing = "not needed" if step.artifact in joined else "would run"
         state = "in the store" if step.artifact in stored else missing
         seed = f" seed {run_name(step.seed, step.spec.get('order'))}" if step.seed is not None else ""
+        if step.artifact in begins:
+            print(begins[step.artifact])
         print(f"{state:13} {step.verb:10} {visible(str(step.artifact))}{seed}")
     print(*(visible(f"note: {note}\n") for note in notes), sep="", end="")
     return print_room(

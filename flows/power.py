@@ -9,6 +9,7 @@ from reseed.records import ReseedError
 if TYPE_CHECKING:
     from reseed.evaluation.design import Planned
     from reseed.recipe.recipe import Recipe
+    from reseed.results import Results
     from reseed.store.artifacts import ArtifactStore
 
 LARGEST = 1e100  # its square is still a number
@@ -25,6 +26,24 @@ def planned_design(
     from reseed.recipe.stages import scored_variants
     from reseed.reporting.verdict import headlines
 
+    refuse_unknown(recipe)
+    variants = len(scored_variants(recipe))  # stages are compared with nothing
+    level = last_level(recipe.seeds.most) if recipe.seeds.looks else LEVEL
+    if spread is not None:
+        return from_spreads(*stated(spread), recipe.seeds.most, wanted_groups(groups), variants, level)
+    results = latest_results(store, earlier or recipe.name)
+    refuse_crossed(results)
+    measured = [found for found in headlines(results) if found.low is not None]
+    if not measured:
+        raise ReseedError(
+            f"results '{results.experiment}': no comparison has an interval; give --spread SEED,GROUP --groups N"
+        )
+    design = from_result(measured[0], recipe.seeds.most, variants, level)
+    return design if groups is None else design.with_groups(wanted_groups(groups))
+
+
+def refuse_unknown(recipe: Recipe) -> None:
+    """Refuse designs whose power no simulation has shown."""
     if recipe.seeds.orders:
         raise ReseedError(
             f"recipe '{recipe.name}': the power of seeds split into initialisation and order is not known; ask for a list, "
@@ -34,23 +53,15 @@ def planned_design(
         raise ReseedError(
             f"recipe '{recipe.name}': the power over several splits is not known; ask for one of them, --set splits=[]"
         )
-    variants = len(scored_variants(recipe))  # stages are compared with nothing
-    level = last_level(recipe.seeds.most) if recipe.seeds.looks else LEVEL
-    if spread is not None:
-        return from_spreads(*stated(spread), recipe.seeds.most, wanted_groups(groups), variants, level)
-    results = latest_results(store, earlier or recipe.name)
+
+
+def refuse_crossed(results: Results) -> None:
+    """Refuse spreads that are not those of independent seeds."""
     if any(own.seed_noise is not None for own in results.variants):
         raise ReseedError(
             f"results '{results.experiment}': its seeds were split, so its spread is not that of so many independent seeds; "
             "name a result of a list of seeds with --from, or give --spread SEED,GROUP --groups N"
         )
-    measured = [found for found in headlines(results) if found.low is not None]
-    if not measured:
-        raise ReseedError(
-            f"results '{results.experiment}': no comparison has an interval; give --spread SEED,GROUP --groups N"
-        )
-    design = from_result(measured[0], recipe.seeds.most, variants, level)
-    return design if groups is None else design.with_groups(wanted_groups(groups))
 
 
 def stated(spread: str) -> tuple[float, float]:

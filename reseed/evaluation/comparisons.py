@@ -53,7 +53,7 @@ def all_comparisons(
     alone += [Named(name, table.fixed(constant_column(text))) for text, name in constant_names(constants).items()]
     alone += [Named(BEST_CONSTANT, table.fixed(BEST_CONSTANT))] if BEST_CONSTANT in table.columns else []
     recipes = [Named(name, table.recipe(name)) for name in table.variants()]
-    blends = [name for name in table.variants() if len(table.members(name)) > 1 and not table.is_split(name)]
+    blends = [name for name in table.variants() if len(table.members(name)) > 1 and not table.is_crossed(name)]
     ensembles = [Named(name, table.ensemble(name)) for name in blends]
     kinds: list[tuple[Estimand, list[Named]]] = [("recipe", recipes), ("ensemble", ensembles)]
     found: list[ComparisonResult] = []

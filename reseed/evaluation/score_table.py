@@ -84,7 +84,7 @@ class ScoreTable:
         members = self.members(variant)
         return recipe_side(np.stack([self.columns[member_column(one)] for one in members]), crossing(members))
 
-    def is_split(self, variant: str) -> bool:
+    def is_crossed(self, variant: str) -> bool:
         """True where a variant's seeds are split into initialisation and order."""
         return crossing(self.members(variant)) is not None
 
@@ -94,7 +94,7 @@ class ScoreTable:
         import numpy as np
 
         members, blend = self.members(variant), self.columns[ensemble_column(variant)]
-        if self.is_split(variant):
+        if self.is_crossed(variant):
             raise ReseedError(
                 f"variant '{variant}': its seeds are split, and what other seeds would make of its ensemble is not known; "
                 "compare the variant itself, or run it with a list, --set seeds=[0,1,2]"

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class SplitPlan:
-    """The place of a result among several splits of the rows: its `data.seed`, and the how many-th it is, of how many."""
+    """The place of a result among several splits of the rows: its `data.seed`, its number, and how many there are."""
 
     seed: int
     number: int  # from 1
@@ -58,7 +58,7 @@ def variance_over_splits(sides: Sequence[Scores], ratio: float) -> tuple[float, 
 
 
 def correlated(split: Split) -> float:
-    """ρ/(1−ρ) of two splits like this one: they share n₁/N of their training rows, and n₂/N of those that are tested."""
+    """ρ/(1−ρ) of two splits like this one: they share n₁/N of their training rows, and n₂/(n₁+n₂) of those tested."""
     return max(split.train_rows / (split.validation_rows + split.rows), split.rows / split.train_rows)
 
 

@@ -48,6 +48,8 @@ def compare_stored(
     first, second = open_side(store, a), open_side(store, b)
     if (first.artifact, first.who) == (second.artifact, second.who):
         raise ReseedError(f"{first.name} and {second.name} are the same scores; name two sides that may differ")
+    if delta is None and (known := of_one_result(first, second)) is not None:
+        return known, first.results
     check_same_metric(first, second)
     places = shared_rows(first, second)
     other = at_rows(second.side, places)
@@ -58,6 +60,32 @@ def compare_stored(
     sides, base = [Named(first.name, first.side)], Named(second.name, other)
     (found,) = compare_family(sides, base, first.table.groups, "ensemble" if blends else "recipe", rule)
     return (found if delta is not None else as_decided(found, first, second)), first.results
+
+
+def of_one_result(a: StoredSide, b: StoredSide) -> ComparisonResult | None:
+    """The comparison that the sides' own result made, judged there with those of the other variants, or None."""
+    if a.artifact != b.artifact:
+        return None
+    kinds = {("ensemble" if side.ensemble else "recipe") for side in (a, b) if side.side.seeds is not None}
+    for found in a.results.comparisons:
+        if kinds not in ({found.estimand}, {"recipe"} if found.estimand == "member" else {found.estimand}):
+            continue
+        names = tuple(side.who.removesuffix("/ensemble") for side in (a, b))
+        if names == (found.a, found.b):
+            return replace(found, a=a.name, b=b.name)
+        if names == (found.b, found.a):
+            return replace(turned(found), a=a.name, b=b.name)
+    return None
+
+
+def turned(found: ComparisonResult) -> ComparisonResult:
+    """B minus A."""
+    return replace(
+        found, difference=-found.difference, seeds=found.seeds[::-1], crossed=found.crossed[::-1],
+        low=None if found.high is None else -found.high, high=None if found.low is None else -found.low,
+        verdict=None if found.verdict is None else TURNED.get(found.verdict, found.verdict),
+        influence=tuple(replace(one, difference=-one.difference) for one in found.influence),
+    )  # fmt: skip
 
 
 def as_decided(found: ComparisonResult, a: StoredSide, b: StoredSide) -> ComparisonResult:

@@ -125,7 +125,10 @@ def split_mistakes(recipe: Recipe) -> list[str]:
     if len(splits) < 2 or len(set(splits)) < len(splits):
         wrong.append(f"splits: {list(splits)}; wanted two values of data.seed or more that differ, as in [0, 1, 2]")
     if seeds.looks or seeds.orders or len(seeds) < 3:
-        wrong.append("seeds: every split is trained with the same list of them; wanted three or more, as in [0, 1, 2]")
+        seen = "looks" if seeds.looks else "crossed ones" if seeds.orders else list(seeds.listed)
+        wrong.append(
+            f"seeds: {seen}, but every split is trained with the same list of them; wanted three or more, [0, 1, 2]"
+        )
     if "seed" in recipe.data.model_fields_set:
         wrong.append(
             f"data.seed: {recipe.data.seed}, but the recipe's splits are the values of data.seed; leave one out"

@@ -74,6 +74,8 @@ def checked(seeds: tuple[object, ...]) -> tuple[int, ...]:
 
 def split(value: Mapping[object, object]) -> Seeds:
     """From `{initialisation: [0, 1, 2], order: [0, 1, 2]}`."""
+    if strange := set(value) - {"initialisation", "order"}:
+        raise ValueError(f"has the key {', '.join(map(str, strange))}; {WANTED}")
     parts = []
     for name in ("initialisation", "order"):
         if not isinstance(own := value.get(name), list | tuple) or len(own) < 2:
@@ -84,8 +86,6 @@ def split(value: Mapping[object, object]) -> Seeds:
             f"{len(parts[0])} initialisations and {len(parts[1])} orders; wanted as many of each, since the noise of the fewer "
             "is known so much less that intervals would be too narrow"
         )
-    if strange := set(value) - {"initialisation", "order"}:
-        raise ValueError(f"has the key {', '.join(map(str, strange))}; {WANTED}")
     return Seeds(parts[0], orders=parts[1])
 
 

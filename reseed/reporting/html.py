@@ -28,6 +28,7 @@ from reseed.reporting.verdict import (
     seed_noise_lines,
     split_headlines,
     verdict_lines,
+    which_split,
 )
 from reseed.results import DatasetStats, Results, Verdict
 from reseed.text import one_line
@@ -49,6 +50,7 @@ def html_report(results: Results) -> str:
         seed_noise=seed_noise_lines(results),
         split_headers=split_table(results)[0],
         splits=split_table(results)[1],
+        which_split=which_split(results) if results.splits else "",
         how_split=HOW_SPLIT,
         looks=look_cells(results),
         look_headers=list(LOOK_HEADERS),

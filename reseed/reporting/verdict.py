@@ -17,7 +17,7 @@ HOW_LOOKED = (
 )
 HOW_SPLIT = (
     "Each split trains anew, on other rows. Splits share rows, so that their mean is less certain than that of so many draws: "
-    "Nadeau and Bengio's variance (2003), by the share of rows that two of them have in common, and with that of the seeds."
+    "Nadeau and Bengio's variance (2003), from the share of rows that two splits have in common, plus the variance by seeds."
 )
 SHARES = {0.333: "About a third", 0.5: "About half", 0.667: "About two thirds", 0.75: "About three quarters",
           0.9: "About nine tenths", 1.0: "Nearly all"}  # fmt: skip
@@ -57,7 +57,8 @@ def split_headlines(results: Results) -> list[OverSplits]:
 
 def sentence_over_splits(found: OverSplits) -> str:
     """What several splits say together."""
-    names = f"Over {found.splits} splits, {one_line(f'{found.a} − {found.b}')}: {signed(found.difference)}"
+    over = f"Over {found.splits} splits of {max(found.seeds)} seeds"
+    names = f"{over}, {one_line(f'{found.a} − {found.b}')}: {signed(found.difference)}"
     if found.low is None or found.high is None:
         return f"{names}: no verdict, since the difference is the same in every one."
     return f"{names} ({percent(found.level)} % {signed(found.low)} to {signed(found.high)}): {found.verdict}."

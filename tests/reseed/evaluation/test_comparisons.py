@@ -190,6 +190,23 @@ def test_sides_of_two_runs_are_compared_row_by_row(local: ArtifactStore, tmp_pat
     assert (same.difference, same.verdict) == (0.0, "undecided"), "equal seeds here say nothing of others"
 
 
+def test_two_sides_of_one_result_are_judged_as_it_judged_them(local: ArtifactStore, tmp_path: Path) -> None:
+    """Several variants have as many chances to look better, also where one asks for one pair at a time."""
+    both = table()
+    stored = all_comparisons(both, "old", [], RULE)
+    put(local, tmp_path, "one", both, comparisons=stored)
+    own = next(found for found in stored if (found.a, found.b, found.estimand) == ("new", "untrained", "recipe"))
+    assert own.level == 0.975
+    found, _ = compare_stored(local, "one/new", "one/untrained")
+    assert found == replace(own, a="one/new", b="one/untrained")
+    turned, _ = compare_stored(local, "one/untrained", "one/new")
+    assert (turned.low, turned.high, turned.seeds) == (-own.high, -own.low, (0, 5))
+    assert (own.verdict, turned.verdict, turned.adjusted_p) == ("better", "worse", own.adjusted_p)
+    blends, _ = compare_stored(local, "one/new/ensemble", "one/untrained")
+    assert (blends.estimand, blends.level) == ("ensemble", 0.975)
+    assert compare_stored(local, "one/new", "one/untrained", delta=0.01)[0].level == 0.95, "asked anew, by itself"
+
+
 def test_what_an_earlier_look_decided_stays_where_its_sides_are_compared_again(
     local: ArtifactStore, tmp_path: Path
 ) -> None:

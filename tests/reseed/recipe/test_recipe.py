@@ -118,10 +118,13 @@ def test_members_are_every_variant_with_every_seed(tmp_path: Path) -> None:
         ({"splits": [0, -1]}, ["splits.1: ", "greater than or equal to 0", "saw -1"]),
         (
             {"splits": [0, 1], "seeds": [0, 1]},
-            ["seeds: every split is trained with the same list of them; wanted three"],
+            ["seeds: [0, 1], but every split is trained with the same list of them; wanted three"],
         ),
         ({"splits": [True, 0]}, ["splits.0: ", "valid integer", "saw True"]),
-        ({"splits": [0, 1], "seeds": {"start": 3, "most": 5}}, ["seeds: every split is trained with the same list"]),
+        (
+            {"splits": [0, 1], "seeds": {"start": 3, "most": 5}},
+            ["seeds: looks, but every split is trained with the same list"],
+        ),
         (
             {"splits": [0, 1], "data": {"seed": 3}},
             ["data.seed: 3, but the recipe's splits are the values of data.seed"],

@@ -142,19 +142,21 @@ def test_equal_differences_give_no_verdict() -> None:
     equal = [replace(result(0.3, 0.3), variants=(variant("old", 0.3, 0.3, 0.3), variant("new", 0.3, 0.3, 0.3)))] * 3
     found = of_all(*equal)
     assert (found.over_splits[0].verdict, found.over_splits[0].p) == (None, None)
-    assert "Over 3 splits, new − old: +0.0000: no verdict, since the difference is the same in every one." in verdict(
-        found
+    assert (
+        "Over 3 splits of 3 seeds, new − old: +0.0000: no verdict, since the difference is the same in every one."
+        in verdict(found)
     )
 
 
 def test_reports_show_every_split_and_which_one_the_rest_is_of() -> None:
     whole = of_all(result(0.30, 0.36), result(0.31, 0.372), result(0.29, 0.348))
     for page in (markdown_report(whole), html_report(whole)):
-        assert "Over 3 splits, new − old: +0.0600 (95 % " in page
+        assert "Over 3 splits of 3 seeds, new − old: +0.0600 (95 % " in page
         assert "On the last of 3 splits alone, data.seed 2:" in page
         assert "split 0" in page
         assert "Nadeau and Bengio" in page
     assert "on the last of 3 splits alone, data.seed 2; problem" in markdown_report(whole)
+    assert "· On the last of 3 splits alone, data.seed 2" in html_report(whole)
     assert "Splits</h2>" not in html_report(result(0.3, 0.36))
     assert "splits alone" not in markdown_report(result(0.3, 0.36))
     begun = markdown_report(of_all(result(0.30, 0.36), planned=3))
