@@ -37,7 +37,7 @@ def test_seeds_are_added_until_it_is_decided_and_splits_take_the_members_that_ar
     assert code == 0, output
     assert "Over 2 splits of 3 seeds, default − untrained: " in output
     new = [path.split("/")[0] for path in manifests(served.folder / "looks-store") if path not in made]
-    assert (new.count("adapter"), new.count("partition"), new.count("results")) == (2, 1, 2), (
+    assert (new.count("adapter"), new.count("partition"), new.count("results")) == (3, 1, 2), (
         "the first split's are there"
     )
     assert not {"shard", "rows", "curated"} & set(new)
