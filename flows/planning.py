@@ -43,7 +43,7 @@ def in_turn(line: Line, until_decided: bool, say: Say | None = None) -> list[Lin
     say = say or log().warning
     if not until_decided:
         return with_room(each_split(line), say)
-    if line.splits:
+    if line.recipe.splits:
         raise ReseedError(
             f"recipe '{line.recipe.name}': several splits, to which no seeds can be added; leave --until-decided out, or set "
             "splits: [] and seeds: {start: 3, most: 10}"

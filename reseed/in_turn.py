@@ -31,7 +31,7 @@ def each_look(line: Line) -> list[Line]:
 def each_split(line: Line) -> list[Line]:
     """The line at each split that the recipe names; itself if it names none. Nothing is generated or curated anew."""
     lines = [line]
-    for seed in line.splits[1:]:
+    for seed in line.recipe.splits[1:]:
         kept = {what: made for what, made in lines[-1].known.items() if what[0] in OF_SOURCES}
         lines.append(after(lines[-1], split_by(line.recipe, seed), kept))
     return lines

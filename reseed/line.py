@@ -58,8 +58,8 @@ class Line:
 
     def __init__(self, recipe: Recipe, place: Profile, store: ArtifactStore) -> None:
         pinned = pin(recipe, place)
-        self.place, self.store, self.splits = pinned.place, store, pinned.recipe.splits
-        self.recipe = split_by(pinned.recipe, self.splits[0]) if self.splits else pinned.recipe
+        recipe, self.place, self.store = pinned.recipe, pinned.place, store
+        self.recipe = split_by(recipe, recipe.splits[0]) if recipe.splits else recipe
         self.earlier: Line | None = None  # that of the look or the split before
         self.unpinned = pinned.unknown  # models whose commit is not known, since the hub cannot be reached
         self.variants = variants_of(self.recipe)
@@ -171,7 +171,7 @@ class Line:
             recipe.question, recipe.problem, self.place.roles.embedder, recipe.constants, tuple(members),
             recipe.first if recipe.first in self.scored else self.scored[0], recipe.delta,
             LookPlan(len(seeds), seeds.before, seeds.most) if seeds.looks else None,
-            SplitPlan(seed := recipe.data.seed, self.splits.index(seed) + 1, len(self.splits)) if self.splits else None,
+            split_plan(recipe),
         )  # fmt: skip
         return Step(Score(asked, tuple(recipe.variants)), recipe.name, inputs)
 
@@ -223,6 +223,13 @@ class Line:
 
 
 StepT = TypeVar("StepT", bound=AnyStep)
+
+
+def split_plan(recipe: Recipe) -> SplitPlan | None:
+    """Which of the recipe's splits its `data.seed` is; None where the rows are split once."""
+    if not recipe.splits:
+        return None
+    return SplitPlan(recipe.data.seed, recipe.splits.index(recipe.data.seed) + 1, len(recipe.splits))
 
 
 def different(steps: Iterable[StepT]) -> list[StepT]:

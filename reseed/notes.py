@@ -19,8 +19,8 @@ def notes_of(line: Line) -> list[str]:
         "have other keys"
         for name in line.unpinned
     ]
-    if line.splits:
-        notes.append(f"{len(line.splits)} splits of the rows: all members are trained on each of them")
+    if line.recipe.splits:
+        notes.append(f"{len(line.recipe.splits)} splits of the rows: all members are trained on each of them")
     if seeds := line.recipe.seeds.looks[1:]:
         notes.append(
             f"{len(line.recipe.seeds)} seeds to begin with, judged more strictly than a list would be; `reseed run "

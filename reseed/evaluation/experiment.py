@@ -172,13 +172,9 @@ def latest_results(store: ArtifactStore, experiment: str) -> Results:
 def make_latest(store: ArtifactStore, artifact: Artifact, always: bool = False) -> None:
     """Point the experiment's `latest` at a result; unless `always`, not back from one that has it among its inputs: what a
     later look decided stays, also where a run passes through an early one again."""
-    for _ in range(20):
-        ref = store.ref(KIND, artifact.name, "latest")
-        if ref is not None and not always and is_followed(store, ref.artifact, artifact):
-            return
-        if store.move_ref(KIND, artifact.name, "latest", artifact, expected=ref):
-            return
-    raise ReseedError(f"store {store.url}: {KIND}/{artifact.name}@latest is moved by others all the time; try again")
+    store.point(
+        KIND, artifact.name, "latest", artifact, stays=lambda now: not always and is_followed(store, now, artifact)
+    )
 
 
 def is_followed(store: ArtifactStore, later: Artifact, artifact: Artifact) -> bool:

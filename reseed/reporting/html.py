@@ -97,9 +97,8 @@ def _printed(value: Any) -> Any:
 def _verdicts(results: Results) -> list[tuple[str, str]]:
     """The verdict's lines, each with its colour."""
     said, of_splits = verdict_lines(results), split_headlines(results)
-    verdicts = [found.verdict for found in of_splits] + (
-        [None] if results.splits else []
-    )  # where the last split begins
+    verdicts = [found.verdict for found in of_splits]
+    verdicts += [None] if results.splits else []  # the line that says which split the others are of
     verdicts += [found.verdict for found in headlines(results)]
     return list(zip(map(_tone, verdicts), said, strict=True)) if verdicts else [("unknown", line) for line in said]
 

@@ -47,9 +47,7 @@ def lines(results: Results) -> list[Line]:
     seeds = seeds_of(results)
     baselines = [("untrained", results.untrained)]
     baselines += [(constant_label(c), c.score) for c in results.constants]
-    better = {
-        found.a for found in judging(results) if found.verdict == "better"
-    }  # over all splits, if there are several
+    better = {found.a for found in judging(results) if found.verdict == "better"}
     table = []
     for v in results.variants:
         by_seed = {m.run: score(m.score) for m in v.members}
@@ -76,7 +74,10 @@ def constant_label(constant: ConstantResult) -> str:
 
 
 def judging(results: Results) -> Sequence[ComparisonResult | OverSplits]:
-    """For each variant the comparison that judges it: with the baseline, and the baseline's own with the untrained model."""
+    """For each variant the comparison that judges it: with the baseline, and the baseline's own with the untrained model.
+
+    Where the rows are split several times, it is the one over all splits.
+    """
     main: Sequence[ComparisonResult | OverSplits] = split_headlines(results) if results.splits else headlines(results)
     return [
         found for found in main if found.b == results.baseline or (found.a, found.b) == (results.baseline, "untrained")

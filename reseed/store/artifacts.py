@@ -223,10 +223,15 @@ class ArtifactStore:
                 return self.objects.create(path, content)
             return self.objects.swap(path, expected.tag.encode(), content)
 
-    def point(self, kind: str, name: str, ref: str, artifact: Artifact) -> None:
-        """Move `ref` to `artifact`, whoever else moves it."""
+    def point(
+        self, kind: str, name: str, ref: str, artifact: Artifact, stays: Callable[[Artifact], bool] = lambda now: False
+    ) -> None:
+        """Move `ref` to `artifact`, whoever else moves it, unless what it names now `stays`."""
         for _ in range(20):
-            if self.move_ref(kind, name, ref, artifact, self.ref(kind, name, ref)):
+            now = self.ref(kind, name, ref)
+            if now is not None and stays(now.artifact):
+                return
+            if self.move_ref(kind, name, ref, artifact, expected=now):
                 return
         raise ReseedError(f"store {self.url}: {kind}/{name}@{ref} is moved by others all the time; try again")
 
