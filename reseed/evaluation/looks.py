@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from reseed.evaluation.statistics import look_level
 from reseed.recipe.seeds import LOOKS
-from reseed.results import ComparisonResult, Look, Results, Verdict
+from reseed.results import ComparisonResult, Look, Results
 
 LEVEL = 0.95
 
@@ -69,14 +69,11 @@ def with_looks(results: Results, plan: LookPlan, earlier: Sequence[Look]) -> Res
 
     def carried(found: ComparisonResult) -> ComparisonResult:
         first = settled_at(looks, found.a, found.b) if found in question else None
-        return decided(found, first.verdict, first.seeds) if first is not None else found
+        if first is None:
+            return found
+        return replace(found, verdict=first.verdict, decided_at=first.seeds, needed=None)
 
     return replace(results, looks=looks, most_seeds=plan.most, comparisons=tuple(map(carried, results.comparisons)))
-
-
-def decided(found: ComparisonResult, verdict: Verdict | None, seeds: int) -> ComparisonResult:
-    """The comparison with the verdict of a look at so many seeds, which stays; nothing more is needed then."""
-    return replace(found, verdict=verdict, decided_at=seeds, needed=None)
 
 
 def is_settled(results: Results) -> bool:

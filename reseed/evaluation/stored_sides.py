@@ -8,7 +8,7 @@ from typing import Any
 
 from reseed.evaluation.comparisons import Named, Rule, compare_family
 from reseed.evaluation.experiment import KIND, latest, load_results
-from reseed.evaluation.looks import decided, last_level, settled_at
+from reseed.evaluation.looks import last_level
 from reseed.evaluation.score_table import UNTRAINED, ScoreTable, load_scores, member_column
 from reseed.evaluation.statistics import Side, recipe_side
 from reseed.mistakes import nearest
@@ -59,11 +59,14 @@ def compare_stored(
     rule = Rule(first.results.higher_is_better, delta or shared_delta(first, second), level, max(last, default=None))
     sides, base = [Named(first.name, first.side)], Named(second.name, other)
     (found,) = compare_family(sides, base, first.table.groups, "ensemble" if blends else "recipe", rule)
-    return (found if delta is not None else as_decided(found, first, second)), first.results
+    return found, first.results
 
 
 def of_one_result(a: StoredSide, b: StoredSide) -> ComparisonResult | None:
-    """The comparison that the sides' own result made, judged there with those of the other variants, or None."""
+    """The comparison that the sides' own result made, judged there with those of the other variants, or None.
+
+    What an earlier look decided of it is in it, too.
+    """
     if a.artifact != b.artifact:
         return None
     kinds = {("ensemble" if side.ensemble else "recipe") for side in (a, b) if side.side.seeds is not None}
@@ -86,18 +89,6 @@ def turned(found: ComparisonResult) -> ComparisonResult:
         verdict=None if found.verdict is None else TURNED.get(found.verdict, found.verdict),
         influence=tuple(replace(one, difference=-one.difference) for one in found.influence),
     )  # fmt: skip
-
-
-def as_decided(found: ComparisonResult, a: StoredSide, b: StoredSide) -> ComparisonResult:
-    """The comparison with the verdict that an earlier look at the same result reached, if one did: it stays."""
-    if a.artifact != b.artifact:
-        return found
-    looks = a.results.looks
-    if (look := settled_at(looks, a.who, b.who)) is not None:
-        return decided(found, look.verdict, look.seeds)
-    if (look := settled_at(looks, b.who, a.who)) is not None and look.verdict is not None:
-        return decided(found, TURNED.get(look.verdict, look.verdict), look.seeds)
-    return found
 
 
 def at_rows(side: Side, places: list[int]) -> Side:

@@ -213,7 +213,14 @@ def test_what_an_earlier_look_decided_stays_where_its_sides_are_compared_again(
     first = Look(3, 0.97, "new", "old", 0.2, 0.1, 0.3, "better")
     again = replace(first, seeds=4, difference=0.0, low=-0.1, high=0.1, verdict="undecided")
     plan = LookPlan(4, 3, 5)
-    put(local, tmp_path, "one", table(0.0, seeds=4), looks=(first, again), most_seeds=plan.most, level=plan.level)
+    equal, rule = table(0.0, seeds=4), replace(RULE, level=plan.level)
+    put(
+        local, tmp_path, "one", equal, looks=(first, again), most_seeds=plan.most, level=plan.level,
+        comparisons=tuple(
+            replace(found, verdict="better", decided_at=3) if (found.b, found.estimand) == ("old", "recipe") else found
+            for found in all_comparisons(equal, "old", [], rule)
+        ),
+    )  # fmt: skip
     decided = {
         (a, b): compare_stored(local, f"one/{a}", f"one/{b}")[0]
         for a, b in (("new", "old"), ("old", "new"), ("new", "untrained"), ("new/ensemble", "old/ensemble"))
